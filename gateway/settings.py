@@ -1,0 +1,193 @@
+"""The configuration as plain frozen objects, the only form in which the rest of the program sees it.
+
+`gateway.config` reads, checks and builds them. Durations end in `_s`, sizes in `_bytes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from policies.decision import Contract
+from policies.methods import MethodTable
+
+
+class Dialect(StrEnum):
+    """How refusals are written and outcomes are read on a route."""
+
+    OTAPI = "otapi"
+    TOP = "top"
+    PROBLEM = "problem"
+
+
+class Source(StrEnum):
+    """A kind of place in a request where a key or a method name stands."""
+
+    QUERY = "query"
+    FORM = "form"
+    HEADER = "header"
+    BEARER = "bearer"
+    AWS_CREDENTIAL = "aws_credential"
+    PATH = "path"
+    SOAP = "soap"
+    JSON_RPC = "json_rpc"
+
+
+class KeyOut(StrEnum):
+    """What happens to the client's key on its way to the upstream."""
+
+    PASS = "pass"
+    STRIP = "strip"
+    REPLACE = "replace"
+
+
+class UnknownMethods(StrEnum):
+    """What happens to a call whose method no rule knows."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
+class AccessLog(StrEnum):
+    """Which calls are written to the log."""
+
+    ALL = "all"
+    REFUSED = "refused"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands, such as `query:instanceKey`; `name` is empty for sources that need none.
+
+    `path` alone is the last segment; for REST routes `path:full` is the HTTP method and the path, as `GET /v1/items`.
+    """
+
+    source: Source
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of a listener's certificate; `client_ca_file` turns on mutual TLS."""
+
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The `[server]` table."""
+
+    proxy_host: str
+    proxy_port: int
+    control_host: str
+    control_port: int
+    workers: int
+    proxy_tls: Tls | None
+    control_tls: Tls | None
+    max_connections: int  # per worker
+    max_head_bytes: int  # request line and headers together
+    max_headers: int
+    head_timeout_s: float  # from the first byte of a request to the end of its headers
+    body_timeout_s: float  # longest silence while a request body is awaited
+    idle_timeout_s: float  # keep-alive connection without a request
+    drain_s: float  # longest wait for calls under way when stopping
+    cached_keys: int  # records kept by a worker
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The `[stores]` table; a URL of None means the embedded server."""
+
+    redis_url: str | None
+    database_url: str | None
+    data_dir: Path
+    redis_timeout_s: float
+    counter_deadline_s: float  # how long a call may wait for its count before it is refused
+    counter_retention_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """The parts of `[billing]` that are no terms of the contract."""
+
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One `[[upstreams]]` entry."""
+
+    name: str
+    host: str
+    port: int
+    tls: bool
+    base_path: str  # put before the request's path, without a trailing slash; usually empty
+    host_header: str
+    ca_file: Path | None
+    connect_timeout_s: float
+    answer_timeout_s: float  # from the request's last byte to the answer's head, and between parts of the answer
+    idle_s: float  # an idle connection older than this is not used again
+    max_connections: int  # per worker
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCredential:
+    """What takes the place of the client's key when a route says `key_out = "replace"`."""
+
+    key: str = field(repr=False)
+    secret: str | None = field(default=None, repr=False)  # calls are signed anew with it
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One `[[routes]]` entry; the longest matching `path_prefix` wins."""
+
+    path_prefix: str
+    upstream: Upstream
+    dialect: Dialect
+    key_in: tuple[Place, ...]
+    key_out: KeyOut
+    credential: UpstreamCredential | None
+    method_from: tuple[Place, ...]
+    unknown_methods: UnknownMethods
+    signed: bool  # OTAPI signatures are verified for keys that have a secret
+    signature_skew_s: float
+    max_body_bytes: int
+    identify_body_bytes: int  # a body is buffered up to here when the key, the method or a rule needs it
+    item_id_prefixes: tuple[tuple[str, str], ...]  # prefix of itemId -> Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """The `[logging]` table."""
+
+    level: str
+    access: AccessLog
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """The `[security]` table; peppers by id, the first one is used for new keys."""
+
+    peppers: tuple[tuple[str, bytes], ...] = field(repr=False)
+    negative_cache_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the configuration says."""
+
+    server: Server
+    stores: Stores
+    security: Security
+    billing: Billing
+    contract: Contract
+    upstreams: tuple[Upstream, ...]
+    routes: tuple[Route, ...]
+    methods: MethodTable
+    logging: Logging
+    rollup_every_s: float

@@ -1,0 +1,60 @@
+"""The credential a client site sends: its format, its checksum, and the digest by which it is known.
+
+An issued key is `tg_` + 26 characters that carry 128 random bits + 7 characters of checksum. The checksum lets a
+mistyped key be refused before any store is asked. Keys that were issued elsewhere are *imported*: any printable ASCII
+of 8 to 256 characters that does not begin with `tg_`.
+
+A key's text is never stored. It is known by HMAC-SHA-256 under a pepper that lives outside the stores, so a stolen
+database or Redis holds nothing that can be sent as a key.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import zlib
+
+PREFIX = "tg_"
+ENTROPY_BYTES = 16
+IMPORTED_MIN, IMPORTED_MAX = 8, 256
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
+_SECRET_LENGTH = 26
+_CHECKSUM_LENGTH = 7
+_ISSUED = re.compile(rf"tg_[{_ALPHABET}]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}\Z")
+_IMPORTED = re.compile(rf"[\x21-\x7e]{{{IMPORTED_MIN},{IMPORTED_MAX}}}\Z")
+
+
+def issue(entropy: bytes) -> str:
+    """Return the key made of 16 random bytes; raises ValueError for another length."""
+    if len(entropy) != ENTROPY_BYTES:
+        raise ValueError(f"a key is made of {ENTROPY_BYTES} random bytes, not {len(entropy)}")
+    secret = _base32(int.from_bytes(entropy), _SECRET_LENGTH)
+    return PREFIX + secret + _checksum(secret)
+
+
+def is_well_formed(credential: str) -> bool:
+    """Say whether `credential` can be a key at all: an issued one with a right checksum, or an importable one."""
+    if credential.startswith(PREFIX):
+        if not _ISSUED.match(credential):
+            return False
+        return _checksum(credential[3 : 3 + _SECRET_LENGTH]) == credential[-_CHECKSUM_LENGTH:]
+    return _IMPORTED.match(credential) is not None
+
+
+def digest(credential: str, pepper: bytes) -> str:
+    """Return the HMAC-SHA-256 of a key under `pepper`, 64 hex digits."""
+    return hmac.digest(pepper, credential.encode(), "sha256").hex()
+
+
+def hint(credential: str) -> str:
+    """Return the four characters by which people tell their keys apart in a list."""
+    return credential[-4:]
+
+
+def _checksum(secret: str) -> str:
+    return _base32(zlib.crc32(secret.encode()), _CHECKSUM_LENGTH)
+
+
+def _base32(number: int, length: int) -> str:
+    return "".join(_ALPHABET[(number >> 5 * place) & 31] for place in reversed(range(length)))

@@ -1,0 +1,94 @@
+"""Half-open periods of time, and the calendar of the billing timezone.
+
+An instant belongs to exactly one period: `start <= instant < end`. Days and months begin at local midnight, so a day
+is 23 or 25 hours long where clocks change (contract OT-6).
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import monthrange
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+DAY_S = 86_400.0
+_MONTH = re.compile(r"(\d{4})-(\d{2})\Z")
+_DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Whole local days `first <= day < last_excluded`."""
+
+    first: date
+    last_excluded: date
+
+    def __post_init__(self) -> None:
+        if self.last_excluded < self.first:
+            raise ValueError(f"a period cannot end ({self.last_excluded}) before it starts ({self.first})")
+
+    def __contains__(self, day: date) -> bool:
+        return self.first <= day < self.last_excluded
+
+
+def midnight(day: date, zone: ZoneInfo) -> float:
+    """Return the epoch second at which `day` begins in `zone`.
+
+    Where a clock change skips midnight itself, this is the first instant of the day that exists.
+    """
+    instant = datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+    if instant.astimezone(zone).date() == day and instant.astimezone(zone).hour == 0:
+        return instant.timestamp()
+    # Midnight falls into a gap, which is at most a few hours long: walk up to the first minute of the day.
+    instant -= timedelta(hours=3)
+    while instant.astimezone(zone).date() < day:
+        instant += timedelta(minutes=1)
+    return instant.timestamp()
+
+
+def day_of(now: float, zone: ZoneInfo) -> date:
+    """Return the local calendar day that holds the instant `now` (epoch seconds)."""
+    return datetime.fromtimestamp(now, zone).date()
+
+
+def month_of(day: date) -> Period:
+    """Return the calendar month that holds `day`."""
+    first = day.replace(day=1)
+    return Period(first, add_months(first, 1))
+
+
+def add_months(day: date, months: int) -> date:
+    """Return the same day `months` later, clamped to the end of a shorter month (31 January + 1 = 28 February)."""
+    index = day.year * 12 + day.month - 1 + months
+    year, month = index // 12, index % 12 + 1
+    return date(year, month, min(day.day, monthrange(year, month)[1]))
+
+
+def parse_period(text: str) -> Period:
+    """Read `2026-10` (a month), `2026-10-05` (a day) or `2026-10-01..2026-10-08` (half-open days).
+
+    Raises ValueError that says what was wrong and shows a right form.
+    """
+    if ".." in text:
+        first, _, last = text.partition("..")
+        return Period(parse_day(first), parse_day(last))
+    month = _MONTH.match(text)
+    try:
+        if month:
+            return month_of(date(int(month[1]), int(month[2]), 1))
+        day = parse_day(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is not a period: write a month (2026-10), a day (2026-10-05) "
+            "or days with an excluded end (2026-10-01..2026-10-08)"
+        ) from error
+    return Period(day, day + timedelta(days=1))
+
+
+def parse_day(text: str) -> date:
+    """Read `2026-10-05`; raises ValueError that says so otherwise."""
+    parts = _DAY.match(text)
+    if not parts:
+        raise ValueError(f"{text!r} is not a day: write it as 2026-10-05")
+    return date(int(parts[1]), int(parts[2]), int(parts[3]))

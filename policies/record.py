@@ -1,0 +1,58 @@
+"""What a gateway knows of a key while it decides: the projection of the ledger's rows that is kept in Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+
+from policies.quota import Window
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key's facts and dates; its standing is computed from them.
+
+    Instants are epoch seconds. `revision` grows by one with every change, and a call counted against an older one is
+    decided again. `daily_limit` and `window` override the plan's when set; `unlimited` lifts the plan's limit.
+    `plan` is the plan's name. `credentials` holds the digest of every text that is accepted as this key, with the instant
+    at which it ends (None for none): during a rotation there are two. `signing_secret` is the sealed secret of a key whose calls are signed, never plain.
+    """
+
+    key_id: str
+    account_id: str
+    plan: str
+    revision: int
+    created_at: float
+    credentials: Mapping[str, float | None]
+    purchased_at: float | None = None
+    first_request_at: float | None = None
+    daily_limit: int | None = None
+    unlimited: bool = False
+    window: Window | None = None
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    suspended: bool = False
+    closed_at: float | None = None
+    oldest_unpaid_issued_on: date | None = None
+    default_provider: str | None = None
+    default_search_method: str | None = None
+    signing_secret: str | None = None
+
+    def to_json(self) -> str:
+        """Write the record compactly, without the fields that are unset."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None and value is not False}
+        if self.oldest_unpaid_issued_on is not None:
+            fields["oldest_unpaid_issued_on"] = self.oldest_unpaid_issued_on.isoformat()
+        return json.dumps(fields, separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> KeyRecord:
+        """Read what `to_json` wrote; raises ValueError or TypeError when it is something else."""
+        fields = json.loads(text)
+        if fields.get("oldest_unpaid_issued_on") is not None:
+            fields["oldest_unpaid_issued_on"] = date.fromisoformat(fields["oldest_unpaid_issued_on"])
+        if fields.get("window") is not None:
+            fields["window"] = Window(fields["window"])
+        return cls(**fields)
