@@ -1,0 +1,15 @@
+"""The ledger: PostgreSQL's tables, how they come to be, and one file of queries per noun.
+
+Owns: the schema (`tables`) and its migrations, accounts, keys with their credentials, API tokens, the audit
+log, the answers kept for idempotent requests, and the usage that roll-ups wrote.
+
+Every function works on a connection that the caller opened, inside the caller's transaction. A change of an
+account, a key or a token writes its audit row in that same transaction, so there is no change without one.
+"""
+
+from __future__ import annotations
+
+from metering.ledger.engine import make_engine, migrate
+from metering.ledger.rows import CredentialTakenError, NotFoundError, Page
+
+__all__ = ["CredentialTakenError", "NotFoundError", "Page", "make_engine", "migrate"]

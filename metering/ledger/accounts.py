@@ -1,0 +1,111 @@
+"""Accounts: the customers whose keys are counted and billed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from metering.ledger import audit, tables
+from metering.ledger.audit import Author, Change
+from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, page_of, read_cursor
+
+CHANGEABLE = frozenset({"name", "main_domain", "currency", "first_request_at", "closed_at"})
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A customer; `first_request_at` opens the days in which a bought key brings a free month (contract OT-2)."""
+
+    id: str
+    name: str
+    main_domain: str | None
+    currency: str
+    first_request_at: datetime | None
+    created_at: datetime
+    closed_at: datetime | None
+
+
+async def create(
+    connection: AsyncConnection,
+    *,
+    name: str,
+    currency: str,
+    main_domain: str | None = None,
+    first_request_at: datetime | None = None,
+    now: datetime,
+    by: Author,
+) -> Account:
+    """Make an account."""
+    account = Account(new_id("acc"), name, main_domain, currency, first_request_at, now, None)
+    fields: dict[str, object] = {
+        "name": name,
+        "main_domain": main_domain,
+        "currency": currency,
+        "first_request_at": first_request_at,
+    }
+    await connection.execute(sa.insert(tables.accounts).values(id=account.id, created_at=now, **fields))
+    await audit.write(
+        connection, [Change("account.create", "account", account.id, None, fields)], now=now, by=by
+    )
+    return account
+
+
+async def get(connection: AsyncConnection, account_id: str) -> Account:
+    """Return an account; raises NotFoundError."""
+    query = sa.select(tables.accounts).where(tables.accounts.c.id == account_id)
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFoundError("account", account_id)
+    return Account(**row._mapping)
+
+
+async def listed(
+    connection: AsyncConnection, *, cursor: str | None = None, limit: int = 100
+) -> Page[Account]:
+    """Return accounts, the oldest first; raises ValueError for a wrong cursor or limit."""
+    table = tables.accounts
+    query = sa.select(table).order_by(table.c.created_at, table.c.id).limit(check_limit(limit) + 1)
+    if cursor is not None:
+        after = read_cursor(cursor, datetime, str)
+        query = query.where(sa.tuple_(table.c.created_at, table.c.id) > sa.tuple_(*after))
+    found = [Account(**row._mapping) for row in await connection.execute(query)]
+    return page_of(found, limit, lambda account: (account.created_at, account.id))
+
+
+async def change(
+    connection: AsyncConnection, account_id: str, changes: Mapping[str, object], *, now: datetime, by: Author
+) -> Account:
+    """Set fields out of `CHANGEABLE`; raises NotFoundError, or KeyError for a field that cannot be set.
+
+    A change that changes nothing leaves no trace. When `first_request_at` moves, every key of the account
+    gets a new revision, because their free month hangs on it.
+    """
+    if unknown := changes.keys() - CHANGEABLE:
+        raise KeyError(f"an account's {', '.join(sorted(unknown))} cannot be set")
+    table = tables.accounts
+    # The lock holds off keys that are being made for the account, which would miss the new revision
+    # otherwise.
+    query = sa.select(table).where(table.c.id == account_id).with_for_update()
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFoundError("account", account_id)
+    before = Account(**row._mapping)
+    touched = {name: value for name, value in changes.items() if getattr(before, name) != value}
+    if not touched:
+        return before
+    updated = sa.update(table).where(table.c.id == account_id).values(**touched).returning(table)
+    after = Account(**(await connection.execute(updated)).one()._mapping)
+    if "first_request_at" in touched:
+        keys = tables.keys
+        await connection.execute(
+            sa.update(keys).where(keys.c.account_id == account_id).values(revision=keys.c.revision + 1)
+        )
+    written = Change(
+        "account.change", "account", account_id, {name: getattr(before, name) for name in touched}, touched
+    )
+    await audit.write(connection, [written], now=now, by=by)
+    return after

@@ -1,0 +1,59 @@
+"""Connections to PostgreSQL, and bringing its schema up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 0x74616C6C79  # one migration at a time, whoever starts it ("tally" in ASCII)
+_DRIVER = "postgresql+asyncpg"
+
+
+def make_engine(url: str, *, pool_size: int = 5, command_timeout_s: float = 60.0) -> AsyncEngine:
+    """Return an engine for `postgresql://user:password@host/database`; nothing is connected yet.
+
+    `sslmode` as libpq writes it is understood. Raises ValueError for a URL of another database.
+    """
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ValueError(
+            f"the ledger is PostgreSQL: its URL begins with postgresql://, not {parsed.drivername}://"
+        )
+    parsed = parsed.set(drivername=_DRIVER)
+    mode = parsed.query.get("sslmode")
+    if isinstance(mode, str):
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    return create_async_engine(
+        parsed,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": command_timeout_s,
+            "server_settings": {"timezone": "UTC", "application_name": "tallygate"},
+        },
+    )
+
+
+async def migrate(engine: AsyncEngine) -> None:
+    """Bring the schema to the newest version; processes that do it at once wait for each other."""
+    async with engine.begin() as connection:
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        await connection.run_sync(_upgrade)
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

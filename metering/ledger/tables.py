@@ -1,0 +1,167 @@
+"""The ledger's tables. Instants are `timestamptz`, days are days of the billing timezone, counts are units.
+
+The usage tables have no foreign keys: a count whose key the ledger does not know (a restored backup, say) is
+kept, and not a reason for a roll-up to fail.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+Instant = sa.DateTime(timezone=True)
+Json = JSONB(none_as_null=True)
+# Counters only grow and are updated in place: room in each page lets PostgreSQL do that without touching an
+# index.
+ROOM_FOR_UPDATES = {"fillfactor": "80"}
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("main_domain", sa.Text),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("first_request_at", Instant),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("closed_at", Instant),
+    sa.Index(None, "created_at", "id"),
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("account_id", sa.Text, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("plan", sa.Text, nullable=False),
+    sa.Column("site", sa.Text),
+    sa.Column("label", sa.Text),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("purchased_at", Instant),
+    sa.Column("daily_limit", sa.BigInteger),
+    sa.Column("unlimited", sa.Boolean, nullable=False),
+    sa.Column("window", sa.Text),
+    sa.Column("expires_at", Instant),
+    sa.Column("revoked_at", Instant),
+    sa.Column("suspended_at", Instant),
+    sa.Column("suspended_reason", sa.Text),
+    sa.Column("closed_at", Instant),
+    sa.Column("oldest_unpaid_issued_on", sa.Date),
+    sa.Column("default_provider", sa.Text),
+    sa.Column("default_search_method", sa.Text),
+    sa.Column("signing_secret", sa.Text),  # sealed by the gateway, never plain
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("projected_revision", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("daily_limit >= 0", name="daily_limit"),
+    sa.CheckConstraint("\"window\" IN ('day', 'rolling_24h')", name="window"),
+    sa.Index(None, "account_id"),
+    sa.Index(None, "created_at", "id"),
+    sa.Index("ix_keys_unprojected", "id", postgresql_where=sa.text("projected_revision < revision")),
+)
+
+credentials = sa.Table(
+    "credentials",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("key_id", sa.Text, sa.ForeignKey("keys.id"), nullable=False),
+    sa.Column("pepper_id", sa.Text, nullable=False),
+    sa.Column("hint", sa.Text, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant),
+    sa.Column("revoked_at", Instant),
+    sa.Index(None, "key_id"),
+)
+
+usage_daily = sa.Table(
+    "usage_daily",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("method", sa.Text, primary_key=True),
+    sa.Column("class", sa.Text, primary_key=True),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("taken", sa.BigInteger, nullable=False),
+    sa.Column("waived", sa.BigInteger, nullable=False),
+    # Rows of a day lie together on disk, so a block range index finds a month and costs next to nothing to
+    # keep.
+    sa.Index(None, "day", postgresql_using="brin"),
+    postgresql_with=ROOM_FOR_UPDATES,
+)
+
+usage_reasons_daily = sa.Table(
+    "usage_reasons_daily",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("effect", sa.Text, primary_key=True),  # 'denied' (calls) or 'waived' (units)
+    sa.Column("reason", sa.Text, primary_key=True),
+    sa.Column("units", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("effect IN ('denied', 'waived')", name="effect"),
+    sa.Index(None, "day", postgresql_using="brin"),
+    postgresql_with=ROOM_FOR_UPDATES,
+)
+
+# What the quota of a key needs beside its usage, so that an emptied Redis can be filled again.
+key_days = sa.Table(
+    "key_days",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("used", sa.BigInteger, nullable=False),
+    sa.Column("back", sa.BigInteger, nullable=False),
+    sa.Column("first_at", Instant),
+    sa.Column("buckets", Json),  # rolling window: {"bucket number": units} as last seen
+    sa.Index(None, "day", postgresql_using="brin"),
+    postgresql_with=ROOM_FOR_UPDATES,
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False, unique=True),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("expires_at", Instant),
+    sa.Column("revoked_at", Instant),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("object", sa.Text, nullable=False),
+    sa.Column("object_id", sa.Text, nullable=False),
+    sa.Column("before", Json),
+    sa.Column("after", Json),
+    sa.Column("request_id", sa.Text),
+    sa.Index(None, "object_id", "id"),
+)
+
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("actor", sa.Text, primary_key=True),
+    sa.Column("route", sa.Text, primary_key=True),
+    sa.Column("request_hash", sa.Text, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("body", sa.Text),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Index(None, "created_at"),
+)
