@@ -1,7 +1,7 @@
 """The decision: may this key make this call now?
 
-`conditions` says what holds for a key over a span of time, so that a worker may keep it until it ends; `decide`
-applies it to one call. A refusal is a value with a reason out of a closed set, never an exception.
+`conditions` says what holds for a key over a span of time, so that a worker may keep it until it ends;
+`decide` applies it to one call. A refusal is a value with a reason out of a closed set, never an exception.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from policies.methods import Call
-from policies.period import DAY_S
+from policies.period import add_months, day_of, midnight
 from policies.plans import Plan
 from policies.quota import Window
 from policies.record import KeyRecord
-from policies.standing import Standing, Step, step_at
+from policies.standing import Standing, Step, check_ladder, step_at
 from policies.trial import TrialTerms, trial_of
 
 FOREVER = float("inf")
@@ -46,19 +46,23 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """The settings a decision depends on."""
+    """The settings a decision depends on; raises ValueError when the steps are no ladder."""
 
     zone: ZoneInfo
     plans: Mapping[str, Plan]
     steps: tuple[Step, ...]
     trial: TrialTerms
 
+    def __post_init__(self) -> None:
+        check_ladder(self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """What holds for a key from the moment it was asked for until `until` (epoch seconds, excluded).
 
-    `refuse_all` is the reason that stands against every call, if one does. `limit` is in units, None for none.
+    `refuse_all` is the reason that stands against every call, if one does. `limit` is in units, None
+    for no limit.
     """
 
     standing: Standing
@@ -94,7 +98,7 @@ def conditions(record: KeyRecord, contract: Contract, now: float) -> Conditions:
         trial = trial_of(record.first_request_at, record.purchased_at, contract.trial, contract.zone)
     in_trial = trial is not None and trial.start <= now < trial.end
     step, next_step_at = step_at(record.oldest_unpaid_issued_on, contract.steps, contract.zone, now)
-    expires_at = expiry(record, plan)
+    expires_at = expiry(record, plan, contract.zone)
     standing, refuse_all = _standing(record, plan, step, expires_at, now)
     moments = [next_step_at, expires_at, record.revoked_at, record.closed_at]
     if trial is not None:
@@ -119,11 +123,11 @@ def credential_refusal(record: KeyRecord, digest: str, now: float) -> Reason | N
     return Reason.EXPIRED_KEY if end is not None and now >= end else None
 
 
-def expiry(record: KeyRecord, plan: Plan | None) -> float | None:
-    """Return the instant at which a key ends by itself: its own date or its plan's lifetime, whichever is first."""
+def expiry(record: KeyRecord, plan: Plan | None, zone: ZoneInfo) -> float | None:
+    """Return the instant at which a key ends by itself: the earlier of its own date and the plan's."""
     ends = [record.expires_at]
-    if plan is not None and plan.lifetime_days is not None:
-        ends.append(record.created_at + plan.lifetime_days * DAY_S)
+    if plan is not None and plan.lifetime_months is not None:
+        ends.append(midnight(add_months(day_of(record.created_at, zone), plan.lifetime_months), zone))
     return min((end for end in ends if end is not None), default=None)
 
 

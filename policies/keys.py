@@ -1,11 +1,13 @@
 """The credential a client site sends: its format, its checksum, and the digest by which it is known.
 
-An issued key is `tg_` + 26 characters that carry 128 random bits + 7 characters of checksum. The checksum lets a
-mistyped key be refused before any store is asked. Keys that were issued elsewhere are *imported*: any printable ASCII
-of 8 to 256 characters that does not begin with `tg_`.
+An issued key is `tg_` + 26 characters that carry 128 random bits + 7 characters of checksum. The checksum
+lets a mistyped key be refused before any store is asked: every change of one character and every swap of two
+neighbours is noticed (a CRC-32 sees all errors within 32 neighbouring bits). Keys that were issued elsewhere
+are *imported*: any printable ASCII of 8 to 256 characters that is neither an issued key nor one with a slip
+in its `tg_`.
 
-A key's text is never stored. It is known by HMAC-SHA-256 under a pepper that lives outside the stores, so a stolen
-database or Redis holds nothing that can be sent as a key.
+A key's text is never stored. It is known by HMAC-SHA-256 under a pepper that lives outside the stores, so a
+stolen database or Redis holds nothing that can be sent as a key.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ IMPORTED_MIN, IMPORTED_MAX = 8, 256
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
 _SECRET_LENGTH = 26
 _CHECKSUM_LENGTH = 7
-_ISSUED = re.compile(rf"tg_[{_ALPHABET}]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}\Z")
+_BODY = re.compile(rf"[{_ALPHABET}]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}\Z")
 _IMPORTED = re.compile(rf"[\x21-\x7e]{{{IMPORTED_MIN},{IMPORTED_MAX}}}\Z")
 
 
@@ -34,12 +36,10 @@ def issue(entropy: bytes) -> str:
 
 
 def is_well_formed(credential: str) -> bool:
-    """Say whether `credential` can be a key at all: an issued one with a right checksum, or an importable one."""
+    """Say whether `credential` can be a key at all: issued with a right checksum, or importable."""
     if credential.startswith(PREFIX):
-        if not _ISSUED.match(credential):
-            return False
-        return _checksum(credential[3 : 3 + _SECRET_LENGTH]) == credential[-_CHECKSUM_LENGTH:]
-    return _IMPORTED.match(credential) is not None
+        return _is_body(credential[len(PREFIX) :])
+    return _IMPORTED.match(credential) is not None and not _has_slip_in_prefix(credential)
 
 
 def digest(credential: str, pepper: bytes) -> str:
@@ -48,8 +48,23 @@ def digest(credential: str, pepper: bytes) -> str:
 
 
 def hint(credential: str) -> str:
-    """Return the four characters by which people tell their keys apart in a list."""
-    return credential[-4:]
+    """Return the last characters, by which people tell keys apart: four, or a quarter of a short key."""
+    return credential[-min(4, len(credential) // 4) :]
+
+
+def _is_body(text: str) -> bool:
+    """Say whether `text` is what follows the prefix of an issued key."""
+    return _BODY.match(text) is not None and _checksum(text[:_SECRET_LENGTH]) == text[_SECRET_LENGTH:]
+
+
+def _has_slip_in_prefix(credential: str) -> bool:
+    """Say whether this is an issued key but for one slip in its prefix, which the checksum does not cover.
+
+    The last of the prefix's characters may also have changed places with the first one of the secret.
+    """
+    if len(credential) != len(PREFIX) + _SECRET_LENGTH + _CHECKSUM_LENGTH:
+        return False
+    return _is_body(credential[3:]) or _is_body(credential[2] + credential[4:])
 
 
 def _checksum(secret: str) -> str:

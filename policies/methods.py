@@ -1,8 +1,8 @@
 """Method rules: to which class a call belongs, whether it is paid, and what it costs (contract OT-8, OT-15).
 
-A rule matches methods by an explicit name or by a pattern with `*`. Names are compared without regard to case, because
-upstreams may do so too, and a key must not slip past its restriction by spelling. A pattern's calls are counted under
-the pattern itself, so the number of counted names is bounded by the configuration.
+A rule matches methods by an explicit name or by a pattern with `*`. Names are compared without regard to
+case, because upstreams may do so too, and a key must not slip past its restriction by spelling. A pattern's
+calls are counted under the pattern itself, so the number of counted names is bounded by the configuration.
 """
 
 from __future__ import annotations
@@ -22,13 +22,18 @@ def _nothing() -> Mapping[str, str]:
     return MappingProxyType({})
 
 
+def _no_costs() -> Mapping[str, int]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What could be read of a call's parameters.
 
-    `values` holds plain parameters, and direct children of the root of the XML parameters that the rule names, by name.
-    `certain` is False when anything (a doubled name, a comment, an entity, a second encoding, a body over the bound)
-    leaves room for the upstream to read it otherwise; `mentions` then holds the watched names that occur at all.
+    `values` holds plain parameters, and direct children of the root of the XML parameters that the rule
+    names, by name. `certain` is False when anything (a doubled name, a comment, an entity, a second encoding,
+    a body over the bound) leaves room for the upstream to read it otherwise; `mentions` then holds the
+    watched names that occur at all.
     """
 
     certain: bool = True
@@ -38,21 +43,38 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Surcharge:
-    """A cost that replaces the rule's own when parameter `name` has the value `equals` (letter case aside)."""
+    """A cost that replaces the rule's own when parameter `name` has the value `equals`.
+
+    Letter case is no matter, and `1` and `0` are `true` and `false`, as XML has it. `by_provider` holds the
+    cost for providers where it is another one.
+    """
 
     name: str
     equals: str
     cost: int
-    by_provider: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    by_provider: Mapping[str, int] = field(default_factory=_no_costs)
+
+    def applies(self, reading: Reading) -> bool:
+        """Say whether a call pays it; a mention that cannot be read counts, as the upstream may act on it."""
+        if not reading.certain:
+            return self.name in reading.mentions
+        return _plain(reading.values.get(self.name, "")) == _plain(self.equals)
+
+    def cost_for(self, provider: str | None, reading: Reading) -> int:
+        """Return the cost for a provider, or the dearest one when the call leaves its provider in doubt."""
+        if not reading.certain:
+            return max(self.cost, *self.by_provider.values())
+        folded = _plain(provider or "")
+        return next((cost for name, cost in self.by_provider.items() if _plain(name) == folded), self.cost)
 
 
 @dataclass(frozen=True, slots=True)
 class MethodRule:
     """One `[[methods]]` entry.
 
-    `cost` is in units. `cost_items` names the path of the list in the answer whose length is the cost (bulk results),
-    in which case `cost` is what is taken beforehand. `official` is (provider, search method) of the exempt search.
-    `read` names the parameters that hold XML.
+    `cost` is in units. `cost_items` names the path of the list in the answer whose length is the cost (bulk
+    results), in which case `cost` is what is taken beforehand. `official` is (provider, search method) of the
+    exempt search. `read` names the parameters that hold XML.
     """
 
     match: tuple[str, ...]
@@ -82,7 +104,7 @@ class MethodRule:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call as the contract sees it: the counted method name, its class, whether it is paid, its cost in units."""
+    """A call as the contract sees it: counted method name, class, whether it is paid, cost in units."""
 
     method: str
     klass: str
@@ -92,8 +114,13 @@ class Call:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Return the class and the wider one it belongs to: an official search is a search too."""
-        return (OFFICIAL_SEARCH, SEARCH) if self.klass == OFFICIAL_SEARCH else (self.klass,)
+        """Return the class and the wider one it belongs to."""
+        return classes_of(self.klass)
+
+
+def classes_of(klass: str) -> tuple[str, ...]:
+    """Return a class and the wider one it belongs to: an official search is a search too."""
+    return (OFFICIAL_SEARCH, SEARCH) if klass == OFFICIAL_SEARCH else (klass,)
 
 
 UNKNOWN_METHOD = MethodRule(match=("*",), klass=OTHER)
@@ -108,8 +135,7 @@ class MethodTable:
         for rule in rules:
             for name in rule.match:
                 if "*" in name:
-                    pattern = re.compile(fnmatch.translate(name.lower()))
-                    self._patterns.append((pattern, name, rule))
+                    self._patterns.append((_pattern(name), name, rule))
                 else:
                     self._exact.setdefault(name.lower(), (name, rule))
         self.rules = rules
@@ -138,9 +164,9 @@ def classify(
 ) -> Call:
     """Return the call's class and cost from its rule and what could be read of its parameters.
 
-    A search is official only when provider and search method are both known for certain. Without a Provider the
-    upstream derives it from the category when there is one, so the key's default stands in only where no category is
-    named.
+    A search is official only when provider and search method are both known for certain. Without a Provider
+    the upstream derives it from the category when there is one, so the key's default stands in only where no
+    category is named. An empty value is none.
     """
     if not rule.needs_parameters:
         return Call(counted_name, rule.klass, rule.billable, rule.cost, rule.cost_items)
@@ -155,13 +181,18 @@ def classify(
 
 
 def _cost(rule: MethodRule, reading: Reading, provider: str | None) -> int:
-    """A surcharge that is mentioned but cannot be read for certain applies: the upstream may well act on it."""
-    cost = rule.cost
-    for surcharge in rule.surcharges:
-        if reading.certain:
-            applies = reading.values.get(surcharge.name, "").strip().lower() == surcharge.equals.lower()
-        else:
-            applies = surcharge.name in reading.mentions
-        if applies:
-            cost = max(cost, surcharge.by_provider.get(provider or "", surcharge.cost))
-    return cost
+    """The dearest surcharge that applies, and never less than the rule's own cost."""
+    applying = (surcharge for surcharge in rule.surcharges if surcharge.applies(reading))
+    return max([rule.cost, *(surcharge.cost_for(provider, reading) for surcharge in applying)])
+
+
+def _plain(value: str) -> str:
+    """Fold away what makes no difference to a lenient reader: outer space, letter case, 1 for true."""
+    text = value.strip().lower()
+    return {"1": "true", "0": "false"}.get(text, text)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """Compile a name in which only `*` has a meaning; what fnmatch writes cannot be made to backtrack."""
+    literal = name.lower().replace("[", "[[]").replace("?", "[?]")
+    return re.compile(fnmatch.translate(literal))

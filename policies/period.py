@@ -1,7 +1,7 @@
 """Half-open periods of time, and the calendar of the billing timezone.
 
-An instant belongs to exactly one period: `start <= instant < end`. Days and months begin at local midnight, so a day
-is 23 or 25 hours long where clocks change (contract OT-6).
+An instant belongs to exactly one period: `start <= instant < end`. Days and months begin at local midnight,
+so a day is 23 or 25 hours long where clocks change (contract OT-6).
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from calendar import monthrange
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 DAY_S = 86_400.0
-_MONTH = re.compile(r"(\d{4})-(\d{2})\Z")
-_DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})\Z")
+_MONTH = re.compile(r"([0-9]{4})-([0-9]{2})\Z")
+_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +35,35 @@ class Period:
 def midnight(day: date, zone: ZoneInfo) -> float:
     """Return the epoch second at which `day` begins in `zone`.
 
-    Where a clock change skips midnight itself, this is the first instant of the day that exists.
+    Where a clock change skips midnight itself, this is the first instant of the day that exists; where
+    midnight comes twice, it is the first of the two.
     """
-    instant = datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
-    if instant.astimezone(zone).date() == day and instant.astimezone(zone).hour == 0:
-        return instant.timestamp()
-    # Midnight falls into a gap, which is at most a few hours long: walk up to the first minute of the day.
-    instant -= timedelta(hours=3)
-    while instant.astimezone(zone).date() < day:
-        instant += timedelta(minutes=1)
-    return instant.timestamp()
+    local = datetime(day.year, day.month, day.day, tzinfo=zone)
+    instant = local.timestamp()
+    if datetime.fromtimestamp(instant, zone).replace(tzinfo=None) == local.replace(tzinfo=None):
+        return instant
+    # Midnight falls into a gap: the offset after the change places it too early, the one before it too late.
+    before, after = int(local.replace(fold=1).timestamp()) - 1, int(instant)
+    while after - before > 1:
+        middle = (before + after) // 2
+        if datetime.fromtimestamp(middle, zone).date() < day:
+            before = middle
+        else:
+            after = middle
+    return float(after)
 
 
 def day_of(now: float, zone: ZoneInfo) -> date:
-    """Return the local calendar day that holds the instant `now` (epoch seconds)."""
-    return datetime.fromtimestamp(now, zone).date()
+    """Return the local calendar day that holds the instant `now` (epoch seconds).
+
+    A day that has begun is not left again: where clocks go back across midnight, the repeated evening stays
+    in the day that midnight began, so that `midnight(day) <= now < midnight(day + 1)` holds everywhere.
+    """
+    local = datetime.fromtimestamp(now, zone)
+    day = local.date()
+    if local.fold and now >= midnight(day + timedelta(days=1), zone):
+        return day + timedelta(days=1)
+    return day
 
 
 def month_of(day: date) -> Period:
@@ -59,7 +73,7 @@ def month_of(day: date) -> Period:
 
 
 def add_months(day: date, months: int) -> date:
-    """Return the same day `months` later, clamped to the end of a shorter month (31 January + 1 = 28 February)."""
+    """Return the same day `months` later, clamped to a shorter month's end (31 January + 1 = 28 February)."""
     index = day.year * 12 + day.month - 1 + months
     year, month = index // 12, index % 12 + 1
     return date(year, month, min(day.day, monthrange(year, month)[1]))
@@ -70,25 +84,28 @@ def parse_period(text: str) -> Period:
 
     Raises ValueError that says what was wrong and shows a right form.
     """
-    if ".." in text:
-        first, _, last = text.partition("..")
-        return Period(parse_day(first), parse_day(last))
-    month = _MONTH.match(text)
+    first, dots, last = text.partition("..")
     try:
+        if dots:
+            return Period(parse_day(first), parse_day(last))
+        month = _MONTH.match(text)
         if month:
             return month_of(date(int(month[1]), int(month[2]), 1))
         day = parse_day(text)
-    except ValueError as error:
+        return Period(day, day + timedelta(days=1))
+    except (ValueError, OverflowError) as error:
         raise ValueError(
-            f"{text!r} is not a period: write a month (2026-10), a day (2026-10-05) "
+            f"{text!r} is not a period ({error}): write a month (2026-10), a day (2026-10-05) "
             "or days with an excluded end (2026-10-01..2026-10-08)"
         ) from error
-    return Period(day, day + timedelta(days=1))
 
 
 def parse_day(text: str) -> date:
-    """Read `2026-10-05`; raises ValueError that says so otherwise."""
+    """Read `2026-10-05`; raises ValueError that says what was wrong and shows a right form."""
     parts = _DAY.match(text)
     if not parts:
         raise ValueError(f"{text!r} is not a day: write it as 2026-10-05")
-    return date(int(parts[1]), int(parts[2]), int(parts[3]))
+    try:
+        return date(int(parts[1]), int(parts[2]), int(parts[3]))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a day of the calendar: {error}") from error

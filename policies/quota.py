@@ -4,8 +4,8 @@
 
     limit 3, Moscow      23:58 call 1   23:59 call 2   00:00 -> 0 used, 3 left
 
-`rolling_24h` counts the last 24 hours in buckets of ten minutes, and the oldest bucket whole: a unit is given back
-between 24 h and 24 h 10 min after it was taken. It may free a call late; it never grants one too many.
+`rolling_24h` counts the last 24 hours in buckets of ten minutes, and the oldest bucket whole: a unit is given
+back between 24 h and 24 h 10 min after it was taken. It may free a call late; it never grants one too many.
 
     limit 1              09:03 call (bucket 09:00-09:10)   09:05 next day: still counted   09:10: free again
 """
@@ -13,6 +13,7 @@ between 24 h and 24 h 10 min after it was taken. It may free a call late; it nev
 from __future__ import annotations
 
 from enum import StrEnum
+from math import ceil
 
 BUCKET_S = 600
 BUCKETS_IN_24H = 24 * 3600 // BUCKET_S
@@ -38,4 +39,4 @@ def oldest_counted_bucket(bucket: int) -> int:
 def seconds_until_bucket_expires(now: float, bucket: int) -> int:
     """Return the whole seconds after which the units of `bucket` are given back, at least 1."""
     expires = (bucket + BUCKETS_IN_24H + 1) * BUCKET_S
-    return max(1, -int(-(expires - now) // 1))
+    return max(1, ceil(expires - now))

@@ -1,10 +1,10 @@
-"""What a gateway knows of a key while it decides: the projection of the ledger's rows that is kept in Redis."""
+"""What a gateway knows of a key while it decides: a projection of the ledger's rows, kept in Redis."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 
 from policies.quota import Window
@@ -14,10 +14,11 @@ from policies.quota import Window
 class KeyRecord:
     """A key's facts and dates; its standing is computed from them.
 
-    Instants are epoch seconds. `revision` grows by one with every change, and a call counted against an older one is
-    decided again. `daily_limit` and `window` override the plan's when set; `unlimited` lifts the plan's limit.
-    `plan` is the plan's name. `credentials` holds the digest of every text that is accepted as this key, with the instant
-    at which it ends (None for none): during a rotation there are two. `signing_secret` is the sealed secret of a key whose calls are signed, never plain.
+    Instants are epoch seconds. `revision` grows by one with every change, and a call counted against an older
+    one is decided again. `daily_limit` and `window` override the plan's when set; `unlimited` lifts every
+    limit. `plan` is the plan's name. `credentials` holds the digest of every text that is accepted as this
+    key, with the instant at which it ends (None for none): during a rotation there are two. `signing_secret`
+    is the sealed secret of a key whose calls are signed, never plain.
     """
 
     key_id: str
@@ -42,17 +43,21 @@ class KeyRecord:
 
     def to_json(self) -> str:
         """Write the record compactly, without the fields that are unset."""
-        fields = {name: value for name, value in asdict(self).items() if value is not None and value is not False}
+        facts: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
+        facts["credentials"] = dict(self.credentials)
         if self.oldest_unpaid_issued_on is not None:
-            fields["oldest_unpaid_issued_on"] = self.oldest_unpaid_issued_on.isoformat()
-        return json.dumps(fields, separators=(",", ":"), sort_keys=True)
+            facts["oldest_unpaid_issued_on"] = self.oldest_unpaid_issued_on.isoformat()
+        told = {name: fact for name, fact in facts.items() if fact is not None and fact is not False}
+        return json.dumps(told, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> KeyRecord:
         """Read what `to_json` wrote; raises ValueError or TypeError when it is something else."""
-        fields = json.loads(text)
-        if fields.get("oldest_unpaid_issued_on") is not None:
-            fields["oldest_unpaid_issued_on"] = date.fromisoformat(fields["oldest_unpaid_issued_on"])
-        if fields.get("window") is not None:
-            fields["window"] = Window(fields["window"])
-        return cls(**fields)
+        facts = json.loads(text)
+        if not isinstance(facts, dict):
+            raise TypeError("a key record is a JSON object")
+        if "oldest_unpaid_issued_on" in facts:
+            facts["oldest_unpaid_issued_on"] = date.fromisoformat(facts["oldest_unpaid_issued_on"])
+        if "window" in facts:
+            facts["window"] = Window(facts["window"])
+        return cls(**facts)

@@ -1,7 +1,7 @@
 """The free month (contract OT-2).
 
-A key that is bought within seven days after the customer's first request has one month without service payment, under
-a daily limit of its own. The boundary is included: exactly seven days later still counts.
+A key that is bought within seven days after the customer's first request has one month without service
+payment, under a daily limit of its own. The boundary is included: exactly seven days later still counts.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def trial_of(
 ) -> Trial | None:
     """Return the free month that a purchase gives, or None.
 
-    It runs from the purchase until local midnight of the same day next month, clamped to the month's end, so that days
-    of the ledger belong wholly to the trial or wholly to what follows. A customer who buys with no request on record
-    makes the first request by buying. A key that was not bought (a sandbox) has none.
+    It runs from the purchase until local midnight of the same day next month, clamped to the month's end, so
+    that days of the ledger belong wholly to the trial or wholly to what follows. A customer who buys with no
+    request on record makes the first request by buying. A key that was not bought (a sandbox) has none.
     """
     if purchased_at is None:
         return None
