@@ -12,10 +12,10 @@ class Plan:
     """The terms of one kind of key.
 
     `daily_limit` is in units (a plain call is one unit), None for no limit. `methods` names the only methods,
-    or the only classes written as `class:search`, that the plan allows, letter case aside; None allows all. A
-    method that is counted under a pattern is named by the pattern. `sandbox` keys are free, cannot be bought,
-    and stamp the customer's first request. `lifetime_months` ends a key at local midnight of the same day
-    that many months after it was made.
+    or the only classes written as `class:search`, that the plan allows, spelled as the rules spell them; None
+    allows all. A method that is counted under a pattern is named by the pattern. `sandbox` keys are free,
+    cannot be bought, and stamp the customer's first request. `lifetime_months` ends a key at local midnight
+    of the same day that many months after it was made.
     """
 
     name: str
@@ -25,12 +25,8 @@ class Plan:
     methods: frozenset[str] | None = None
     lifetime_months: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.methods is not None:
-            object.__setattr__(self, "methods", frozenset(name.lower() for name in self.methods))
-
     def allows(self, method: str, classes: tuple[str, ...]) -> bool:
         """Say whether the plan lets a key call `method`, which belongs to `classes`."""
-        if self.methods is None or method.lower() in self.methods:
+        if self.methods is None or method in self.methods:
             return True
-        return any(f"class:{name.lower()}" in self.methods for name in classes)
+        return any(f"class:{name}" in self.methods for name in classes)

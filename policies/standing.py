@@ -30,7 +30,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the ladder: `after_days` whole days after invoicing, deny these classes but the exempt ones.
+    """One step of the ladder: `after_days` whole days after invoicing, `deny` these classes but `exempt`.
 
     A step takes the place of the one before it, so it names everything that it denies.
     """
@@ -58,7 +58,7 @@ def check_ladder(steps: tuple[Step, ...]) -> None:
             raise ValueError(f"the step after {step.after_days} days bans the key, so it denies everything")
     for before, step in pairwise(steps):
         if step.after_days <= before.after_days:
-            raise ValueError(f"a step after {step.after_days} days follows one after {before.after_days} days")
+            raise ValueError(f"the step after {step.after_days} days follows one after {before.after_days}")
         for klass in sorted(before.deny | before.exempt | step.exempt | {OTHER}):
             if before.refuses(classes_of(klass)) and not step.refuses(classes_of(klass)):
                 raise ValueError(
