@@ -1,0 +1,91 @@
+"""A program run as `python -I -S leash.py ... -- COMMAND`, that becomes COMMAND, bound to the process that started it.
+
+Standard library only, so that it is there within milliseconds. In this order it
+
+- leaves the terminal's process group, so that Ctrl-C reaches the supervisor alone, which then stops things in order;
+- takes an exclusive lock on a file and leaves it open for COMMAND and its children: the lock ends with the last of
+  them, whatever killed them, so nobody has to judge whether a process id in a file is still the right process;
+- becomes another user where COMMAND refuses to run as root, keeping the capabilities that were named;
+- asks the kernel for a signal when the starting process dies (Linux), `kill -9` included.
+
+Exit status 75 means that the lock is held by another process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import fcntl
+import os
+import sys
+
+LOCKED = 75  # EX_TEMPFAIL
+_PR_SET_PDEATHSIG = 1
+_PR_SET_KEEPCAPS = 8
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def main() -> None:
+    """Apply the options and become the command."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--parent", type=int, required=True, help="id of the process that starts this one")
+    options.add_argument("--signal", type=int, required=True, help="number of the signal sent when the parent dies")
+    options.add_argument("--lock", help="file to hold a lock on")
+    options.add_argument("--uid", type=int)
+    options.add_argument("--gid", type=int)
+    options.add_argument("--keep", type=int, default=0, help="capabilities kept while becoming the user, as a bit mask")
+    options.add_argument("command", nargs="+")
+    given = options.parse_args()
+    os.setsid()
+    if given.lock is not None:
+        _lock(given.lock)
+    if given.uid is not None:
+        _become(given.uid, given.gid, given.keep)
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, given.signal)
+    if os.getppid() != given.parent:  # it died before it could be watched
+        sys.exit(1)
+    os.execv(given.command[0], given.command)  # noqa: S606 - becoming the command is the purpose; no shell is wanted
+
+
+def _lock(path: str) -> None:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(LOCKED)
+    os.ftruncate(file, 0)
+    os.write(file, f"{os.getpid()}\n".encode())  # sound for as long as the lock is held
+    os.set_inheritable(file, True)
+
+
+def _become(uid: int, gid: int, keep: int) -> None:
+    os.setgroups([])
+    if sys.platform != "linux":
+        os.setregid(gid, gid)
+        os.setreuid(uid, uid)
+        return
+    _prctl(_PR_SET_KEEPCAPS, 1)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)(keep, keep, keep, 0, 0, 0)  # effective, permitted, inheritable; low words, high words
+    if ctypes.CDLL(None, use_errno=True).capset(header, data) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"capset({keep:#x}): {os.strerror(error)}")
+    for capability in range(keep.bit_length()):
+        if keep >> capability & 1:
+            _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)  # lasts beyond exec
+
+
+def _prctl(option: int, *values: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    padded = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
+    if libc.prctl(option, *padded) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl({option}): {os.strerror(error)}")
+
+
+if __name__ == "__main__":
+    main()

