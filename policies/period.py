@@ -66,6 +66,11 @@ def day_of(now: float, zone: ZoneInfo) -> date:
     return day
 
 
+def next_day(day: date) -> date:
+    """Return the day after `day`."""
+    return day + timedelta(days=1)
+
+
 def month_of(day: date) -> Period:
     """Return the calendar month that holds `day`."""
     first = day.replace(day=1)

@@ -1,0 +1,714 @@
+"""One call's life: received, identified, counted, forwarded, answered.
+
+    RECEIVED --identify--> IDENTIFIED --decide--> COUNTING --granted--> CONNECTING --sent--> WAITING --head--> STREAMING
+        |                      |                     |                      |                   |                  |
+        +----- refused --------+------ refused ------+------- failed -------+------ failed -----+---- truncated ---+--> DONE
+
+The client's connection is only a place to write to: when it goes away before the answer's outcome is known, the
+exchange lives on until it is, because the outcome decides whether the call is charged (contract OT-15).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from gateway.dialects import OutcomeReader, read_outcome, refuse
+from gateway.failures import Failure
+from gateway.proxy import signature
+from gateway.proxy.headers import Header, answer_fields, connection_options, request_fields, status_line
+from gateway.proxy.identify import Identified, Parts, identify, needs_body
+from gateway.proxy.key_out import rewrite
+from gateway.proxy.records import Entry, Unavailable
+from gateway.settings import Dialect, KeyOut, Route
+from metering.counters import Outcome, Take, Taken
+from policies import keys
+from policies.decision import Denied, Reason
+from policies.methods import Call, classify
+from policies.quota import Window, bucket_of, seconds_until_bucket_expires
+from policies.waiver import Waiver
+
+if TYPE_CHECKING:
+    from gateway.proxy.front import Front, Request
+    from gateway.proxy.service import Proxy
+    from gateway.proxy.upstream import UpstreamConnection, UpstreamPool
+
+STREAM_BUFFER_BYTES = 64 * 1024  # of a request's body, kept while the call is being decided
+REDECISIONS_MAX = 5  # a record that changes under every attempt is refused rather than chased
+EXHAUSTED_RETRY_MAX_S = 86_400
+
+_CODING_READERS = frozenset((Dialect.OTAPI, Dialect.TOP))
+
+
+class Stage(IntEnum):
+    """How far a call has come."""
+
+    RECEIVED = 0
+    IDENTIFIED = 1
+    COUNTING = 2
+    CONNECTING = 3
+    WAITING = 4
+    STREAMING = 5
+    DONE = 6
+
+
+class Exchange:
+    """One call. Made by a front when a request's head is complete."""
+
+    __slots__ = (
+        "_added_s",
+        "_attempts",
+        "_body",
+        "_body_bytes",
+        "_body_whole",
+        "_call",
+        "_candidates",
+        "_chunk_answer",
+        "_connection",
+        "_credential",
+        "_digest",
+        "_entry",
+        "_identified",
+        "_limit_fields",
+        "_opened",
+        "_out",
+        "_outcome",
+        "_pool",
+        "_proxy",
+        "_result",
+        "_route",
+        "_settled",
+        "_started",
+        "_status",
+        "_streaming",
+        "_take",
+        "deadline",
+        "front",
+        "head_request",
+        "request",
+        "request_id",
+        "sent_bytes",
+        "stage",
+    )
+
+    def __init__(self, proxy: Proxy, front: Front, request: Request, route: Route, pool: UpstreamPool) -> None:
+        self._proxy = proxy
+        self.front: Front | None = front
+        self.request = request
+        self._route = route
+        self._pool = pool
+        self.request_id = proxy.next_request_id()
+        self.head_request = request.method == "HEAD"
+        self.stage = Stage.RECEIVED
+        self.deadline = proxy.tick + proxy.settings.server.body_timeout_s
+        self._started = perf_counter()
+        self._added_s: float | None = None
+        self._attempts = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._body_whole = False
+        self._streaming = False
+        self._opened = False
+        self._settled = False
+        self._chunk_answer = False
+        self._identified: Identified | None = None
+        self._entry: Entry | None = None
+        self._take: Take | None = None
+        self._call: Call | None = None
+        self._limit_fields = b""
+        self._connection: UpstreamConnection | None = None
+        self._outcome: OutcomeReader | None = None
+        self._out: list[bytes] = []
+        self._status = 0
+        self._result = "answered"
+        self.sent_bytes = 0
+
+    # -- received
+
+    def begin(self, body: bytes, whole: bool) -> None:
+        """Identify the call, or wait for the part of its body that tells who makes it."""
+        request = self.request
+        route = self._route
+        self._body_whole = whole
+        self._body_bytes = len(body)
+        if body:
+            self._body.append(body)
+        if max(request.length or 0, self._body_bytes) > route.max_body_bytes:
+            self.fail(Failure.BODY_TOO_LARGE)
+        elif whole:
+            self._identify(body, complete=True)
+        elif not needs_body(route, request.method, request.headers):
+            self._identify(None, complete=False)
+        elif max(request.length or 0, self._body_bytes) > route.identify_body_bytes:
+            self._identify(None, complete=False)
+        else:
+            self._welcome_body()
+
+    def on_body(self, data: bytes, whole: bool) -> None:
+        """Take a piece of the request's body."""
+        self._body_bytes += len(data)
+        self._body_whole = whole
+        if self.stage is Stage.DONE:
+            return
+        if self._body_bytes > self._route.max_body_bytes:
+            self.fail(Failure.BODY_TOO_LARGE)
+            return
+        self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
+        if self._streaming:
+            self._send_body(data)
+            return
+        if data:
+            self._body.append(data)
+        if self.stage is Stage.RECEIVED:
+            if whole:
+                self._identify(b"".join(self._body), complete=True)
+            elif self._body_bytes > self._route.identify_body_bytes:
+                self._identify(None, complete=False)
+        if not self._body_whole and not self._streaming and self._body_bytes > STREAM_BUFFER_BYTES:
+            if self.front is not None and self.stage is not Stage.RECEIVED:
+                self.front.hold_body()
+
+    def _welcome_body(self) -> None:
+        if self.request.expects_continue and self.front is not None and not self._body_bytes:
+            self.front.write_continue()
+
+    # -- identified
+
+    def _identify(self, body: bytes | None, *, complete: bool) -> None:
+        proxy = self._proxy
+        request = self.request
+        found = identify(
+            self._route,
+            proxy.settings.methods,
+            Parts(request.method, request.target, request.headers, body, complete),
+        )
+        self.stage = Stage.IDENTIFIED
+        if isinstance(found, Denied):
+            self.deny(found.reason)
+            return
+        self._identified = found
+        if not keys.is_well_formed(found.credential):
+            self.deny(Reason.UNKNOWN_KEY)
+            return
+        self._look_up(0)
+
+    def _look_up(self, pepper: int) -> None:
+        """Look for the key under one pepper after the other: a rotation leaves keys under an older one."""
+        proxy = self._proxy
+        peppers = proxy.settings.security.peppers
+        now = proxy.clock()
+        assert self._identified is not None
+        for index in range(pepper, len(peppers)):
+            digest = keys.digest(self._identified.credential, peppers[index][1])
+            entry = proxy.records.get(digest, now)
+            if entry is None:
+                self._candidates = index
+                proxy.records.fetch(digest, now, self._on_fetched)
+                return
+            if isinstance(entry, Entry):
+                self._decide(entry)
+                return
+        self.deny(Reason.UNKNOWN_KEY)
+
+    def _on_fetched(self, found: Entry | Reason | Unavailable) -> None:
+        if self.stage is not Stage.IDENTIFIED:
+            return
+        if isinstance(found, Entry):
+            self._decide(found)
+        elif isinstance(found, Unavailable):
+            self.fail(Failure.COUNTING_UNAVAILABLE)
+        else:
+            self._look_up(self._candidates + 1)
+
+    # -- decided and counted
+
+    def _decide(self, entry: Entry) -> None:
+        proxy = self._proxy
+        identified = self._identified
+        assert identified is not None
+        self._entry = entry
+        record = entry.record
+        now = proxy.clock()
+        reason = None
+        if self._route.signed and record.signing_secret is not None:
+            reason = self._verify(entry, identified, now)
+        call = classify(
+            identified.counted,
+            identified.rule,
+            identified.reading,
+            record.default_provider,
+            record.default_search_method,
+        )
+        self._call = call
+        if reason is None:
+            ruling = entry.rule(call, proxy.day(now), bucket_of(now))
+        else:
+            ruling = Denied(reason)
+        if isinstance(ruling, Denied):
+            if self._attempts:
+                self.deny(ruling.reason)
+            else:
+                self._attempts = 1
+                proxy.records.confirm(entry, self._on_confirmed)
+            return
+        self.stage = Stage.COUNTING
+        self._take = ruling
+        proxy.counters.take(ruling, now, self._on_taken)
+
+    def _verify(self, entry: Entry, identified: Identified, now: float) -> Reason | None:
+        if entry.secret is None:
+            assert entry.record.signing_secret is not None
+            entry.secret = self._proxy.unseal(entry.record.signing_secret)
+        return signature.verify(identified, entry.secret, now, self._route.signature_skew_s)
+
+    def _on_confirmed(self, renewed: bool | Unavailable) -> None:
+        if self.stage is not Stage.IDENTIFIED:
+            return
+        if isinstance(renewed, Unavailable):
+            # What is cached forbids the call; not to be able to ask is no reason to let it through.
+            self.fail(Failure.COUNTING_UNAVAILABLE)
+            return
+        assert self._entry is not None
+        self._decide(self._entry)
+
+    def _on_taken(self, taken: Taken) -> None:
+        proxy = self._proxy
+        take = self._take
+        assert take is not None and self._entry is not None
+        match taken.outcome:
+            case Outcome.GRANTED:
+                self._set_limit_fields(taken.used)
+                if self.front is None:
+                    self._waive(Waiver.NOT_FORWARDED)
+                    self._close("client_left")
+                elif self.stage is not Stage.COUNTING:
+                    self._waive(Waiver.NOT_FORWARDED)
+                else:
+                    self._connect()
+            case Outcome.EXHAUSTED:
+                self._set_limit_fields(taken.used)
+                if self.stage is Stage.COUNTING:
+                    self._refuse(Reason.QUOTA_EXCEEDED, self._retry_after(taken))
+            case Outcome.STALE:
+                if self.stage is not Stage.COUNTING:
+                    return
+                assert taken.record is not None
+                proxy.records.renew(self._entry, taken.record, proxy.clock())
+                self._attempts += 1
+                if self._attempts > REDECISIONS_MAX:
+                    self.fail(Failure.COUNTING_UNAVAILABLE)
+                else:
+                    self.stage = Stage.IDENTIFIED
+                    self._decide(self._entry)
+            case Outcome.MISSING:
+                proxy.records.forget(self._entry)
+                self.fail(Failure.COUNTING_UNAVAILABLE)
+            case Outcome.UNAVAILABLE:
+                self.fail(Failure.COUNTING_UNAVAILABLE)
+
+    def _set_limit_fields(self, used: int) -> None:
+        take = self._take
+        assert take is not None
+        limit = take.limit
+        if limit is None:
+            return
+        left = limit - used if used < limit else 0
+        if take.window is Window.DAY:
+            self._limit_fields = b'RateLimit-Policy: "day";q=%d;w=86400\r\nRateLimit: "day";r=%d;t=%d\r\n' % (
+                limit,
+                left,
+                self._proxy.seconds_left_today(),
+            )
+        else:
+            self._limit_fields = (
+                b'RateLimit-Policy: "rolling_24h";q=%d;w=86400\r\nRateLimit: "rolling_24h";r=%d\r\n' % (limit, left)
+            )
+
+    def _retry_after(self, taken: Taken) -> int:
+        assert self._take is not None
+        if self._take.window is Window.DAY:
+            return self._proxy.seconds_left_today()
+        if taken.oldest_bucket is None:
+            return EXHAUSTED_RETRY_MAX_S
+        return seconds_until_bucket_expires(self._proxy.clock(), taken.oldest_bucket)
+
+    # -- forwarded
+
+    def _connect(self) -> None:
+        self.stage = Stage.CONNECTING
+        self.deadline = self._proxy.tick + self._route.upstream.connect_timeout_s
+        self._pool.acquire(self)
+
+    def on_connected(self, connection: UpstreamConnection) -> None:
+        """Send the request, or what there is of it."""
+        if self.stage is not Stage.CONNECTING:
+            connection.exchange = None
+            self._pool.release(connection)
+            return
+        self._connection = connection
+        self.stage = Stage.WAITING
+        self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+        self._added_s = perf_counter() - self._started
+        body = b"".join(self._body)
+        self._body = []
+        route = self._route
+        request = self.request
+        target, headers = request.target, request.headers
+        if route.key_out is not KeyOut.PASS:
+            assert self._identified is not None
+            whole = body if self._body_whole and request.has_body else None
+            parts = Parts(request.method, target, headers, whole, self._body_whole)
+            target, headers, rewritten = rewrite(route, parts, self._identified, self._proxy.clock())
+            if rewritten is not None:
+                body = rewritten
+        head = self._request_head(target, headers, len(body))
+        if self._body_whole:
+            connection.write(head + body if body else head)
+            return
+        self._streaming = True
+        self._welcome_body()
+        if self.request.length is None and body:
+            body = b"%x\r\n%b\r\n" % (len(body), body)
+        connection.write(head + body)
+        if self.front is not None:
+            self.front.release_body()
+
+    def _request_head(self, target: bytes, headers: list[Header], body_bytes: int) -> bytes:
+        request = self.request
+        route = self._route
+        upstream = route.upstream
+        options = connection_options(headers) if request.has_options else frozenset()
+        lines = [
+            b"%b %b%b HTTP/1.1\r\nHost: %b\r\n"
+            % (
+                request.method.encode(),
+                upstream.base_path.encode(),
+                target,
+                upstream.host_header.encode(),
+            )
+        ]
+        lines += request_fields(headers, options, readable=route.dialect in _CODING_READERS)
+        lines.append(
+            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: %b\r\n"
+            % (request.client, request.scheme, self.request_id)
+        )
+        if self._body_whole:
+            if request.has_body:
+                lines.append(b"Content-Length: %d\r\n" % body_bytes)
+        elif request.length is not None:
+            lines.append(b"Content-Length: %d\r\n" % request.length)
+        else:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _send_body(self, data: bytes) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self.request.length is None:
+            if data:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            if self._body_whole:
+                data += b"0\r\n\r\n"
+        if data:
+            connection.write(data)
+        self.deadline = self._proxy.tick + (
+            self._route.upstream.answer_timeout_s
+            if self._body_whole
+            else self._proxy.settings.server.body_timeout_s
+        )
+
+    def on_upstream_writable(self, writable: bool) -> None:
+        """Let the client send more of its body, or stop it."""
+        if self.front is not None and self._streaming:
+            if writable:
+                self.front.release_body()
+            else:
+                self.front.hold_body()
+
+    def on_connect_failed(self, failure: Failure) -> None:
+        """Answer that the upstream cannot be reached; the call is not charged."""
+        if self.stage is Stage.CONNECTING:
+            self.fail(failure)
+
+    # -- answered
+
+    def on_answer_head(self, status: int, headers: list[Header], *, framed: bool, chunked: bool) -> None:
+        """Begin the client's answer: the same status and fields, framed for this connection."""
+        self.stage = Stage.STREAMING
+        self._status = status
+        self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+        request = self.request
+        call = self._call
+        assert call is not None
+        self._outcome = read_outcome(
+            self._route.dialect, status=status, headers=headers, cost_items=call.cost_items
+        )
+        front = self.front
+        if front is None:
+            return
+        self._opened = True
+        out = self._out
+        out.append(status_line(status))
+        options = frozenset[bytes]()
+        length: bytes | None = None
+        for name, value in headers:
+            size = len(name)
+            if size == 10 and name.lower() == b"connection":
+                options = connection_options(headers)
+            elif size == 14 and name.lower() == b"content-length":
+                length = value
+        out += answer_fields(headers, options)
+        if length is not None and not chunked:
+            out.append(b"Content-Length: %b\r\n" % length)
+        elif not self.head_request and status not in (204, 304):
+            if request.http_11:
+                self._chunk_answer = True
+                out.append(b"Transfer-Encoding: chunked\r\n")
+            else:
+                front.close_after()
+        out.append(self._limit_fields)
+        out.append(b"X-Request-Id: %b\r\n" % self.request_id)
+        out.append(front.connection_field())
+        out.append(b"\r\n")
+
+    def on_answer_data(self, data: bytes) -> None:
+        """Pass a piece of the answer on, and read the outcome in it."""
+        outcome = self._outcome
+        assert outcome is not None
+        self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+        if not outcome.known:
+            outcome.feed(data)
+        if self.front is not None:
+            if self._chunk_answer:
+                self._out.append(b"%x\r\n" % len(data))
+                self._out.append(data)
+                self._out.append(b"\r\n")
+            else:
+                self._out.append(data)
+        elif outcome.known:
+            # The client is gone and what the call costs is settled: nothing is left to wait for.
+            self._settle(complete=True)
+            self._close("client_left")
+
+    def on_answer_end(self) -> None:
+        """Finish the client's answer."""
+        if self.stage is Stage.DONE:
+            return
+        self._connection_done()
+        self._settle(complete=True)
+        front = self.front
+        if front is None:
+            self._close("client_left")
+            return
+        if self._chunk_answer:
+            self._out.append(b"0\r\n\r\n")
+        self._flush(front)
+        self._close("answered")
+        front.on_answered(self)
+
+    def on_answer_broken(self, failure: Failure) -> None:
+        """Show the client that the answer is not whole, or tell it what happened when it has seen nothing of it."""
+        if self.stage is Stage.DONE:
+            return
+        self._connection = None
+        if not self._opened:
+            self.fail(failure)
+            return
+        self._waive(Waiver.UPSTREAM_BROKEN)
+        front = self.front
+        self._close(failure.value.name)
+        if front is not None:
+            front.abort()
+
+    def on_answer_flush(self) -> None:
+        """Write out the pieces that one read from the upstream brought."""
+        front = self.front
+        if front is not None and self._out:
+            self._flush(front)
+
+    def _flush(self, front: Front) -> None:
+        out, self._out = self._out, []
+        data = b"".join(out)
+        self.sent_bytes += len(data)
+        front.write(data)
+
+    def on_client_writable(self, writable: bool) -> None:
+        """Stop reading the answer while the client does not keep up."""
+        connection = self._connection
+        if connection is not None:
+            if writable:
+                connection.unhold()
+                self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+            else:
+                connection.hold()
+
+    # -- the ways out
+
+    def on_client_left(self) -> None:
+        """Go on without the client where the outcome is still open, stop where nothing depends on it."""
+        self.front = None
+        if self.stage in (Stage.RECEIVED, Stage.IDENTIFIED):
+            self._close("client_left")
+        elif self.stage is Stage.CONNECTING:
+            self._pool.withdraw(self)
+            self._waive(Waiver.NOT_FORWARDED)
+            self._close("client_left")
+        elif self.stage is Stage.WAITING and not self._body_whole:
+            # The upstream never got the whole request, so it can give no outcome.
+            self._waive(Waiver.NOT_FORWARDED)
+            self._close("client_left")
+        elif self.stage is Stage.STREAMING:
+            assert self._outcome is not None
+            if self._outcome.known:
+                self._settle(complete=True)
+                self._close("client_left")
+            else:
+                self.on_client_writable(True)
+
+    def on_deadline(self) -> None:
+        """Give up what has taken too long."""
+        match self.stage:
+            case Stage.RECEIVED:
+                self.fail(Failure.REQUEST_TIMEOUT)
+            case Stage.CONNECTING:
+                self._pool.withdraw(self)
+                self.fail(Failure.OVERLOADED)
+            case Stage.WAITING:
+                self.fail(Failure.UPSTREAM_TIMEOUT if self._body_whole else Failure.REQUEST_TIMEOUT)
+            case Stage.STREAMING:
+                front = self.front
+                if front is not None and front.stalled:
+                    # It is the client that does not read; what it was sent is charged by its outcome.
+                    self._settle(complete=True)
+                    self._close("client_stalled")
+                    front.abort()
+                else:
+                    self.on_answer_broken(Failure.UPSTREAM_TIMEOUT)
+            case _:
+                # Counting has a deadline of its own, kept by the counters.
+                self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
+
+    def deny(self, reason: Reason) -> None:
+        """Refuse the call by the contract, and count the refusal where the key is known."""
+        if self._entry is not None:
+            self._proxy.counters.deny(self._entry.record.key_id, self._proxy.day(self._proxy.clock()), reason)
+        self._refuse(reason, None)
+
+    def fail(self, failure: Failure) -> None:
+        """Answer that the call failed, in the route's dialect; what was counted is waived."""
+        if self.stage is Stage.DONE:
+            return
+        if self._connection is not None:
+            self._drop_connection()
+        if self._opened:
+            # The client has seen the head of an answer already; nothing else can be said to it.
+            self.on_answer_broken(failure)
+            return
+        if self._take is not None and self.stage in (Stage.CONNECTING, Stage.WAITING, Stage.STREAMING):
+            self._waive(_WAIVER_OF.get(failure, Waiver.NOT_FORWARDED))
+        self._refuse(failure, failure.value.retry_after_s)
+
+    def _refuse(self, cause: Reason | Failure, retry_after_s: int | None) -> None:
+        front = self.front
+        refusal = refuse(
+            self._route.dialect,
+            cause,
+            path=self.request.path,
+            request_id=self.request_id.decode(),
+            retry_after_s=retry_after_s,
+        )
+        self._status = refusal.status
+        self._close(cause.value.name if isinstance(cause, Failure) else cause.value)
+        if front is None:
+            return
+        lines = [status_line(refusal.status)]
+        lines += (b"%b: %b\r\n" % field for field in refusal.headers)
+        lines.append(self._limit_fields)
+        if not self._body_whole:
+            front.close_after()
+        lines.append(
+            b"X-Request-Id: %b\r\nContent-Length: %d\r\n%b\r\n"
+            % (self.request_id, len(refusal.body), front.connection_field())
+        )
+        if not self.head_request:
+            lines.append(refusal.body)
+        data = b"".join(lines)
+        self.sent_bytes += len(data)
+        front.write(data)
+        front.on_answered(self)
+
+    # -- settling
+
+    def _settle(self, *, complete: bool) -> None:
+        outcome, take = self._outcome, self._take
+        if self._settled or outcome is None or take is None:
+            return
+        if not outcome.known:
+            outcome.finish(complete)
+        if outcome.verdict is not None:
+            self._waive(outcome.verdict)
+        elif outcome.items is not None and outcome.items > take.cost:
+            self._settled = True
+            self._proxy.counters.charge_more(take, outcome.items - take.cost)
+        self._settled = True
+
+    def _waive(self, waiver: Waiver) -> None:
+        take = self._take
+        if self._settled or take is None:
+            return
+        self._settled = True
+        self._proxy.counters.waive(take, waiver)
+        self._proxy.tally.waive(waiver.value, take.cost)
+
+    def _connection_done(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and not self._body_whole:
+            # The upstream answered before it had the whole request: the rest must not be read as another one.
+            connection.abort()
+            if self.front is not None:
+                self.front.close_after()
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    def _close(self, result: str) -> None:
+        """Leave the worker's books; nothing that comes later changes what was settled."""
+        if self.stage is Stage.DONE:
+            return
+        stage, self.stage = self.stage, Stage.DONE
+        self._drop_connection()
+        self._result = result
+        self._proxy.finished(self, stage)
+
+    # -- what logs and figures say of it
+
+    def facts(self) -> tuple[str, str, str, str, int, float, float | None]:
+        """Return route, key id, counted method, class, status, seconds in all and seconds added."""
+        record = self._entry.record if self._entry is not None else None
+        call = self._call
+        return (
+            self._route.path_prefix,
+            record.key_id if record is not None else "",
+            call.method if call is not None else (self._identified.counted if self._identified else ""),
+            call.klass if call is not None else "",
+            self._status,
+            perf_counter() - self._started,
+            self._added_s,
+        )
+
+    @property
+    def result(self) -> str:
+        """Return how the call ended: answered, client_left, or the reason why it was refused or failed."""
+        return self._result
+
+
+_WAIVER_OF = {
+    Failure.UPSTREAM_UNREACHABLE: Waiver.UPSTREAM_UNREACHABLE,
+    Failure.UPSTREAM_TIMEOUT: Waiver.UPSTREAM_TIMEOUT,
+    Failure.UPSTREAM_BROKEN: Waiver.UPSTREAM_BROKEN,
+}

@@ -1,0 +1,128 @@
+"""Which header fields travel on, and how heads are written. Pure: bytes in, bytes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+
+Header = tuple[bytes, bytes]
+
+# RFC 9110 section 7.6.1: these speak of one connection, not of the message.
+_HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+# Written by the gateway itself; a client's own word on them is not passed on.
+_REQUEST_OWN = frozenset(
+    (
+        b"content-length",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+        b"x-request-id",
+    )
+)
+_ANSWER_OWN = frozenset((b"content-length", b"ratelimit", b"ratelimit-policy", b"x-request-id"))
+_OWN_PREFIX = b"x-tallygate-"
+_KNOWN_NAMES_MAX = 1024  # distinct spellings remembered; a client that sends more only loses the shortcut
+
+_READABLE_CODINGS = frozenset((b"gzip", b"deflate", b"identity", b"x-gzip"))
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+_request_names: dict[bytes, bool] = {}
+_answer_names: dict[bytes, bool] = {}
+_codings: dict[bytes, bytes] = {}
+
+
+def status_line(status: int) -> bytes:
+    """Return the status line; the phrase is the registered one, never an upstream's own text."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+def is_host(value: bytes) -> bool:
+    """Say whether a Host field is a name or an address with an optional port."""
+    return _HOST.match(value) is not None
+
+
+def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
+    """Return the names that Connection fields list, in lower case: they end at this hop too."""
+    listed: list[bytes] = []
+    for name, value in headers:
+        if len(name) == 10 and name.lower() == b"connection":
+            listed += (option.strip().lower() for option in value.split(b","))
+    return frozenset(listed)
+
+
+def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, readable: bool) -> list[bytes]:
+    """Return the lines of a client's request that go on to the upstream, in their order and bytes.
+
+    A name with an underscore goes no further: some servers read it as the same name with a hyphen. With `readable` the
+    content codings that the client offers are narrowed to those whose outcome the gateway can read.
+    """
+    lines = []
+    for name, value in headers:
+        passes = _request_names.get(name)
+        if passes is None:
+            passes = _learn(_request_names, name, _REQUEST_OWN)
+        if not passes or (options and name.lower() in options):
+            continue
+        if readable and len(name) == 15 and name.lower() == b"accept-encoding":
+            value = _readable_codings(value)  # noqa: PLW2901 - the one field whose value is not passed as it came
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return lines
+
+
+def answer_fields(headers: Sequence[Header], options: frozenset[bytes]) -> list[bytes]:
+    """Return the lines of an upstream's answer that go on to the client, in their order and bytes."""
+    lines = []
+    for name, value in headers:
+        passes = _answer_names.get(name)
+        if passes is None:
+            passes = _learn(_answer_names, name, _ANSWER_OWN)
+        if passes and not (options and name.lower() in options):
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return lines
+
+
+def _learn(known: dict[bytes, bool], name: bytes, own: frozenset[bytes]) -> bool:
+    folded = name.lower()
+    passes = not (folded in _HOP_BY_HOP or folded in own or folded.startswith(_OWN_PREFIX))
+    if own is _REQUEST_OWN and b"_" in name:
+        passes = False
+    if len(known) < _KNOWN_NAMES_MAX:
+        known[name] = passes
+    return passes
+
+
+def _readable_codings(value: bytes) -> bytes:
+    narrowed = _codings.get(value)
+    if narrowed is None:
+        kept = [
+            part.strip()
+            for part in value.split(b",")
+            if part.split(b";")[0].strip().lower() in _READABLE_CODINGS
+        ]
+        narrowed = b", ".join(kept) if len(kept) != value.count(b",") + 1 else value
+        narrowed = narrowed or b"identity"
+        if len(_codings) < _KNOWN_NAMES_MAX:
+            _codings[value] = narrowed
+    return narrowed

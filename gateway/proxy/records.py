@@ -1,0 +1,222 @@
+"""A worker's cache of key records, and of what follows from them.
+
+A record is trusted until a count says that a newer one exists (`Outcome.STALE`), so a change of the contract holds from
+the next call on without anything being pushed. What follows from a record is kept until the first instant at which it
+can change by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from redis.exceptions import RedisError
+
+from metering.counters import Take
+from metering.projection import Projection
+from policies.decision import (
+    FOREVER,
+    Allowed,
+    Conditions,
+    Contract,
+    Denied,
+    Reason,
+    conditions,
+    credential_refusal,
+    decide,
+)
+from policies.methods import Call
+from policies.record import KeyRecord
+
+NEGATIVE_MAX = 10_000  # unknown digests remembered at once
+
+log = structlog.get_logger("gateway.records")
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The store of records did not answer."""
+
+
+class Entry:
+    """One accepted key: its record, what holds for it now, and the counts it has lately asked for."""
+
+    __slots__ = ("_takes", "conditions", "digest", "ended", "record", "secret", "until")
+
+    def __init__(self, digest: str, record: KeyRecord, contract: Contract, now: float) -> None:
+        self.digest = digest
+        self.secret: str | None = None  # the unsealed signing secret, filled by whoever needs it
+        self.renew(record, contract, now)
+
+    def renew(self, record: KeyRecord, contract: Contract, now: float) -> None:
+        """Take a newer record, or look at the same one at a later time."""
+        if record is not getattr(self, "record", None):
+            self.secret = None
+        self.record = record
+        self.ended = credential_refusal(record, self.digest, now)
+        self.conditions: Conditions = conditions(record, contract, now)
+        end = record.credentials.get(self.digest)
+        self.until = min(self.conditions.until, end if end is not None and end > now else FOREVER)
+        self._takes: dict[tuple[Call, str, int], Take] = {}
+
+    def rule(self, call: Call, day: str, bucket: int) -> Take | Denied:
+        """Decide on a call, and return what has to be counted for it to be made."""
+        if self.ended is not None:
+            return Denied(self.ended)
+        verdict = decide(self.conditions, call)
+        if not isinstance(verdict, Allowed):
+            return verdict
+        wanted = (call, day, bucket)
+        take = self._takes.get(wanted)
+        if take is None:
+            if len(self._takes) > 64:
+                self._takes.clear()
+            take = self._takes[wanted] = Take(
+                key_id=self.record.key_id,
+                revision=self.record.revision,
+                day=day,
+                method=call.method,
+                klass=call.klass,
+                cost=call.cost,
+                billable=call.billable,
+                limit=verdict.limit,
+                window=verdict.window,
+                bucket=bucket,
+            )
+        return take
+
+
+class Records:
+    """Entries by digest, bounded; keys that do not exist are remembered for a short while."""
+
+    def __init__(
+        self,
+        projection: Projection,
+        *,
+        contract: Contract,
+        capacity: int,
+        negative_s: float,
+        timeout_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._projection = projection
+        self.contract = contract
+        self._capacity = capacity
+        self._negative_s = negative_s
+        self._timeout_s = timeout_s
+        self._entries: dict[str, Entry] = {}
+        self._unknown: dict[str, float] = {}
+        self._fetching: dict[str, list[Callable[[Entry | Reason | Unavailable], None]]] = {}
+        self._confirming: dict[str, list[Callable[[bool | Unavailable], None]]] = {}
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.hits = 0
+        self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, digest: str, now: float) -> Entry | Reason | None:
+        """Return the entry of a digest, the reason why it has none, or None when the store has to be asked."""
+        entry = self._entries.get(digest)
+        if entry is not None:
+            self.hits += 1
+            if now >= entry.until:
+                entry.renew(entry.record, self.contract, now)
+            return entry
+        known_until = self._unknown.get(digest)
+        if known_until is not None:
+            if now < known_until:
+                return Reason.UNKNOWN_KEY
+            del self._unknown[digest]
+        return None
+
+    def fetch(self, digest: str, now: float, done: Callable[[Entry | Reason | Unavailable], None]) -> None:
+        """Ask the store for a digest once for all who want it; `done` is called later, from the loop."""
+        waiting = self._fetching.get(digest)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        self.misses += 1
+        self._fetching[digest] = [done]
+        task = asyncio.get_running_loop().create_task(self._fetch(digest, now))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def confirm(self, entry: Entry, done: Callable[[bool | Unavailable], None]) -> None:
+        """Ask the store whether an entry's record is the newest; `done` gets True when it had to be renewed.
+
+        A refusal that follows from a cached record is confirmed first: what the record forbids may just have been paid
+        for. Whoever asks while a question is under way waits for the next one, since this one may be too early.
+        """
+        waiting = self._confirming.get(entry.digest)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        self._confirming[entry.digest] = []
+        task = asyncio.get_running_loop().create_task(self._confirm(entry, [done]))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _confirm(self, entry: Entry, asking: list[Callable[[bool | Unavailable], None]]) -> None:
+        while asking:
+            answer: bool | Unavailable
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    record = await self._projection.fetch(entry.record.key_id)
+            except (RedisError, OSError, TimeoutError) as error:
+                log.warning("key record not available", error=type(error).__name__)
+                answer = Unavailable()
+            else:
+                if record is None:
+                    self.forget(entry)
+                    answer = Unavailable()
+                elif record.revision == entry.record.revision:
+                    answer = False
+                else:
+                    entry.renew(record, self.contract, self._clock())
+                    answer = True
+            for done in asking:
+                done(answer)
+            asking, self._confirming[entry.digest] = self._confirming[entry.digest], []
+        del self._confirming[entry.digest]
+
+    def renew(self, entry: Entry, record: KeyRecord, now: float) -> None:
+        """Put a newer record in the place of an entry's own."""
+        entry.renew(record, self.contract, now)
+
+    def forget(self, entry: Entry) -> None:
+        """Drop an entry whose record the store no longer has."""
+        self._entries.pop(entry.digest, None)
+
+    def replace_contract(self, contract: Contract) -> None:
+        """Judge every record anew, under changed settings."""
+        self.contract = contract
+        self._entries.clear()
+
+    async def _fetch(self, digest: str, now: float) -> None:
+        found: Entry | Reason | Unavailable
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                record = await self._projection.find(digest)
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("key record not available", error=type(error).__name__)
+            found = Unavailable()
+        else:
+            found = self._keep(digest, record, now)
+        for done in self._fetching.pop(digest):
+            done(found)
+
+    def _keep(self, digest: str, record: KeyRecord | None, now: float) -> Entry | Reason:
+        if record is None:
+            if len(self._unknown) >= NEGATIVE_MAX:
+                self._unknown.clear()
+            self._unknown[digest] = now + self._negative_s
+            return Reason.UNKNOWN_KEY
+        entry = Entry(digest, record, self.contract, now)
+        while len(self._entries) >= self._capacity:
+            del self._entries[next(iter(self._entries))]
+        self._entries[digest] = entry
+        return entry

@@ -1,0 +1,60 @@
+"""Reading a method out of a request's path, and refusing paths that servers read differently."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gateway.proxy.parameters import percent_decode
+
+# Dot segments (also escaped), backslashes, controls and fragments: these may lead another server to another path.
+_TREACHEROUS = re.compile(
+    rb"(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)|\\|%5c|#|%[01][0-9a-f]|%7f|%25|[\x00-\x1f\x7f]", re.IGNORECASE
+)
+# These matter where a segment of the path is the method's name.
+_SPLITTING = re.compile(rb"%2f|;|%3b|%3f", re.IGNORECASE)
+_METHOD_NAME = re.compile(r"[\x21-\x7e]{1,256}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class PathReading:
+    """The last segment of a path as a method name, and the segments before it, decoded."""
+
+    last: str
+    before: tuple[str, ...]
+
+
+def is_method_name(text: str) -> bool:
+    """Say whether a text can be a method's name: 1 to 256 visible ASCII characters."""
+    return _METHOD_NAME.match(text) is not None
+
+
+def is_treacherous(path: bytes) -> bool:
+    """Say whether servers may disagree on where this path leads."""
+    return _TREACHEROUS.search(path) is not None or percent_decode(path) is None
+
+
+def read_path(path: bytes) -> PathReading | None:
+    """Split a path that holds a method's name; None when it cannot be read for certain.
+
+    One slash at the end is ignored, as some frameworks do.
+    """
+    if _SPLITTING.search(path):
+        return None
+    # A plus in a path is a plus: only queries and forms write a space so.
+    decoded = percent_decode(path.replace(b"+", b"%2B"))
+    if decoded is None:
+        return None
+    segments = [segment.decode("utf-8", "replace") for segment in decoded.split(b"/") if segment]
+    if not segments:
+        return PathReading("", ())
+    return PathReading(segments[-1], tuple(segments[:-1]))
+
+
+def full_method(http_method: str, path: bytes) -> str | None:
+    """Return the HTTP method and the decoded path, as `GET /v1/items`; None when it cannot be read for certain."""
+    decoded = percent_decode(path.replace(b"+", b"%2B"))
+    if decoded is None or b"//" in decoded:
+        return None
+    text = decoded.decode("utf-8", "replace")
+    return f"{http_method.upper()} {text}" if text.isprintable() else None

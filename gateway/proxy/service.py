@@ -1,0 +1,200 @@
+"""What all connections of a worker share: settings, counters, records, pools, figures, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.proxy.access_log import AccessLogWriter
+from gateway.proxy.exchange import Exchange, Stage
+from gateway.proxy.front import Front
+from gateway.proxy.records import Records
+from gateway.proxy.tally import Tally
+from gateway.proxy.upstream import UpstreamPool
+from gateway.settings import AccessLog, Route, Settings, Upstream
+from metering.counters import Counters
+from policies.period import day_of, midnight, next_day
+
+TICK_S = 0.25  # how exactly deadlines are kept
+
+
+class Proxy:
+    """One worker's data path."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        counters: Counters,
+        records: Records,
+        unseal: Callable[[str], str],
+        access_log: AccessLogWriter,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.loop = loop
+        self.counters = counters
+        self.records = records
+        self.unseal = unseal
+        self.clock = clock
+        self.tally = Tally()
+        self.tick = loop.time()
+        self.draining = False
+        self._access_log = access_log
+        self._fronts: set[Front] = set()
+        self._exchanges: set[Exchange] = set()
+        self._pools: dict[Upstream, UpstreamPool] = {}
+        self._day = ""
+        self._day_ends = 0.0
+        self._request_base = secrets.token_hex(5)
+        self._request_number = 0
+        self._ticker: asyncio.TimerHandle | None = None
+        self._take_settings(settings)
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin to keep deadlines."""
+        self._ticker = self.loop.call_later(TICK_S, self._on_tick)
+
+    def replace_settings(self, settings: Settings) -> None:
+        """Go on under new settings; calls under way end under the old ones."""
+        self.settings = settings
+        self.records.replace_contract(settings.contract)
+        self._take_settings(settings)
+
+    def drain(self) -> None:
+        """Finish what is under way and take nothing more on."""
+        self.draining = True
+        for front in list(self._fronts):
+            front.drain()
+
+    def close(self) -> None:
+        """Break off whatever is left."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for front in list(self._fronts):
+            front.abort()
+        for pool in self._pools.values():
+            pool.close()
+        self._access_log.flush()
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Return how many calls are under way, those included whose client has left."""
+        return len(self._exchanges)
+
+    # -- for fronts
+
+    def admit(self, front: Front) -> bool:
+        """Take a new connection on, unless the worker has its fill."""
+        if len(self._fronts) >= self.settings.server.max_connections or self.draining:
+            self.tally.connections_refused += 1
+            return False
+        self._fronts.add(front)
+        return True
+
+    def dismiss(self, front: Front) -> None:
+        """Forget a connection."""
+        self._fronts.discard(front)
+
+    def route(self, path: bytes) -> tuple[Route, UpstreamPool] | None:
+        """Return the route with the longest prefix of `path`, and the connections to its upstream."""
+        for prefix, route, pool in self._routes:
+            if path.startswith(prefix):
+                return route, pool
+        return None
+
+    def started(self, exchange: Exchange) -> None:
+        """Enter a call into the books."""
+        self._exchanges.add(exchange)
+
+    # -- for exchanges
+
+    def finished(self, exchange: Exchange, stage: Stage) -> None:
+        """Take a call out of the books, and say how it went."""
+        self._exchanges.discard(exchange)
+        facts = exchange.facts()
+        route, _, _, klass, _, seconds, added = facts
+        self.tally.call(route, klass, exchange.result, seconds, added)
+        wanted = self.settings.logging.access
+        if wanted is AccessLog.ALL or (wanted is AccessLog.REFUSED and exchange.result != "answered"):
+            self._access_log.write(exchange, facts, stage)
+
+    def next_request_id(self) -> bytes:
+        """Return an id that no other request of any worker has."""
+        self._request_number += 1
+        return b"%b-%x" % (self._request_base.encode(), self._request_number)
+
+    def day(self, now: float) -> str:
+        """Return the billing timezone's calendar day, as 20261121."""
+        if not self._day_began <= now < self._day_ends:
+            zone = self.settings.contract.zone
+            day = day_of(now, zone)
+            self._day = day.strftime("%Y%m%d")
+            self._day_began = midnight(day, zone)
+            self._day_ends = midnight(next_day(day), zone)
+        return self._day
+
+    def seconds_left_today(self) -> int:
+        """Return the whole seconds until the billing timezone's next midnight, at least 1."""
+        now = self.clock()
+        self.day(now)
+        return max(1, int(self._day_ends - now) + 1)
+
+    # -- figures
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return this worker's figures."""
+        upstreams = []
+        waiting = []
+        for upstream, pool in self._pools.items():
+            upstreams += [
+                [{"upstream": upstream.name, "state": "idle"}, pool.idle_connections],
+                [{"upstream": upstream.name, "state": "busy"}, pool.open_connections - pool.idle_connections],
+            ]
+            waiting.append([{"upstream": upstream.name}, pool.waiting])
+        return self.tally.snapshot(
+            gauges={
+                "tallygate_client_connections": [[{}, len(self._fronts)]],
+                "tallygate_calls_in_flight": [[{}, len(self._exchanges)]],
+                "tallygate_cached_keys": [[{}, len(self.records)]],
+                "tallygate_counts_pending": [[{}, self.counters.pending]],
+                "tallygate_upstream_connections": upstreams,
+                "tallygate_upstream_waiting": waiting,
+            },
+            lookups={"cache": self.records.hits, "store": self.records.misses},
+        )
+
+    # -- inside
+
+    def _take_settings(self, settings: Settings) -> None:
+        self._day_began = self._day_ends = 0.0
+        kept = {upstream: pool for upstream, pool in self._pools.items() if upstream in settings.upstreams}
+        for upstream, pool in self._pools.items():
+            if upstream not in kept:
+                pool.retire()
+        self._pools = kept
+        for upstream in settings.upstreams:
+            if upstream not in self._pools:
+                self._pools[upstream] = UpstreamPool(upstream, self.loop)
+        self._routes = sorted(
+            ((route.path_prefix.encode(), route, self._pools[route.upstream]) for route in settings.routes),
+            key=lambda item: len(item[0]),
+            reverse=True,
+        )
+
+    def _on_tick(self) -> None:
+        now = self.tick = self.loop.time()
+        for exchange in [exchange for exchange in self._exchanges if exchange.deadline < now]:
+            exchange.on_deadline()
+        for front in [front for front in self._fronts if front.deadline < now]:
+            front.on_deadline()
+        for pool in self._pools.values():
+            pool.sweep()
+        self._access_log.flush()
+        self._ticker = self.loop.call_later(TICK_S, self._on_tick)

@@ -1,0 +1,103 @@
+"""A worker's own figures: plain numbers that cost nanoseconds to change, read once a scrape.
+
+No series is labelled by key, address or anything else that a client can choose, so their number is bounded by the
+configuration.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any
+
+# Seconds. The first bounds are where a proxied call on one machine lies, the last is beyond any upstream's patience.
+LATENCY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+HELP = {
+    "tallygate_calls_total": "Calls by route, class and result (answered, or why not).",
+    "tallygate_waived_units_total": "Units that were counted and are not charged, by reason.",
+    "tallygate_call_seconds": "From a call's complete head to its last byte, by route.",
+    "tallygate_added_seconds": "The part of it that is the gateway's own: until the call is on its way upstream.",
+    "tallygate_client_connections": "Client connections that stand.",
+    "tallygate_calls_in_flight": "Calls under way.",
+    "tallygate_upstream_connections": "Connections to an upstream, by state.",
+    "tallygate_upstream_waiting": "Calls that wait for an upstream connection.",
+    "tallygate_cached_keys": "Key records held by the worker.",
+    "tallygate_key_lookups_total": "Lookups of key records, by where they were found.",
+    "tallygate_counts_pending": "Counts that are queued or under way to Redis.",
+    "tallygate_connections_refused_total": "Connections that were closed at once because the worker has its fill.",
+    "tallygate_bad_requests_total": "Requests refused before a route was known, by failure.",
+}
+
+
+class Histogram:
+    """Counts per bucket, and the sum, in seconds."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(LATENCY_BOUNDS) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Add one value."""
+        self.counts[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+
+class Tally:
+    """All figures of one worker."""
+
+    def __init__(self) -> None:
+        self.calls: dict[tuple[str, str, str], int] = {}  # (route, class, result)
+        self.waived: dict[str, int] = {}
+        self.bad_requests: dict[str, int] = {}
+        self.connections_refused = 0
+        self.call_seconds: dict[str, Histogram] = {}
+        self.added_seconds: dict[str, Histogram] = {}
+
+    def call(self, route: str, klass: str, result: str, seconds: float, added_seconds: float | None) -> None:
+        """Count one finished call."""
+        series = (route, klass, result)
+        self.calls[series] = self.calls.get(series, 0) + 1
+        histogram = self.call_seconds.get(route)
+        if histogram is None:
+            histogram = self.call_seconds[route] = Histogram()
+            self.added_seconds[route] = Histogram()
+        histogram.observe(seconds)
+        if added_seconds is not None:
+            self.added_seconds[route].observe(added_seconds)
+
+    def waive(self, reason: str, units: int) -> None:
+        """Count units that are not charged."""
+        self.waived[reason] = self.waived.get(reason, 0) + units
+
+    def bad_request(self, failure: str) -> None:
+        """Count a request that got no further than its head."""
+        self.bad_requests[failure] = self.bad_requests.get(failure, 0) + 1
+
+    def snapshot(self, gauges: dict[str, list[list[Any]]], lookups: dict[str, int]) -> dict[str, Any]:
+        """Return everything in the form that the control process reads."""
+        return {
+            "help": HELP,
+            "counters": {
+                "tallygate_calls_total": [
+                    [{"route": route, "class": klass, "result": result}, count]
+                    for (route, klass, result), count in self.calls.items()
+                ],
+                "tallygate_waived_units_total": [[{"reason": name}, n] for name, n in self.waived.items()],
+                "tallygate_bad_requests_total": [[{"failure": name}, n] for name, n in self.bad_requests.items()],
+                "tallygate_connections_refused_total": [[{}, self.connections_refused]],
+                "tallygate_key_lookups_total": [[{"found": name}, n] for name, n in lookups.items()],
+            },
+            "gauges": gauges,
+            "histograms": {
+                name: {
+                    "bounds": list(LATENCY_BOUNDS),
+                    "series": [[{"route": route}, h.counts, h.sum] for route, h in family.items()],
+                }
+                for name, family in (
+                    ("tallygate_call_seconds", self.call_seconds),
+                    ("tallygate_added_seconds", self.added_seconds),
+                )
+            },
+        }

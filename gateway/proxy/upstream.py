@@ -1,0 +1,376 @@
+"""Connections to an upstream: opened as needed, kept for the next call, one exchange at a time on each.
+
+Answers are read by llhttp (httptools) and handed on in the pieces in which they came. A request is written once: when a
+connection breaks under it, the call fails, for the upstream may have acted on it already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from gateway.failures import Failure
+from gateway.settings import Upstream
+
+if TYPE_CHECKING:
+    from gateway.proxy.headers import Header
+
+ANSWER_HEAD_MAX_BYTES = 128 * 1024  # status line and headers; nginx gives up at 8 KiB, Node at 16 KiB
+INTERIM_ANSWERS_MAX = 8  # 1xx answers before the real one
+
+
+class AnswerSink(Protocol):
+    """The exchange that a connection serves."""
+
+    head_request: bool
+
+    def on_connected(self, connection: UpstreamConnection) -> None:
+        """Take the connection that was asked for."""
+
+    def on_connect_failed(self, failure: Failure) -> None:
+        """Learn that no connection can be had."""
+
+    def on_answer_head(self, status: int, headers: list[Header], *, framed: bool, chunked: bool) -> None:
+        """Take the head of the answer; `framed` says that its end can be told from a broken connection."""
+
+    def on_answer_data(self, data: bytes) -> None:
+        """Take a piece of the answer's body."""
+
+    def on_answer_end(self) -> None:
+        """Learn that the answer is whole; the connection may serve another exchange from now on."""
+
+    def on_answer_broken(self, failure: Failure) -> None:
+        """Learn that the answer broke off, or never began."""
+
+    def on_answer_flush(self) -> None:
+        """Write what the pieces taken since the last flush come to."""
+
+    def on_upstream_writable(self, writable: bool) -> None:
+        """Learn that the upstream takes, or for now does not take, more of the request's body."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection of a pool."""
+
+    __slots__ = (
+        "_body_ended",
+        "_chunked",
+        "_data",
+        "_head_bytes",
+        "_head_done",
+        "_headers",
+        "_interim",
+        "_length",
+        "_parser",
+        "_pool",
+        "_reusable",
+        "closed",
+        "exchange",
+        "idle_since",
+        "transport",
+    )
+
+    def __init__(self, pool: UpstreamPool) -> None:
+        self._pool = pool
+        self._parser = HttpResponseParser(self)
+        self.transport: asyncio.Transport
+        self.exchange: AnswerSink | None = None
+        self.idle_since = 0.0
+        self.closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._headers: list[Header] = []
+        self._data: list[bytes] = []
+        self._head_bytes = 0
+        self._head_done = False
+        self._body_ended = False
+        self._chunked = False
+        self._length = False
+        self._interim = 0
+        self._reusable = True
+
+    # -- asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            # An answer that nobody asked for: whatever follows could be taken for the next call's answer.
+            self.abort()
+            return
+        if not self._head_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._fail(Failure.UPSTREAM_BROKEN)
+            return
+        if not self._head_done:
+            if self._head_bytes > ANSWER_HEAD_MAX_BYTES:
+                self._fail(Failure.UPSTREAM_BROKEN)
+            return
+        if self._data:
+            pieces, self._data = self._data, []
+            exchange.on_answer_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._body_ended:
+            self._finish(exchange)
+        if self.exchange is exchange or self._body_ended:
+            exchange.on_answer_flush()
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_upstream_writable(False)
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_upstream_writable(True)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        exchange, self.exchange = self.exchange, None
+        self._pool.forget(self)
+        if exchange is None:
+            return
+        if self._head_done and not self._body_ended and not self._chunked and not self._length and exc is None:
+            exchange.on_answer_end()  # the answer's end is the connection's end
+            exchange.on_answer_flush()
+        elif not self._body_ended:
+            exchange.on_answer_broken(
+                Failure.UPSTREAM_BROKEN if self._head_done else Failure.UPSTREAM_UNREACHABLE
+            )
+
+    # -- httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header field, or a trailer, which is dropped."""
+        if self._head_done:
+            return
+        self._headers.append((name, value))
+        folded = len(name)
+        if folded == 14 and name.lower() == b"content-length":
+            self._length = True
+        elif folded == 17 and name.lower() == b"transfer-encoding":
+            # Any other transfer coding would have to be undone to be passed on.
+            if value.strip().lower() != b"chunked" or self._chunked:
+                raise ValueError("transfer coding")
+            self._chunked = True
+
+    def on_headers_complete(self) -> None:
+        """Hand the head on, unless it is an interim one."""
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        exchange = self.exchange
+        assert exchange is not None
+        self._head_done = True
+        bodiless = exchange.head_request or status in (204, 304)
+        framed = bodiless or self._chunked or self._length
+        self._reusable = framed and self._parser.should_keep_alive()
+        exchange.on_answer_head(status, self._headers, framed=framed, chunked=self._chunked)
+        if exchange.head_request:
+            # llhttp cannot know that no body follows; a new parser is ready for the next answer.
+            self._body_ended = True
+            self._parser = HttpResponseParser(self)
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece of the body until the chunk of input is parsed."""
+        self._data.append(data)
+
+    def on_message_complete(self) -> None:
+        """Note the answer's end; after an interim one the real answer is still to come."""
+        if self._head_done:
+            if self._body_ended:
+                self._reusable = False  # a second answer in the same breath
+            self._body_ended = True
+            return
+        self._interim += 1
+        self._headers = []
+        self._length = self._chunked = False
+        if self._interim > INTERIM_ANSWERS_MAX or self._parser.get_status_code() == 101:
+            raise ValueError("interim answers")
+
+    # -- the exchange's side
+
+    def serve(self, exchange: AnswerSink) -> None:
+        """Begin an exchange on this connection."""
+        self._reset()
+        self.exchange = exchange
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the request."""
+        if not self.closed:
+            self.transport.write(data)
+
+    def abort(self) -> None:
+        """Close at once; the exchange, if there is one, is not told."""
+        self.exchange = None
+        if not self.closed:
+            self.transport.abort()
+
+    def hold(self) -> None:
+        """Stop reading the answer: the client does not keep up."""
+        with contextlib.suppress(RuntimeError):
+            self.transport.pause_reading()
+
+    def unhold(self) -> None:
+        """Go on reading the answer."""
+        with contextlib.suppress(RuntimeError):
+            self.transport.resume_reading()
+
+    def _finish(self, exchange: AnswerSink) -> None:
+        exchange.on_answer_end()
+        if self.exchange is exchange:  # it was not given up while it ended
+            self.exchange = None
+            if self._reusable and not self.closed:
+                self._pool.release(self)
+            else:
+                self.abort()
+
+    def _fail(self, failure: Failure) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.transport.abort()
+        if exchange is not None:
+            exchange.on_answer_broken(failure)
+
+
+class UpstreamPool:
+    """All connections of one worker to one upstream."""
+
+    def __init__(self, upstream: Upstream, loop: asyncio.AbstractEventLoop) -> None:
+        self.upstream = upstream
+        self._loop = loop
+        self._ssl = _tls_context(upstream)
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._waiting: deque[AnswerSink] = deque()
+        self._closing = False
+
+    @property
+    def open_connections(self) -> int:
+        """Return how many connections stand, idle ones included."""
+        return len(self._open)
+
+    @property
+    def idle_connections(self) -> int:
+        """Return how many connections wait for a call."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Return how many exchanges wait for a connection."""
+        return len(self._waiting)
+
+    def acquire(self, exchange: AnswerSink) -> None:
+        """Give the exchange a connection: an idle one at once, else a new one or the next that gets free."""
+        now = self._loop.time()
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.closed or connection.transport.is_closing():
+                continue
+            if now - connection.idle_since > self.upstream.idle_s:
+                connection.abort()
+                continue
+            connection.serve(exchange)
+            exchange.on_connected(connection)
+            return
+        if len(self._open) + len(self._connecting) >= self.upstream.max_connections:
+            self._waiting.append(exchange)
+            return
+        self._connect_for(exchange)
+
+    def withdraw(self, exchange: AnswerSink) -> None:
+        """Forget an exchange that no longer wants a connection."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(exchange)
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take back a connection whose answer has ended."""
+        connection.unhold()
+        if self._closing:
+            connection.abort()
+        elif self._waiting:
+            exchange = self._waiting.popleft()
+            connection.serve(exchange)
+            exchange.on_connected(connection)
+        else:
+            connection.idle_since = self._loop.time()
+            self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """Drop a connection that is lost, and open another if somebody waits."""
+        self._open.discard(connection)
+        if self._waiting and not self._closing:
+            self._connect_for(self._waiting.popleft())
+
+    def sweep(self) -> None:
+        """Close connections that have been idle too long."""
+        oldest = self._loop.time() - self.upstream.idle_s
+        kept = []
+        for connection in self._idle:
+            if connection.idle_since < oldest or connection.closed:
+                connection.abort()
+            else:
+                kept.append(connection)
+        self._idle = kept
+
+    def retire(self) -> None:
+        """Close idle connections now and the others when their call has ended: the upstream left the settings."""
+        self._closing = True
+        for connection in self._idle:
+            connection.abort()
+        self._idle = []
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._closing = True
+        for task in self._connecting:
+            task.cancel()
+        for connection in list(self._open):
+            connection.abort()
+
+    def _connect_for(self, exchange: AnswerSink) -> None:
+        task = self._loop.create_task(self._connect(exchange))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, exchange: AnswerSink) -> None:
+        upstream = self.upstream
+        try:
+            async with asyncio.timeout(upstream.connect_timeout_s):
+                _, connection = await self._loop.create_connection(
+                    lambda: UpstreamConnection(self),
+                    upstream.host,
+                    upstream.port,
+                    ssl=self._ssl,
+                    server_hostname=upstream.host if self._ssl else None,
+                )
+        except TimeoutError:
+            exchange.on_connect_failed(Failure.UPSTREAM_TIMEOUT)
+        except OSError:
+            exchange.on_connect_failed(Failure.UPSTREAM_UNREACHABLE)
+        else:
+            self._open.add(connection)
+            connection.serve(exchange)
+            exchange.on_connected(connection)
+
+
+def _tls_context(upstream: Upstream) -> ssl.SSLContext | None:
+    if not upstream.tls:
+        return None
+    context = ssl.create_default_context(cafile=str(upstream.ca_file) if upstream.ca_file else None)
+    context.set_alpn_protocols(["http/1.1"])
+    return context

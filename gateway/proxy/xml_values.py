@@ -1,0 +1,166 @@
+"""Values of watched elements in the XML of a parameter, read only when every reader must read the same.
+
+What is accepted as certain is a small subset of XML: one root, balanced tags, watched elements as its direct children
+written exactly `<Name>value</Name>` or `<Name/>`. Everything else is not an error, just not certain: an upstream with
+another parser may see another document. Texts and quotes that old clients leave unescaped do no harm.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import unquote
+
+MAX_DEPTH = 64
+
+_NAME = r"[A-Za-z_][\w.\-]*"
+_FLAT = re.compile(
+    rf"\s*<({_NAME})>\s*(?:<({_NAME})(?:>[^<]*</\2>|\s*/>)\s*)*</\1>\s*",
+    re.ASCII,
+)
+_DECLARATION = re.compile(
+    r"""<\?xml\s+version\s*=\s*(?:"1\.0"|'1\.0')(?:\s+encoding\s*=\s*(?:"utf-8"|'utf-8'))?"""
+    r"""(?:\s+standalone\s*=\s*(?:"yes"|'yes'|"no"|'no'))?\s*\?>""",
+    re.ASCII | re.IGNORECASE,
+)
+_ATTRIBUTE = r"""\s+[A-Za-z_][\w.\-]*(?::[A-Za-z_][\w.\-]*)?\s*=\s*(?:"[^"<]*"|'[^'<]*')"""
+_TOKEN = re.compile(rf"<(/?)({_NAME})((?:{_ATTRIBUTE})*)\s*(/?)>|([^<]+)", re.ASCII)
+_ATTRIBUTE_NAME = re.compile(r"\s([A-Za-z_][\w.\-:]*)\s*=", re.ASCII)
+# Written by .NET's serializer on every root; they bind prefixes and change no unprefixed name.
+_HARMLESS_DECLARATIONS = (
+    re.compile(r"""\s+xmlns:xsi\s*=\s*(?:"http://www\.w3\.org/2001/XMLSchema-instance"|'http://www\.w3\.org/2001/XMLSchema-instance')"""),
+    re.compile(r"""\s+xmlns:xsd\s*=\s*(?:"http://www\.w3\.org/2001/XMLSchema"|'http://www\.w3\.org/2001/XMLSchema')"""),
+)
+# Any of these may turn into something else under a second decoding.
+_ENCODED = re.compile(r"[&%+\\]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe]")
+_ESCAPED_UNIT = re.compile(r"\\(?:u00|x)([0-9A-Fa-f]{2})")
+# `<` and the characters that conversions to legacy code pages turn into it.
+_OPENING = "[<\uff1c\ufe64\u226e\u3008\u2329\u2039\u27e8\u276e\u02c2]"
+
+
+@dataclass(frozen=True, slots=True)
+class XmlValues:
+    """What was read: `values` of watched elements, and when not certain the watched names that occur at all."""
+
+    certain: bool
+    values: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    mentions: frozenset[str] = frozenset()
+
+
+NOTHING = XmlValues(True)
+
+
+class Watch:
+    """A set of element names to look for."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self.names = names
+        self._by_folded = {name.lower(): name for name in names}
+        # The alternatives are sorted so that the compiled pattern does not depend on the set's order.
+        either = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or r"(?!)"
+        self._tag = re.compile(rf"{_OPENING}[\s/]*(?:[^\s<>/:]*:)?(?:{either})(?![\w.\-])", re.IGNORECASE)
+        value = r"(?:[\w.:|\-]+(?: [\w.:|\-]+)*)?"
+        self._clean = re.compile(rf"<({either})>({value})</\1>|<({either}) ?/>", re.ASCII)
+        self._word = re.compile(either, re.IGNORECASE)
+
+    def read(self, text: str) -> XmlValues:
+        """Read the watched elements of a decoded document."""
+        document = text
+        if document.startswith("<?"):
+            declaration = _DECLARATION.match(document)
+            if declaration is None:
+                return self.uncertain(text)
+            document = document[declaration.end() :]
+        if not document or document.isspace():
+            return NOTHING if document is text else self.uncertain(text)
+        clean = self._clean.findall(document)
+        values = {pair or alone: value for pair, value, alone in clean}
+        tags = sum(2 if pair else 1 for pair, _, _ in clean)
+        # More tags than clean elements have means one in another spelling; fewer names, one that is doubled.
+        if len(values) != len(clean) or len(self._tag.findall(document)) != tags or _CONTROL.search(document):
+            return self.uncertain(text)
+        flat = _FLAT.fullmatch(document)
+        if not (self._is_sound(document, len(clean)) if flat is None else flat.group(1) not in self.names):
+            return self.uncertain(text)
+        if _ENCODED.search(document) and any(
+            len(self._tag.findall(other)) != tags for other in _other_readings(document)
+        ):
+            return self.uncertain(text)
+        return XmlValues(True, MappingProxyType(values))
+
+    def uncertain(self, text: str) -> XmlValues:
+        """Return the reading of a document that upstreams may see differently."""
+        return XmlValues(False, mentions=self.mentioned(text))
+
+    def mentioned(self, text: str) -> frozenset[str]:
+        """Return the watched names that occur anywhere in a text or in a second decoding of it."""
+        found = set(self._word.findall(text.replace("\0", "")))
+        for other in _other_readings(text):
+            found.update(self._word.findall(other))
+        return frozenset(self._by_folded[name.lower()] for name in found if name.lower() in self._by_folded)
+
+    def _is_sound(self, document: str, expected: int) -> bool:
+        """Say whether a document with nested or attributed elements is balanced, its watched ones below the root."""
+        open_names: list[str] = []
+        at, rooted = 0, False
+        while at < len(document):
+            token = _TOKEN.match(document, at)
+            if token is None:
+                return False
+            at = token.end()
+            closing, name, attributes, alone, text = token.groups()
+            if text is not None:
+                if not open_names and not text.isspace():
+                    return False
+                continue
+            if closing:
+                if attributes or alone or not open_names or open_names.pop() != name:
+                    return False
+                continue
+            if not open_names:
+                if rooted or name in self.names:
+                    return False
+                rooted = True
+                for harmless in _HARMLESS_DECLARATIONS:
+                    attributes = harmless.sub("", attributes, count=1)
+                if attributes:
+                    return False
+            elif any(n == "xmlns" or ":" in n for n in _ATTRIBUTE_NAME.findall(attributes)):
+                return False
+            if name in self.names:
+                if len(open_names) != 1:
+                    return False
+                expected -= 1
+            if not alone:
+                open_names.append(name)
+                if len(open_names) > MAX_DEPTH:
+                    return False
+        return rooted and not open_names and expected == 0
+
+
+def _other_readings(text: str) -> Iterator[str]:
+    """Yield what a text turns into when a reader decodes it once or twice more."""
+    if "&" in text:
+        once = html.unescape(text)
+        yield once
+        if "&" in once:
+            yield html.unescape(once)
+    if "%" in text:
+        once = unquote(text)
+        yield once
+        if "%" in once:
+            yield unquote(once)
+        if "&" in once:
+            yield html.unescape(once)
+    if "\\" in text:
+        yield _ESCAPED_UNIT.sub(lambda match: chr(int(match.group(1), 16)), text)
+    if "+" in text:
+        # Non-ASCII cannot stand in UTF-7 and would only end the attempt.
+        try:
+            yield text.encode("ascii", "ignore").decode("utf-7")
+        except UnicodeDecodeError:
+            yield text.replace("+ADw-", "<").replace("+ADw", "<").replace("+AD4-", ">")
