@@ -1,0 +1,63 @@
+# Everything runs in .venv, made on first use with any Python from 3.11 on: make PYTHON=python3.13 test
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+# Every file is named by its hash, and the build backend is among them: nothing is resolved or built apart.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+SOURCES := gateway metering policies demo benchmarks tests
+TESTS ?= tests
+UV ?= uv
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-deep check bench lock clean
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make virtual environments (on Debian: apt-get install python3-venv)." >&2; exit 1; }
+
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) ..."
+	@$(PIP) --require-hashes --no-deps -r requirements/runtime.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	@echo "Installing the development tools into $(VENV) ..."
+	@$(PIP) --require-hashes --no-deps -r requirements/dev.txt
+	@touch $@
+
+install: $(VENV)/.dev ## Install what running, testing and checking need
+
+run: $(VENV)/.runtime ## Serve the example configuration with a demo marketplace behind it
+	@$(BIN)/tallygate serve
+
+test: $(VENV)/.dev ## Run the tests against real servers
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 $(TESTS)
+
+test-deep: $(VENV)/.dev ## Run the tests with many more generated examples
+	@HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 $(TESTS)
+
+check: $(VENV)/.dev ## Lint, check formatting, types and import contracts
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## Measure the proxy against its peers
+	@$(BIN)/python -m benchmarks
+
+LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--extra embedded pyproject.toml requirements/build.in
+
+lock: ## Resolve the dependencies anew (needs uv; UV=/path/to/uv)
+	$(LOCK) --output-file requirements/runtime.txt
+	$(LOCK) --extra dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
+
+clean: ## Remove the environment and caches; data are kept
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
