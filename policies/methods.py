@@ -63,7 +63,7 @@ class Surcharge:
     def cost_for(self, provider: str | None, reading: Reading) -> int:
         """Return the cost for a provider, or the dearest one when the call leaves its provider in doubt."""
         if not reading.certain:
-            return max(self.cost, *self.by_provider.values())
+            return max([self.cost, *self.by_provider.values()])
         folded = _plain(provider or "")
         return next((cost for name, cost in self.by_provider.items() if _plain(name) == folded), self.cost)
 
