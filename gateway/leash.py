@@ -1,10 +1,12 @@
-"""A program run as `python -I -S leash.py ... -- COMMAND`, that becomes COMMAND, bound to the process that started it.
+"""A program run as `python -I -S leash.py ... -- COMMAND`: it becomes COMMAND, bound to whoever started it.
 
 Standard library only, so that it is there within milliseconds. In this order it
 
-- leaves the terminal's process group, so that Ctrl-C reaches the supervisor alone, which then stops things in order;
-- takes an exclusive lock on a file and leaves it open for COMMAND and its children: the lock ends with the last of
-  them, whatever killed them, so nobody has to judge whether a process id in a file is still the right process;
+- leaves the terminal's process group, so that Ctrl-C reaches the supervisor alone, which stops things in
+  order;
+- takes an exclusive lock on a file and leaves it open for COMMAND and its children: the lock ends with the
+  last of them, whatever killed them, so nobody has to judge whether a process id in a file is the right
+  process;
 - becomes another user where COMMAND refuses to run as root, keeping the capabilities that were named;
 - asks the kernel for a signal when the starting process dies (Linux), `kill -9` included.
 
@@ -30,11 +32,11 @@ def main() -> None:
     """Apply the options and become the command."""
     options = argparse.ArgumentParser()
     options.add_argument("--parent", type=int, required=True, help="id of the process that starts this one")
-    options.add_argument("--signal", type=int, required=True, help="number of the signal sent when the parent dies")
+    options.add_argument("--signal", type=int, required=True, help="sent when the parent dies")
     options.add_argument("--lock", help="file to hold a lock on")
     options.add_argument("--uid", type=int)
     options.add_argument("--gid", type=int)
-    options.add_argument("--keep", type=int, default=0, help="capabilities kept while becoming the user, as a bit mask")
+    options.add_argument("--keep", type=int, default=0, help="capabilities to keep as that user, a bit mask")
     options.add_argument("command", nargs="+")
     given = options.parse_args()
     os.setsid()
@@ -70,7 +72,8 @@ def _become(uid: int, gid: int, keep: int) -> None:
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    data = (ctypes.c_uint32 * 6)(keep, keep, keep, 0, 0, 0)  # effective, permitted, inheritable; low words, high words
+    # Effective, permitted and inheritable: the low words, then the high ones.
+    data = (ctypes.c_uint32 * 6)(keep, keep, keep, 0, 0, 0)
     if ctypes.CDLL(None, use_errno=True).capset(header, data) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"capset({keep:#x}): {os.strerror(error)}")

