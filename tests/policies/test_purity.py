@@ -10,7 +10,7 @@ import policies
 
 SOURCES = sorted(Path(policies.__file__).parent.glob("**/*.py"))
 
-# What the contract may be made of: types, texts, numbers and the calendar. Add a module only after making sure
+# What the contract may be made of: types, texts, numbers, the calendar. Add a module only after making sure
 # that what is used of it depends on its arguments alone.
 PERMITTED = {
     "__future__",
