@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from types import MappingProxyType
 from urllib.parse import unquote
+
+from policies.methods import Reading
 
 MAX_DEPTH = 64
 
@@ -31,8 +32,12 @@ _TOKEN = re.compile(rf"<(/?)({_NAME})((?:{_ATTRIBUTE})*)\s*(/?)>|([^<]+)", re.AS
 _ATTRIBUTE_NAME = re.compile(r"\s([A-Za-z_][\w.\-:]*)\s*=", re.ASCII)
 # Written by .NET's serializer on every root; they bind prefixes and change no unprefixed name.
 _HARMLESS_DECLARATIONS = (
-    re.compile(r"""\s+xmlns:xsi\s*=\s*(?:"http://www\.w3\.org/2001/XMLSchema-instance"|'http://www\.w3\.org/2001/XMLSchema-instance')"""),
-    re.compile(r"""\s+xmlns:xsd\s*=\s*(?:"http://www\.w3\.org/2001/XMLSchema"|'http://www\.w3\.org/2001/XMLSchema')"""),
+    re.compile(
+        r"""\s+xmlns:xsi\s*=\s*(?:"http://www\.w3\.org/2001/XMLSchema-instance"|'http://www\.w3\.org/2001/XMLSchema-instance')"""
+    ),
+    re.compile(
+        r"""\s+xmlns:xsd\s*=\s*(?:"http://www\.w3\.org/2001/XMLSchema"|'http://www\.w3\.org/2001/XMLSchema')"""
+    ),
 )
 # Any of these may turn into something else under a second decoding.
 _ENCODED = re.compile(r"[&%+\\]")
@@ -42,16 +47,7 @@ _ESCAPED_UNIT = re.compile(r"\\(?:u00|x)([0-9A-Fa-f]{2})")
 _OPENING = "[<\uff1c\ufe64\u226e\u3008\u2329\u2039\u27e8\u276e\u02c2]"
 
 
-@dataclass(frozen=True, slots=True)
-class XmlValues:
-    """What was read: `values` of watched elements, and when not certain the watched names that occur at all."""
-
-    certain: bool
-    values: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    mentions: frozenset[str] = frozenset()
-
-
-NOTHING = XmlValues(True)
+NOTHING = Reading()
 
 
 class Watch:
@@ -67,7 +63,7 @@ class Watch:
         self._clean = re.compile(rf"<({either})>({value})</\1>|<({either}) ?/>", re.ASCII)
         self._word = re.compile(either, re.IGNORECASE)
 
-    def read(self, text: str) -> XmlValues:
+    def read(self, text: str) -> Reading:
         """Read the watched elements of a decoded document."""
         document = text
         if document.startswith("<?"):
@@ -90,11 +86,11 @@ class Watch:
             len(self._tag.findall(other)) != tags for other in _other_readings(document)
         ):
             return self.uncertain(text)
-        return XmlValues(True, MappingProxyType(values))
+        return Reading(True, MappingProxyType(values))
 
-    def uncertain(self, text: str) -> XmlValues:
+    def uncertain(self, text: str) -> Reading:
         """Return the reading of a document that upstreams may see differently."""
-        return XmlValues(False, mentions=self.mentioned(text))
+        return Reading(False, mentions=self.mentioned(text))
 
     def mentioned(self, text: str) -> frozenset[str]:
         """Return the watched names that occur anywhere in a text or in a second decoding of it."""

@@ -1,0 +1,101 @@
+"""Counting the elements of a list inside an answer while it streams: what bulk methods cost (contract OT-15).
+
+The list is named by a path such as `Result.Items`. In JSON it is an array under those members; in XML the path starts
+below the root, and every child element of the last one counts. Memory does not grow with the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Protocol
+from xml.parsers import expat
+
+import ijson
+
+MAX_DEPTH = 128
+
+_VALUES = frozenset({"start_map", "start_array", "string", "number", "boolean", "null"})
+
+
+class _Counter(Protocol):
+    count: int
+
+    def feed(self, data: bytes) -> None: ...
+
+
+class ItemCounter:
+    """Counts elements in JSON or XML, whichever the answer turns out to be; a broken answer counts up to its break."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._counter: _Counter | None = None
+
+    @property
+    def count(self) -> int:
+        """Return the elements seen so far."""
+        return 0 if self._counter is None else self._counter.count
+
+    def feed(self, data: bytes) -> None:
+        """Take decoded bytes of the answer."""
+        if self._counter is None:
+            data = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+            if not data:
+                return
+            self._counter = _XmlItems(self._path) if data.startswith(b"<") else _JsonItems(self._path)
+        self._counter.feed(data)
+
+
+class _JsonItems:
+    def __init__(self, path: str) -> None:
+        self.count = 0
+        self._item = f"{path}.item"
+        self._open = True
+        self._parser = ijson.parse_coro(self._events())
+
+    def feed(self, data: bytes) -> None:
+        if not self._open:
+            return
+        try:
+            self._parser.send(data)
+        except (ijson.JSONError, StopIteration):
+            self._open = False
+
+    def _events(self) -> Generator[None, tuple[str, str, Any], None]:
+        while True:
+            prefix, event, _ = yield
+            if prefix == self._item and event in _VALUES:
+                self.count += 1
+
+
+class _XmlItems:
+    def __init__(self, path: str) -> None:
+        self.count = 0
+        self._list = path.split(".")
+        self._path: list[str] = []
+        self._open = True
+        parser = expat.ParserCreate()
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.EntityDeclHandler = self._refuse
+        self._parser = parser
+
+    def feed(self, data: bytes) -> None:
+        if not self._open:
+            return
+        try:
+            self._parser.Parse(data, False)
+        except (expat.ExpatError, ValueError):
+            self._open = False
+
+    def _start(self, name: str, _: dict[str, str]) -> None:
+        if self._path[1:] == self._list:
+            self.count += 1
+        self._path.append(name.rpartition(":")[2])
+        if len(self._path) > MAX_DEPTH:
+            raise ValueError("nested too deep")
+
+    def _end(self, _: str) -> None:
+        self._path.pop()
+
+    def _refuse(self, *_: object) -> None:
+        raise ValueError("an entity declaration")

@@ -1,0 +1,128 @@
+"""What becomes of the client's key on its way to the upstream: passed, stripped, or replaced by the route's own.
+
+All other bytes keep their value and their order. With PASS nothing is even copied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from gateway.proxy.identify import Identified, Parts
+from gateway.proxy.parameters import decode_text, percent_decode, split
+from gateway.proxy.request_plan import RequestPlan
+from gateway.proxy.signature import SIGNATURE, TIMESTAMP, decoded, decoded_arguments, sign, timestamp_of
+from gateway.settings import KeyOut, Route
+
+_AWS_CREDENTIAL = re.compile(rb"(Credential=)[^/,\s]+", re.IGNORECASE)
+
+
+def rewrite(
+    route: Route, parts: Parts, identified: Identified, now: float
+) -> tuple[bytes, list[tuple[bytes, bytes]], bytes | None]:
+    """Return the target, headers and body to send: the very same objects where nothing changes.
+
+    STRIP takes the key out wherever the route looks for it, and drops whatever else repeats it. REPLACE swaps it in
+    place, and signs the call anew when the route's credential has a secret. A new body may have another length: the
+    Content-Length field is the caller's to set.
+    """
+    headers = parts.headers if isinstance(parts.headers, list) else list(parts.headers)
+    if route.key_out is KeyOut.PASS:
+        return parts.target, headers, parts.body
+    replacement = None
+    secret = None
+    if route.key_out is KeyOut.REPLACE and route.credential is not None:
+        replacement = route.credential.key.encode()
+        secret = route.credential.secret
+    key = _Key(identified.plan, identified.credential.encode(), replacement)
+    path, _, query = parts.target.partition(b"?")
+    query = key.out_of_parameters(query, in_form=False)
+    form = None if identified.form is None else key.out_of_parameters(identified.form, in_form=True)
+    body = parts.body
+    if body is not None and identified.envelope is not None:
+        body = key.out_of_text(body)
+    if secret is not None:
+        query, form = _sign_anew(identified, query, form, secret, now)
+    target = path + b"?" + query if query else path
+    return target, key.out_of_headers(headers), body if form is None else form
+
+
+class _Key:
+    """The client's key and what takes its place; a replacement of None takes it out."""
+
+    def __init__(self, plan: RequestPlan, credential: bytes, replacement: bytes | None) -> None:
+        self._plan = plan
+        self._credential = credential
+        self._replacement = replacement
+        self._quoted = None if replacement is None else quote(replacement, safe="").encode()
+
+    def out_of_parameters(self, raw: bytes, *, in_form: bool) -> bytes:
+        """Take the key out of a query or a form."""
+        if not raw:
+            return raw
+        segments = []
+        for segment in raw.split(b"&"):
+            name, equals, value = segment.partition(b"=")
+            if self._is_key_parameter(name, in_form) and equals:
+                if self._quoted is None:
+                    continue
+                # An empty one was not the key, and an upstream would read it as none.
+                segment = name + b"=" + self._quoted if value else segment
+            elif self._repeats(segment):
+                # The client wrote its key where no key belongs, and the upstream must not learn it.
+                continue
+            segments.append(segment)
+        return b"&".join(segments)
+
+    def out_of_text(self, body: bytes) -> bytes:
+        """Take the key out of an envelope; a key's characters are the same in XML and JSON as in plain text."""
+        return body.replace(self._credential, self._replacement or b"")
+
+    def out_of_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Take the key out of the header fields."""
+        kept = []
+        for name, value in headers:
+            role = self._plan.header_role(name)
+            if role is not None and role.key is not None:
+                if self._replacement is not None:
+                    kept.append((name, self._replacement if value.strip() else value))
+            elif role is not None and role.authorization and self._credential in value:
+                if self._replacement is not None:
+                    kept.append((name, value.replace(self._credential, self._replacement)))
+            elif self._credential not in value:
+                kept.append((name, value))
+        return kept
+
+    def _is_key_parameter(self, name: bytes, in_form: bool) -> bool:
+        role = self._plan.parameter_role(name)
+        return role is not None and (role.key_in_form if in_form else role.key_in_query) is not None
+
+    def _repeats(self, segment: bytes) -> bool:
+        return self._credential in segment or (
+            b"%" in segment and self._credential in (percent_decode(segment) or b"")
+        )
+
+
+def _sign_anew(
+    identified: Identified, query: bytes, form: bytes | None, secret: str, now: float
+) -> tuple[bytes, bytes | None]:
+    """Put the gateway's timestamp and signature where the client's stood, or where the parameters stand."""
+    in_form = form is not None
+    parts = [_without_signature(query), _without_signature(form or b"")]
+    chosen = 1 if in_form else 0
+    stamp = timestamp_of(now)
+    parts[chosen] = b"&".join(filter(None, (parts[chosen], b"timestamp=" + stamp)))
+    values = [(decoded(name), decoded(value)) for part in parts for name, value in split(part)]
+    values += decoded_arguments(identified)
+    signed = b"signature=" + sign(identified.method, values, secret).encode()
+    parts[chosen] = b"&".join((parts[chosen], signed))
+    return parts[0], parts[1] if in_form else None
+
+
+def _without_signature(raw: bytes) -> bytes:
+    return b"&".join(
+        segment
+        for segment in raw.split(b"&")
+        if decode_text(segment.partition(b"=")[0]).encode() not in (SIGNATURE, TIMESTAMP)
+    )
