@@ -50,7 +50,9 @@ class _JsonItems:
         self.count = 0
         self._item = f"{path}.item"
         self._open = True
-        self._parser = ijson.parse_coro(self._events())
+        events = self._events()
+        next(events)
+        self._parser = ijson.parse_coro(events)
 
     def feed(self, data: bytes) -> None:
         if not self._open:
