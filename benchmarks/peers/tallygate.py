@@ -1,0 +1,73 @@
+"""The gateway itself: one worker process on the example configuration as it is shipped, everything on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from pathlib import Path
+
+import redis.asyncio
+from metering.projection import Projection
+
+from benchmarks.machine import Process, free_port, python
+from benchmarks.peers import DAY_LIMIT, Peer, day_counters
+from gateway import config
+from policies import keys
+from policies.record import KeyRecord
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+_LISTEN = 'proxy_listen = "127.0.0.1:8080"'
+
+
+class Tallygate(Peer):
+    """One worker; the supervisor, the control process and the ledger stand outside a call's way."""
+
+    title = "tallygate, one worker"
+
+    def start(self) -> None:
+        self.port = free_port()
+        home = self.bench.folder / "tallygate"
+        home.mkdir()
+        text = EXAMPLE.read_text()
+        assert text.count(_LISTEN) == 1, "the example configuration names its port in another way"
+        path = home / "config.toml"
+        path.write_text(text.replace(_LISTEN, f'proxy_listen = "127.0.0.1:{self.port}"'))
+        environment = {
+            "TALLYGATE_CONFIG": str(path),
+            "TALLYGATE_DATA_DIR": str(home),
+            "TALLYGATE_RUN_DIR": str(home),
+            "TALLYGATE_DEMO_URL": f"http://127.0.0.1:{self.bench.origin_port}",
+            "TALLYGATE_REDIS_URL": self.bench.store.url,
+            "TALLYGATE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/unused",  # a worker asks it nothing
+        }
+        settings = config.load(path, dict(os.environ) | environment)
+        self.credential = keys.issue(secrets.token_bytes(keys.ENTROPY_BYTES))
+        _, pepper = settings.security.peppers[0]
+        self._key_id = f"key_{secrets.token_hex(8)}"
+        record = KeyRecord(
+            key_id=self._key_id,
+            account_id=f"acc_{secrets.token_hex(8)}",
+            plan="K1",
+            revision=1,
+            created_at=time.time(),
+            credentials={keys.digest(self.credential, pepper): None},
+            daily_limit=DAY_LIMIT,
+        )
+        asyncio.run(_put(self.bench.store.url, record))
+        command = python("gateway.worker", "--index", "0")
+        self.process = Process("tallygate", command, self.bench.layout.proxy, self.bench.folder, environment)
+        self.process.wait_for_port(self.port)
+
+    def counted(self) -> int:
+        days = day_counters(self.bench.store.client, f"tg:{{{self._key_id[-2:]}}}:day:{self._key_id}:*")
+        return sum(int(day.get("used", 0)) - int(day.get("back", 0)) for day in days)
+
+
+async def _put(url: str, record: KeyRecord) -> None:
+    client = redis.asyncio.Redis.from_url(url)
+    try:
+        await Projection(client).put([record])
+    finally:
+        await client.aclose()
