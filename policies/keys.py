@@ -62,8 +62,6 @@ def _has_slip_in_prefix(credential: str) -> bool:
 
     The last of the prefix's characters may also have changed places with the first one of the secret.
     """
-    if len(credential) != len(PREFIX) + _SECRET_LENGTH + _CHECKSUM_LENGTH:
-        return False
     return _is_body(credential[3:]) or _is_body(credential[2] + credential[4:])
 
 
