@@ -43,7 +43,7 @@ def midnight(day: date, zone: ZoneInfo) -> float:
     if datetime.fromtimestamp(instant, zone).replace(tzinfo=None) == local.replace(tzinfo=None):
         return instant
     # Midnight falls into a gap: the offset after the change places it too early, the one before it too late.
-    before, after = int(local.replace(fold=1).timestamp()) - 1, int(instant)
+    before, after = int(local.replace(fold=1).timestamp()), int(instant)
     while after - before > 1:
         middle = (before + after) // 2
         if datetime.fromtimestamp(middle, zone).date() < day:

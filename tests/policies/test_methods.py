@@ -156,7 +156,8 @@ def test_official_search_is_a_search_too() -> None:
     """A call belongs to its class and to the wider one, so that a plan or a step can name either."""
     assert classes_of(OFFICIAL_SEARCH) == (OFFICIAL_SEARCH, SEARCH)
     assert classes_of(SEARCH) == (SEARCH,)
-    assert Call("SearchItemsFrame", OFFICIAL_SEARCH, billable=True).classes == (OFFICIAL_SEARCH, SEARCH)
+    call = Call("SearchItemsFrame", OFFICIAL_SEARCH, billable=True)
+    assert (call.classes, call.cost) == ((OFFICIAL_SEARCH, SEARCH), 1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policies.period import Period, add_months, day_of, midnight, month_of, parse_day, parse_period
+from policies.period import Period, add_months, day_of, midnight, month_of, next_day, parse_day, parse_period
 from tests.policies.samples import (
     APIA,
     CHATHAM,
@@ -151,6 +151,13 @@ def test_adding_months_lands_in_the_right_month(day: date, months: int) -> None:
     later = add_months(day, months)
     assert (later.year * 12 + later.month) - (day.year * 12 + day.month) == months
     assert later.day == day.day or (later.day < day.day and (later + ONE_DAY).day == 1)
+
+
+def test_the_next_day_follows_over_every_end() -> None:
+    """The day after the last of a month, of a leap February and of a year is a first."""
+    assert next_day(date(2028, 2, 28)) == date(2028, 2, 29)
+    assert next_day(date(2028, 2, 29)) == date(2028, 3, 1)
+    assert next_day(date(2026, 12, 31)) == date(2027, 1, 1)
 
 
 def test_a_month_ends_where_the_next_begins() -> None:
