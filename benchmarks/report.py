@@ -100,7 +100,7 @@ def table(figures: Figures) -> str:
 
 
 def ratio_lines(figures: Figures, subject: str, goals: dict[str, float]) -> str:
-    """Write how many times as fast `subject` is as each other peer: every round, the medians, and the goal."""
+    """Write how many times as fast `subject` is as every other peer: rounds, medians and goal."""
     rows = []
     for other in figures.turns:
         if other == subject:

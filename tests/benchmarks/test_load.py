@@ -1,0 +1,42 @@
+"""The benchmark's own load and upstream agree on every call that was made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks import load, nginx
+from benchmarks.drive import drive
+from benchmarks.origin import Origin
+from benchmarks.workloads import WORKLOADS, Workload, request_of
+
+CALLS = 500
+
+
+@pytest.mark.parametrize("workload", WORKLOADS[:3], ids=lambda workload: workload.name)
+def test_own_load_makes_exactly_the_calls_it_reports(
+    workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call that was asked for is answered, and the asyncio upstream has seen that many."""
+    monkeypatch.setattr(nginx, "binary", lambda: None)
+    cores = frozenset(os.sched_getaffinity(0))
+    with Origin(workload.answer_bytes, cores, tmp_path) as origin:
+        request = request_of(workload, "imported-key")
+        measured = load.drive(origin.port, request, 8, cores, calls=CALLS)
+        assert (measured.answered, measured.failed) == (CALLS, 0)
+        assert origin.calls() == CALLS
+        assert 0 < measured.p50_ms <= measured.p99_ms
+
+
+def test_own_load_tells_a_refusal_from_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer whose code is not Ok counts as failed, although its HTTP status is 200."""
+    monkeypatch.setattr(nginx, "binary", lambda: None)
+    monkeypatch.setattr("benchmarks.drive._OK", b'{"ErrorCode":"No"')
+    cores = frozenset(os.sched_getaffinity(0))
+    with Origin(400, cores, tmp_path) as origin:
+        request = load.wire(request_of(WORKLOADS[0], "imported-key"), origin.port).encode()
+        figures = asyncio.run(drive(origin.port, request, connections=2, seconds=0, calls=10))
+        assert (figures["answered"], figures["failed"]) == (0, 10)

@@ -1,0 +1,27 @@
+"""The requests and answers of the benchmark have the sizes and the shape that its tables state."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.workloads import PAGE_BYTES, SMALL_BYTES, WORKLOADS, Workload, answer, request_of
+
+
+@pytest.mark.parametrize("size_bytes", [SMALL_BYTES, PAGE_BYTES])
+def test_answer_has_the_stated_size_and_is_a_charged_one(size_bytes: int) -> None:
+    """An answer is JSON of exactly the stated length that begins with the code of a paid call."""
+    text = answer(size_bytes)
+    assert len(text.encode()) == size_bytes
+    assert text.startswith('{"ErrorCode":"Ok",')
+    assert json.loads(text)["Result"]["Items"]["TotalCount"] == 4000
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
+def test_request_carries_the_key_and_has_the_stated_size(workload: Workload) -> None:
+    """The query of a GET is 1 KB long, the form of a POST 2 KB, and both name the key first."""
+    request = request_of(workload, "imported-key")
+    parameters = request.body or request.target.partition("?")[2]
+    assert len(parameters) == (1024 if request.http_method == "GET" else 2048)
+    assert parameters.startswith("instanceKey=imported-key&")
