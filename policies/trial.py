@@ -14,7 +14,7 @@ from policies.period import DAY_S, add_months, day_of, midnight
 
 @dataclass(frozen=True, slots=True)
 class TrialTerms:
-    """Who gets a free month and what it allows."""
+    """Who gets a free month and what it allows; `months` of 0 gives nobody one."""
 
     within_days: int = 7
     months: int = 1
@@ -38,7 +38,7 @@ def trial_of(
     that days of the ledger belong wholly to the trial or wholly to what follows. A customer who buys with no
     request on record makes the first request by buying. A key that was not bought (a sandbox) has none.
     """
-    if purchased_at is None:
+    if purchased_at is None or terms.months == 0:
         return None
     if first_request_at is not None and purchased_at - first_request_at > terms.within_days * DAY_S:
         return None

@@ -97,6 +97,11 @@ def test_the_terms_can_be_set() -> None:
     assert trial_of(first, first + 86_401, terms, MOSCOW) is None
 
 
+def test_no_months_are_no_trial() -> None:
+    """A seller that sets the free time to no months gives none."""
+    assert trial_of(None, local(MOSCOW, "2026-10-05 14:00:00"), TrialTerms(months=0), MOSCOW) is None
+
+
 @given(instants, st.integers(-40 * 86_400, 40 * 86_400), zones)
 def test_a_trial_is_given_exactly_within_the_term_and_lasts_whole_days(
     first: float, later_s: int, zone: ZoneInfo
