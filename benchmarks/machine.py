@@ -91,13 +91,17 @@ class Process:
         return self._child.pid
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Wait until `ready()` holds; raises StartError with the end of the output when it does not."""
+        """Wait until `ready()` holds; otherwise ends the process and raises StartError with what it wrote."""
         deadline = time.monotonic() + START_DEADLINE_S
-        while not ready():
-            if self._child.poll() is not None or time.monotonic() > deadline:
-                told = self._log.read_text(errors="replace")[-2000:]
-                raise StartError(f"{self.name} did not start. It wrote:\n{told}")
-            time.sleep(0.02)
+        try:
+            while not ready():
+                if self._child.poll() is not None or time.monotonic() > deadline:
+                    told = self._log.read_text(errors="replace")[-2000:]
+                    raise StartError(f"{self.name} did not start. It wrote:\n{told}")
+                time.sleep(0.02)
+        except BaseException:
+            self.stop()
+            raise
 
     def wait_for_port(self, port: int) -> None:
         """Wait until the process listens on a port of the loopback interface."""
