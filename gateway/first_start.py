@@ -1,0 +1,127 @@
+"""What a first start makes: the ledger's schema, a token to begin with, and the demo's account and key."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+from metering.projection import project_pending
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from gateway.control.auth import Role, issue_token, token_digest
+from gateway.settings import Settings
+from metering.ledger import accounts, keys, migrate, tables, tokens
+from metering.ledger.audit import Author
+from policies import keys as key_text
+
+TOKEN_FILE = "control-token"  # noqa: S105 - a file's name
+DEMO_KEY_FILE = "demo-key"
+DEMO_PLAN = "K1"
+LEDGER_DEADLINE_S = 30.0  # for a database that is started at the same time as this program
+LEDGER_RETRY_S = 0.5
+_LOCK = 0x74616C6C7A  # one first start at a time, whichever node begins
+
+_AUTHOR = Author("first start")
+log = structlog.get_logger("gateway.supervisor")
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """The demo's account and its key's text."""
+
+    account_id: str
+    key: str
+
+
+async def open_ledger(engine: AsyncEngine) -> None:
+    """Bring the schema up to date, waiting for a database that is not up yet; raises LedgerError."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + LEDGER_DEADLINE_S
+    told = False
+    while True:
+        try:
+            await migrate(engine)
+        except (OSError, TimeoutError, sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+            place = engine.url.render_as_string(hide_password=True)
+            if loop.time() > ends:
+                raise LedgerError(f"The ledger at {place} cannot be reached: {error}") from error
+            if not told:
+                log.warning("the ledger cannot be reached yet", ledger=place, error=str(error))
+                told = True
+            await asyncio.sleep(LEDGER_RETRY_S)
+        else:
+            return
+
+
+async def first_token(engine: AsyncEngine, settings: Settings) -> None:
+    """Make an admin token when the ledger has none at all, and leave its text in the data directory."""
+    async with engine.begin() as connection:
+        await _alone(connection)
+        if (await tokens.listed(connection, limit=1)).items:
+            return
+        text = issue_token()
+        digest = token_digest(text, settings.security)
+        # The file first: a token whose text is nowhere would lock everyone out.
+        await asyncio.to_thread(write_secret, settings.stores.data_dir / TOKEN_FILE, text)
+        await tokens.create(
+            connection, name=TOKEN_FILE, role=Role.ADMIN, digest=digest, now=datetime.now(UTC), by=_AUTHOR
+        )
+
+
+async def demo_account(engine: AsyncEngine, redis: Redis, settings: Settings) -> Demo:
+    """Return the demo's account and key, made on the first start; the key works from then on."""
+    file = settings.stores.data_dir / DEMO_KEY_FILE
+    pepper_id, pepper = settings.security.peppers[0]
+    async with engine.begin() as connection:
+        await _alone(connection)
+        text = await asyncio.to_thread(read_secret, file)
+        account_id = None if text is None else await _account_of(connection, key_text.digest(text, pepper))
+        if text is None or account_id is None:
+            now = datetime.now(UTC)
+            text = key_text.issue(secrets.token_bytes(key_text.ENTROPY_BYTES))
+            await asyncio.to_thread(write_secret, file, text)
+            account = await accounts.create(
+                connection, name="Demo site", currency=settings.billing.currency, now=now, by=_AUTHOR
+            )
+            credential = keys.NewCredential(key_text.digest(text, pepper), pepper_id, key_text.hint(text))
+            new = keys.NewKey(account.id, DEMO_PLAN, credential, label="demo", purchased_at=now)
+            await keys.create(connection, new, now=now, by=_AUTHOR)
+            account_id = account.id
+    await project_pending(redis, engine)
+    return Demo(account_id, text)
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a secret whole or not at all, readable for this user only."""
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    draft.touch(mode=0o600, exist_ok=False)
+    draft.write_text(text + "\n", encoding="ascii")
+    draft.replace(path)
+
+
+def read_secret(path: Path) -> str | None:
+    """Return what `write_secret` wrote, or None."""
+    try:
+        return path.read_text(encoding="ascii").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+async def _account_of(connection: AsyncConnection, digest: str) -> str | None:
+    both = tables.keys.join(tables.credentials, tables.keys.c.id == tables.credentials.c.key_id)
+    query = sa.select(tables.keys.c.account_id).select_from(both).where(tables.credentials.c.digest == digest)
+    return (await connection.execute(query)).scalar_one_or_none()
+
+
+async def _alone(connection: AsyncConnection) -> None:
+    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))

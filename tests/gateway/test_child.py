@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gateway import child
+from gateway.child import Child, ChildError
+from gateway.leash import LOCKED
+from gateway.leashing import leashed
+
+DEADLINE_S = 10.0
+
+
+@dataclass
+class Script:
+    """A Python program that is ready when it has made its file."""
+
+    place: Path
+    source: str
+    name: str = "script"
+    stop_signal: signal.Signals = signal.SIGTERM
+    prepared: int = 0
+
+    @property
+    def log_file(self) -> Path:
+        return self.place / "log"
+
+    @property
+    def ready_file(self) -> Path:
+        return self.place / "ready"
+
+    def prepare(self) -> None:
+        self.prepared += 1
+        self.ready_file.unlink(missing_ok=True)
+
+    def command(self) -> list[str]:
+        head = f"import pathlib, signal, sys, time\nready = pathlib.Path({str(self.ready_file)!r}).touch\n"
+        return leashed([sys.executable, "-S", "-c", head + self.source], on_parent_death=self.stop_signal)
+
+    def is_ready(self) -> bool:
+        return self.ready_file.exists()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def children() -> AsyncIterator[list[Child]]:
+    """Children to be stopped in the end."""
+    made: list[Child] = []
+    yield made
+    for each in made:
+        await each.stop(0.1)
+
+
+def make(children: list[Child], script: Script) -> Child:
+    made = Child(script, os.environ)
+    children.append(made)
+    return made
+
+
+async def test_a_started_child_is_ready(tmp_path: Path, children: list[Child]) -> None:
+    """`start` returns when the program does its work, not before."""
+    script = Script(tmp_path, "time.sleep(0.1); ready(); time.sleep(60)")
+    one = make(children, script)
+    await one.start()
+    assert script.is_ready()
+    assert psutil.pid_exists(one.pid or 0)
+
+
+async def test_a_child_that_ends_at_once_is_an_error_with_what_it_said(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    """A person sees the program's own words."""
+    with pytest.raises(ChildError, match=r"script ended with status 3 before it was ready.\nno such thing"):
+        await make(children, Script(tmp_path, "print('no such thing', flush=True); sys.exit(3)")).start()
+
+
+async def test_a_child_whose_data_are_locked_is_an_error_that_says_so(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    """The leash's own status has a sentence of its own."""
+    with pytest.raises(ChildError, match="in use by another process"):
+        await make(children, Script(tmp_path, f"sys.exit({LOCKED})")).start()
+
+
+async def test_a_killed_child_is_started_again(tmp_path: Path, children: list[Child]) -> None:
+    """After kill -9 there is another process within moments, prepared anew."""
+    script = Script(tmp_path, "ready(); time.sleep(60)")
+    one = make(children, script)
+    await one.start()
+    first = one.pid
+    one.send(signal.SIGKILL)
+    await until(lambda: one.pid not in (None, first) and script.is_ready())
+    assert one.restarts == 1
+    assert script.prepared == 2
+
+
+async def test_a_child_that_dies_again_and_again_is_started_ever_more_slowly(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait doubles up to its bound, so that a broken program does not fill a machine."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def take_down(delay_s: float) -> None:
+        waits.append(delay_s)
+        await sleep(0)
+
+    one = make(children, Script(tmp_path, "ready(); time.sleep(0.05)"))
+    monkeypatch.setattr(child, "READY_POLL_S", 0)
+    monkeypatch.setattr(child, "BACKOFF_MAX_S", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "sleep", take_down)
+        await one.start()
+        async with asyncio.timeout(DEADLINE_S):
+            while one.restarts < 5:
+                await sleep(0.01)
+    assert [wait for wait in waits if wait][:5] == [0.1, 0.2, 0.4, 0.5, 0.5]
+
+
+async def test_a_stopped_child_is_not_started_again(tmp_path: Path, children: list[Child]) -> None:
+    """`stop` asks with the program's own signal and waits for its end."""
+    source = "signal.signal(2, lambda *_: (print('bye', flush=True), sys.exit(0)))\nready(); time.sleep(60)"
+    script = Script(tmp_path, source, stop_signal=signal.SIGINT)
+    one = make(children, script)
+    await one.start()
+    await one.stop(DEADLINE_S)
+    assert one.pid is None
+    assert script.log_file.read_text() == "bye\n"
+    assert one.restarts == 0
+
+
+async def test_a_child_that_does_not_stop_is_killed(tmp_path: Path, children: list[Child]) -> None:
+    """A process that ignores the request is gone after the grace."""
+    one = make(children, Script(tmp_path, "signal.signal(15, signal.SIG_IGN); ready(); time.sleep(60)"))
+    await one.start()
+    pid = one.pid
+    await one.stop(0.05)
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+
+
+async def test_stopping_between_a_death_and_the_next_start_starts_nothing(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that waits for its next life stays dead."""
+    monkeypatch.setattr(child, "BACKOFF_FIRST_S", 60.0)
+    monkeypatch.setattr(child, "BACKOFF_MAX_S", 60.0)
+    script = Script(tmp_path, "ready(); time.sleep(60)")
+    one = make(children, script)
+    await one.start()
+    one.send(signal.SIGKILL)
+    await until(lambda: one.pid is None)
+    await one.stop(DEADLINE_S)
+    assert one.pid is None
+    assert script.prepared == 1
