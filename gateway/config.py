@@ -6,7 +6,6 @@ a file is corrected in one go. Secrets come from files or the environment, never
 
 from __future__ import annotations
 
-import difflib
 import os
 import secrets
 import tomllib
@@ -17,7 +16,6 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from gateway import config_model as model
 from gateway.settings import (
@@ -36,6 +34,7 @@ from gateway.settings import (
     Upstream,
     UpstreamCredential,
 )
+from gateway.validation import findings, suggestion
 from policies.decision import Contract
 from policies.methods import OFFICIAL_SEARCH, MethodRule, MethodTable, Surcharge
 from policies.plans import Plan
@@ -55,9 +54,6 @@ DEFAULT_STEPS = (
     Step(7, Standing.RESTRICTED, frozenset({"search", "support"}), frozenset({OFFICIAL_SEARCH})),
     Step(21, Standing.BANNED, frozenset({EVERYTHING})),
 )
-# Their values may hold a password, and are left out of messages.
-_SECRET_SETTINGS = {"redis", "database"}
-
 T = TypeVar("T", bound=model.Table)
 
 
@@ -115,8 +111,8 @@ class _Reader:
         """Return the settings, or None when there are errors."""
         known = {"server", "stores", "security", "billing", "metering", "logging"}
         known |= {"plans", "upstreams", "routes", "methods"}
-        for name in self.raw.keys() - known:
-            self.errors.append(f"{name}: unknown setting{_suggestion(name, known)}")
+        for name in sorted(self.raw.keys() - known):
+            self.errors.append(f"{name}: is unknown{suggestion(name, known)}")
         server = self.table("server", model.ServerTable)
         stores = self.table("stores", model.StoresTable)
         security = self.table("security", model.SecurityTable)
@@ -203,12 +199,9 @@ class _Reader:
         try:
             return kind.model_validate(raw)
         except ValidationError as error:
-            # A value that fits no member of a union is reported once per member: one message is enough.
-            told: dict[str, str] = {}
-            for details in error.errors(include_url=False):
-                where, message = _message(place, details, kind)
-                told.setdefault(where, message)
-            self.errors += [f"{where}: {message}" for where, message in told.items()]
+            for finding in findings(kind, error):
+                joint = "." if finding.place and not finding.place.startswith("[") else ""
+                self.errors.append(f"{place}{joint}{finding.place}: {finding.message}")
             return None
 
     def plans(self) -> dict[str, Plan]:
@@ -242,7 +235,7 @@ class _Reader:
                 known = {f"class:{name}" for name in classes} if entry.startswith("class:") else names
                 if entry not in known:
                     place = f"plans.{plan.name}.methods"
-                    self.errors.append(f"{place}: no [[methods]] knows {entry!r}{_suggestion(entry, known)}")
+                    self.errors.append(f"{place}: no [[methods]] knows {entry!r}{suggestion(entry, known)}")
 
     def methods(self) -> tuple[MethodRule, ...]:
         """Read `[[methods]]`."""
@@ -322,8 +315,8 @@ class _Reader:
                 self.errors.append(f"{place}: another route has this path_prefix already")
             prefixes.add(table.path_prefix)
             if table.upstream not in upstreams:
-                suggestion = _suggestion(table.upstream, upstreams)
-                self.errors.append(f"{place}.upstream: there is no upstream {table.upstream!r}{suggestion}")
+                hint = suggestion(table.upstream, upstreams)
+                self.errors.append(f"{place}.upstream: there is no upstream {table.upstream!r}{hint}")
             if table.unknown_methods is UnknownMethods.REFUSE and not rules:
                 self.errors.append(
                     f'{place}.unknown_methods: refuses all without [[methods]]; add some or say "allow"'
@@ -393,8 +386,8 @@ class _Reader:
             place = f"billing.standing[{number}]"
             for name in [*table.deny, *table.exempt]:
                 if name != EVERYTHING and name not in classes:
-                    suggestion = _suggestion(name, classes)
-                    self.errors.append(f"{place}: no [[methods]] has the class {name!r}{suggestion}")
+                    hint = suggestion(name, classes)
+                    self.errors.append(f"{place}: no [[methods]] has the class {name!r}{hint}")
             steps.append(
                 Step(
                     after_days=table.after_days,
@@ -512,52 +505,3 @@ class _Reader:
 
 def _url(text: str) -> str | None:
     return None if text == model.EMBEDDED else text
-
-
-def _suggestion(wrong: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _message(place: str, details: ErrorDetails, kind: type[model.Table]) -> tuple[str, str]:
-    """Turn one finding of pydantic into (place, sentence)."""
-    where = place
-    table: type[model.Table] | None = kind
-    for part in details["loc"]:
-        if isinstance(part, int):
-            where += f"[{part + 1}]"
-            continue
-        fields = _fields(table)
-        if details["type"] != "extra_forbidden" and table is not None and part not in fields:
-            break  # the rest names a member of a union, which means nothing to the file's author
-        where += f".{part}"
-        if part != details["loc"][-1]:
-            table = fields.get(part)
-    if details["type"] == "extra_forbidden":
-        return where, f"unknown setting{_suggestion(str(details['loc'][-1]), _fields(table))}"
-    if details["type"] == "missing":
-        return where, "is required"
-    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    message = message[0].lower() + message[1:]
-    value = details["input"]
-    shown = details["type"] != "value_error" and isinstance(value, str | int | float | bool)
-    if shown and details["loc"] and details["loc"][-1] not in _SECRET_SETTINGS:
-        message += f", not {str(value).lower() if isinstance(value, bool) else repr(value)}"
-    return where, message
-
-
-def _fields(table: type[model.Table] | None) -> dict[str, type[model.Table] | None]:
-    """Return a table's settings by the name that the file uses, with the inner table where there is one."""
-    fields: dict[str, type[model.Table] | None] = {}
-    for name, field in (table.model_fields if table is not None else {}).items():
-        fields[field.alias or name] = _inner(field.annotation)
-    return fields
-
-
-def _inner(annotation: Any) -> type[model.Table] | None:
-    if isinstance(annotation, type) and issubclass(annotation, model.Table):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if (found := _inner(argument)) is not None:
-            return found
-    return None

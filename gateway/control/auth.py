@@ -1,0 +1,197 @@
+"""Who may use the control API: tokens, roles and the rights of each role.
+
+A token is `tgc_` + 26 characters that carry 128 random bits + 7 characters of checksum, known by its
+HMAC-SHA-256 under the same peppers as keys. It is looked up by that digest, so a comparison's time tells
+nothing of a token's text.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from aiohttp import hdrs
+from multidict import CIMultiDictProxy
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.control.problems import Problem
+from gateway.settings import Security
+from metering.ledger import tokens
+from policies import keys
+
+TOKEN_PREFIX = "tgc_"  # noqa: S105 - what every token begins with
+FAILURES_ALLOWED = 30
+FAILURES_WINDOW_S = 60.0
+FAILURES_ADDRESSES = 10_000
+
+
+class Role(StrEnum):
+    """What a token is for."""
+
+    ADMIN = "admin"
+    BILLING = "billing"
+    OPS = "ops"
+    SUPPORT = "support"
+
+
+class Right(StrEnum):
+    """What an operation asks for."""
+
+    ACCOUNTS_READ = "accounts.read"
+    ACCOUNTS_WRITE = "accounts.write"
+    KEYS_READ = "keys.read"
+    KEYS_WRITE = "keys.write"  # make, import, rotate, revoke; limits and all other fields
+    KEYS_BILL = "keys.bill"  # dates of purchase and of unpaid invoices; closing
+    KEYS_HOLD = "keys.hold"  # suspend and resume
+    USAGE_READ = "usage.read"
+    TOKENS = "tokens"
+    AUDIT_READ = "audit.read"
+    JOBS_RUN = "jobs.run"
+    METRICS_READ = "metrics.read"
+
+
+RIGHTS: dict[Role, frozenset[Right]] = {
+    Role.ADMIN: frozenset(Right),
+    Role.BILLING: frozenset(
+        {
+            Right.ACCOUNTS_READ,
+            Right.ACCOUNTS_WRITE,
+            Right.KEYS_READ,
+            Right.KEYS_BILL,
+            Right.USAGE_READ,
+            Right.AUDIT_READ,
+        }
+    ),
+    Role.OPS: frozenset(
+        {
+            Right.ACCOUNTS_READ,
+            Right.KEYS_READ,
+            Right.KEYS_HOLD,
+            Right.USAGE_READ,
+            Right.AUDIT_READ,
+            Right.JOBS_RUN,
+            Right.METRICS_READ,
+        }
+    ),
+    Role.SUPPORT: frozenset({Right.ACCOUNTS_READ, Right.KEYS_READ, Right.KEYS_HOLD, Right.USAGE_READ}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose token a request carries."""
+
+    token_id: str
+    name: str
+    role: Role
+
+    def may(self, right: Right) -> bool:
+        """Say whether the role has a right."""
+        return right in RIGHTS[self.role]
+
+
+class FailureLimit:
+    """How often an address may come with a wrong token: `FAILURES_ALLOWED` times in `FAILURES_WINDOW_S`."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def check(self, address: str, now: float) -> None:
+        """Raise a Problem when the address has failed too often."""
+        since, count = self._failures.get(address, (now, 0))
+        if count >= FAILURES_ALLOWED and now - since < FAILURES_WINDOW_S:
+            wait_s = int(FAILURES_WINDOW_S - (now - since)) + 1
+            raise Problem(
+                429,
+                "too-many-failures",
+                "Too many failed attempts",
+                f"Wait {wait_s} s before trying again, with the right token.",
+                headers={"Retry-After": str(wait_s)},
+            )
+
+    def note(self, address: str, now: float) -> None:
+        """Count a failure."""
+        since, count = self._failures.pop(address, (now, 0))
+        if now - since >= FAILURES_WINDOW_S:
+            since, count = now, 0
+        self._failures[address] = (since, count + 1)
+        if len(self._failures) > FAILURES_ADDRESSES:
+            self._failures.popitem(last=False)
+
+
+def issue_token() -> str:
+    """Return a new token's text."""
+    return TOKEN_PREFIX + keys.issue(secrets.token_bytes(keys.ENTROPY_BYTES)).removeprefix(keys.PREFIX)
+
+
+def is_token(text: str) -> bool:
+    """Say whether a text has a token's form and checksum."""
+    return text.startswith(TOKEN_PREFIX) and keys.is_well_formed(keys.PREFIX + text.removeprefix(TOKEN_PREFIX))
+
+
+def token_digest(text: str, security: Security) -> str:
+    """Return the digest under which a new token is kept."""
+    return keys.digest(text, security.peppers[0][1])
+
+
+def bearer(headers: CIMultiDictProxy[str]) -> str | None:
+    """Return the text of `Authorization: Bearer`, or None without exactly one such header."""
+    values = headers.getall(hdrs.AUTHORIZATION, [])
+    if len(values) != 1:
+        return None
+    scheme, _, text = values[0].partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else None
+
+
+async def authenticate(
+    headers: CIMultiDictProxy[str],
+    address: str,
+    engine: AsyncEngine,
+    security: Security,
+    failures: FailureLimit,
+    now: datetime,
+) -> Caller:
+    """Return whose token a request carries; raises a Problem with status 401 or 429."""
+    clock = time.monotonic()
+    failures.check(address, clock)
+    text = bearer(headers)
+    if text is None:
+        raise unauthorized("Send a token as `Authorization: Bearer tgc_...`; `tallygate token create` makes one.")
+    if is_token(text):
+        async with engine.connect() as connection:
+            for _, pepper in security.peppers:
+                token = await tokens.find(connection, keys.digest(text, pepper))
+                if token is not None and token.valid_at(now):
+                    return Caller(token.id, token.name, Role(token.role))
+                if token is not None:
+                    failures.note(address, clock)
+                    raise unauthorized("This token has expired or was revoked; ask an admin for a new one.")
+    failures.note(address, clock)
+    raise unauthorized("This is no valid token; check that it was copied whole.")
+
+
+def unauthorized(detail: str) -> Problem:
+    """Return the problem of a request without a valid token."""
+    return Problem(
+        401,
+        "unauthorized",
+        "A token is needed",
+        detail,
+        headers={"WWW-Authenticate": 'Bearer realm="tallygate"'},
+    )
+
+
+def require(caller: Caller, right: Right) -> None:
+    """Raise a Problem unless the caller has the right."""
+    if not caller.may(right):
+        able = ", ".join(role for role in Role if right in RIGHTS[role])
+        raise Problem(
+            403,
+            "forbidden",
+            "Not allowed for this role",
+            f"The token's role is {caller.role}; this needs {right}, which have: {able}.",
+        )

@@ -1,0 +1,349 @@
+"""The configuration: what is read, and that everything wrong is named at once."""
+
+from __future__ import annotations
+
+import re
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from gateway import config_model as model
+from gateway.config import ConfigError, example_path, load
+from gateway.settings import Dialect, KeyOut, Place, Source
+from policies.methods import OFFICIAL_SEARCH, Reading, classify
+from policies.quota import Window
+from policies.standing import Standing
+
+K1 = "[plans.K1]"
+SMALL = """
+[plans.K1]
+daily_limit = 10
+[[upstreams]]
+name = "shop"
+base_url = "https://api.example.com/v2/"
+[[routes]]
+path_prefix = "/service-json/"
+upstream = "shop"
+dialect = "otapi"
+key_in = ["query:instanceKey"]
+[[methods]]
+class = "search"
+match = ["SearchItemsFrame"]
+"""
+# The vendor's product searches, by name: what restricts a key must not miss one.
+PRODUCT_SEARCHES = [
+    "SearchItemsFrame",
+    "BatchSearchItemsFrame",
+    "RunBulkSearchItems",
+    "SearchPromoteItemsFrame",
+    "FindCategoryItemInfoListFrame",
+    "FindCategoryItemSimpleInfoListFrame",
+    "FindItemInfoListFrameByTitle",
+    "FindItemSimpleInfoListFrameByTitle",
+    "GetCategoryItemInfoListFrame",
+    "GetCategoryItemSimpleInfoListFrame",
+    "GetVendorItemInfoSortedListFrame",
+    "GetVendorItemSimpleInfoSortedListFrame",
+]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment whose data directory is a new one."""
+    return {"TALLYGATE_DATA_DIR": str(tmp_path / "data")}
+
+
+def write(place: Path, text: str) -> Path:
+    """Write a configuration and return its path."""
+    path = place / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def errors_of(place: Path, text: str, environ: dict[str, str]) -> tuple[str, ...]:
+    """Return what is said to be wrong with a configuration."""
+    with pytest.raises(ConfigError) as caught:
+        load(write(place, text), environ)
+    return caught.value.errors
+
+
+def tables(kind: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield every setting of a table and of the tables in it, as the file names it."""
+    for name, field in kind.model_fields.items():
+        yield field.alias or name, kind
+        pending: list[Any] = [field.annotation]
+        while pending:
+            annotation = pending.pop()
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                yield from tables(annotation)
+            else:
+                pending += getattr(annotation, "__args__", ())
+
+
+def test_the_example_loads(environ: dict[str, str]) -> None:
+    """The example is a right configuration: three plans, two sandboxes, the ladder of the contract."""
+    settings = load(example_path(), environ)
+    plans = settings.contract.plans
+    assert {"K1", "K2", "K3"} <= plans.keys()
+    assert (plans["sandbox"].daily_limit, plans["sandbox"].methods) == (5000, frozenset({"SearchItemsFrame"}))
+    assert (plans["sandbox_box"].daily_limit, plans["sandbox_box"].lifetime_months) == (1000, 1)
+    assert [(step.after_days, step.standing) for step in settings.contract.steps] == [
+        (7, Standing.RESTRICTED),
+        (21, Standing.BANNED),
+    ]
+    terms = settings.contract.trial
+    assert (terms.within_days, terms.months, terms.daily_limit) == (7, 1, 100_000)
+    assert settings.stores.redis_url is None
+    assert settings.stores.database_url is None
+
+
+def test_no_configuration_is_the_example(environ: dict[str, str]) -> None:
+    """Without a file the example is served, and the environment names the demo's address."""
+    settings = load(None, environ | {"TALLYGATE_DEMO_URL": "http://127.0.0.1:4321"})
+    assert [upstream.port for upstream in settings.upstreams] == [4321]
+    assert settings.contract.plans == load(example_path(), environ).contract.plans
+
+
+def test_the_example_shows_every_setting(tmp_path: Path, environ: dict[str, str]) -> None:
+    """With every setting that is off turned on, the example is right and leaves no setting out."""
+    text = re.sub(r"(?m)^#(?=[\[\]a-z_ ])(?! )", "", example_path().read_text(encoding="utf-8"))
+    names = [
+        "tls/proxy.crt",
+        "tls/proxy.key",
+        "tls/clients.crt",
+        "tls/control.crt",
+        "tls/control.key",
+        "tls/operators.crt",
+        "tls/marketplace-ca.crt",
+        "secrets/pepper-2025",
+        "secrets/marketplace-secret",
+        "secrets/second-key",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x" * 40)
+    secrets = {"TALLYGATE_PEPPER": "y" * 40, "MARKETPLACE_KEY": "k", "SECOND_MARKETPLACE_SECRET": "s"}
+    settings = load(write(tmp_path, text), environ | secrets)
+    assert len(settings.contract.steps) == 3
+    assert [pepper_id for pepper_id, _ in settings.security.peppers] == ["2026", "2025"]
+
+    raw = tomllib.loads(text)
+    shown = set(_names(raw))
+    kinds = (
+        model.ServerTable,
+        model.StoresTable,
+        model.SecurityTable,
+        model.BillingTable,
+        model.MeteringTable,
+        model.LoggingTable,
+        model.PlanTable,
+        model.UpstreamTable,
+        model.RouteTable,
+        model.MethodsTable,
+    )
+    missing = {name for kind in kinds for name, _ in tables(kind)} - shown
+    assert not missing
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _names(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _names(inner)
+
+
+def test_the_example_states_each_default(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Where the example shows a setting beside its default, the two are the same."""
+    raw = tomllib.loads(example_path().read_text(encoding="utf-8"))
+    for name, kind in (
+        ("stores", model.StoresTable),
+        ("logging", model.LoggingTable),
+        ("metering", model.MeteringTable),
+        ("server", model.ServerTable),
+    ):
+        defaults = kind().model_dump(mode="json")
+        shown = {key: value for key, value in raw[name].items() if key != "workers"}
+        assert shown == {key: defaults[key] for key in shown}, name
+
+
+@pytest.mark.parametrize("method", PRODUCT_SEARCHES)
+def test_product_searches_are_searches(environ: dict[str, str], method: str) -> None:
+    """Each of the vendor's product searches has the class that a restriction denies."""
+    found = load(example_path(), environ).methods.lookup(method)
+    assert found is not None
+    assert found[1].klass == "search"
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["SearchOrders", "SearchUsersWithSummary", "SearchBills", "FindBaseUserInfoListFrame"],
+)
+def test_other_searches_are_none(environ: dict[str, str], method: str) -> None:
+    """What only sounds like a search stays open to a restricted key."""
+    found = load(example_path(), environ).methods.lookup(method)
+    assert found is not None
+    assert found[1].klass != "search"
+
+
+def test_the_example_knows_the_official_search_and_the_surcharges(environ: dict[str, str]) -> None:
+    """Taobao/Official makes a search official; ForceUpdate costs 5, and 25 at Pinduoduo."""
+    methods = load(example_path(), environ).methods
+    name, rule = methods.lookup("searchitemsframe") or pytest.fail("unknown")
+    official = Reading(values={"Provider": "Taobao", "SearchMethod": "Official"})
+    assert classify(name, rule, official).klass == OFFICIAL_SEARCH
+    name, rule = methods.lookup("BatchGetItemFullInfo") or pytest.fail("unknown")
+    assert rule.billable
+    forced = {"ForceUpdate": "true"}
+    assert classify(name, rule, Reading(values=forced)).cost == 5
+    assert classify(name, rule, Reading(values=forced | {"Provider": "Pinduoduo"})).cost == 25
+
+
+def test_every_error_is_named_at_once(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Wrong, missing, misspelled and contradicting settings are told together, each by its place."""
+    text = SMALL.replace('dialect = "otapi"', 'dialekt = "otapi"').replace(
+        "daily_limit = 10", "daily_limit = -1"
+    )
+    text += '[server]\nworkers = "two"\n[billing]\ntimezone = "Mars/Olympus"\n[bling]\n'
+    text += '[[billing.standing]]\nafter_days = 7\ndeny = ["serach"]\n'
+    found = "\n".join(errors_of(tmp_path, text, environ))
+    assert "server.workers: must be a valid integer, not 'two'" in found
+    assert "routes[\"/service-json/\"].dialekt: is unknown; did you mean 'dialect'?" in found
+    assert "plans.K1.daily_limit: must be greater than or equal to 0, not -1" in found
+    assert "billing.timezone: 'Mars/Olympus' is no timezone" in found
+    assert "bling: is unknown; did you mean 'billing'?" in found
+    assert "billing.standing[1]: no [[methods]] has the class 'serach'; did you mean 'search'?" in found
+    assert found.count("\n") == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('upstream = "shop"', 'upstream = "shp"'), "there is no upstream 'shp'; did you mean 'shop'?"),
+        (('["query:instanceKey"]', '["query"]'), "needs a name"),
+        (('["query:instanceKey"]', '["path"]'), "a key cannot stand in 'path'"),
+        (('["query:instanceKey"]', '["cookie:k"]'), "is no place in a request"),
+        (('class = "search"', 'class = "Search"'), "must be a lower-case word"),
+        (("daily_limit = 10", ""), "must have either daily_limit = N or unlimited = true"),
+        (
+            ("daily_limit = 10", 'daily_limit = 1\nmethods = ["SearchItemFrame"]'),
+            "did you mean 'SearchItemsFrame'?",
+        ),
+        (('"https://api.example.com/v2/"', '"api.example.com"'), "must begin with http:// or https://"),
+        (
+            ('"https://api.example.com/v2/"', '"https://u:pw@api.example.com"'),
+            "scheme, host, port and path only",
+        ),
+        (('dialect = "otapi"', 'key_out = "replace"'), "needs key_env or key_file"),
+        (('dialect = "otapi"', "signed = true"), 'for dialect = "otapi" only'),
+        (('dialect = "otapi"', 'dialect = "soap"'), "must be 'otapi', 'top' or 'problem', not 'soap'"),
+        (('match = ["SearchItemsFrame"]', 'match = ["a", "A"]'), "already stands in"),
+        (('match = ["SearchItemsFrame"]', 'match = ["a"]\nbillable = true\ncost = 0'), "must be 1 or more"),
+        ((K1, '[server]\nproxy_listen = "localhost"\n' + K1), "must be host:port"),
+        (
+            (K1, '[server.proxy_tls]\ncert_file = "no.crt"\nkey_file = "no.key"\n' + K1),
+            "no.crt is no file",
+        ),
+        (
+            (K1, '[[security.peppers]]\nid = "a"\n' + K1),
+            "exactly one of value_env and value_file",
+        ),
+        (
+            (K1, '[[security.peppers]]\nid = "a"\nvalue_env = "NOT_SET"\n' + K1),
+            "the environment variable NOT_SET is not set",
+        ),
+        (
+            (
+                "[plans.K1]",
+                '[[billing.standing]]\nafter_days = 1\nstanding = "banned"\ndeny = ["search"]\n' + K1,
+            ),
+            "it denies everything",
+        ),
+    ],
+)
+def test_an_error_says_what_is_right(
+    tmp_path: Path, environ: dict[str, str], change: tuple[str, str], said: str
+) -> None:
+    """Each kind of mistake is one error that names it."""
+    errors = errors_of(tmp_path, SMALL.replace(*change), environ)
+    assert len([error for error in errors if said in error]) == 1, errors
+
+
+def test_a_small_file_is_enough(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Everything that is left out has its default, the contract's ladder too."""
+    settings = load(write(tmp_path, SMALL), environ)
+    upstream, route = settings.upstreams[0], settings.routes[0]
+    assert (upstream.host, upstream.port, upstream.tls, upstream.base_path) == (
+        "api.example.com",
+        443,
+        True,
+        "/v2",
+    )
+    assert upstream.host_header == "api.example.com"
+    assert (route.dialect, route.key_out, route.key_in) == (
+        Dialect.OTAPI,
+        KeyOut.STRIP,
+        (Place(Source.QUERY, "instanceKey"),),
+    )
+    assert [step.after_days for step in settings.contract.steps] == [7, 21]
+    assert settings.contract.plans["K1"].window is Window.DAY
+
+
+def test_an_error_hides_a_password(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A wrong store URL is refused without being shown."""
+    errors = errors_of(tmp_path, '[stores]\ndatabase = "mysql://u:hunter2@db/x"\n' + SMALL, environ)
+    assert any("stores.database" in error for error in errors)
+    assert "hunter2" not in "".join(errors)
+
+
+def test_stores_may_come_from_the_environment(tmp_path: Path, environ: dict[str, str]) -> None:
+    """The environment's store URLs stand above the file's."""
+    urls = {"TALLYGATE_REDIS_URL": "redis://r:1", "TALLYGATE_DATABASE_URL": "postgresql://p/x"}
+    stores = load(write(tmp_path, SMALL), environ | urls).stores
+    assert (stores.redis_url, stores.database_url) == ("redis://r:1", "postgresql://p/x")
+
+
+def test_the_pepper_is_made_once_and_kept(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A generated pepper is readable to its user only and stays the same; a mere check writes none."""
+    path = write(tmp_path, SMALL)
+    load(path, environ, keep_pepper=False)
+    assert not (tmp_path / "data").exists()
+    first = load(path, environ).security.peppers
+    kept = tmp_path / "data" / "pepper"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert list(kept.parent.iterdir()) == [kept]
+    assert load(path, environ).security.peppers == first
+    assert "pepper" not in repr(load(path, environ).security)
+
+
+def test_a_secret_replaces_the_key(tmp_path: Path, environ: dict[str, str]) -> None:
+    """The key that goes to the upstream comes from a file or the environment, and is not shown."""
+    (tmp_path / "secret").write_text("s3cret\n")
+    text = SMALL.replace(
+        'dialect = "otapi"',
+        'key_out = "replace"\ncredential = { key_env = "OUR_KEY", secret_file = "secret" }',
+    )
+    settings = load(write(tmp_path, text), environ | {"OUR_KEY": "our-key"})
+    credential = settings.routes[0].credential
+    assert credential is not None
+    assert (credential.key, credential.secret) == ("our-key", "s3cret")
+    assert "our-key" not in repr(settings.routes[0])
+
+
+@pytest.mark.parametrize("text", ["[server", "\x00", "server = 3", "routes = 3\nplans = 3"])
+def test_what_is_no_configuration_is_refused(tmp_path: Path, environ: dict[str, str], text: str) -> None:
+    """Broken TOML and tables of the wrong kind are errors, not tracebacks."""
+    assert errors_of(tmp_path, text, environ)
+
+
+def test_a_missing_file_is_named(tmp_path: Path, environ: dict[str, str]) -> None:
+    """The error of a file that is not there names the file."""
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        load(tmp_path / "nowhere.toml", environ)
