@@ -16,6 +16,7 @@ from types import MappingProxyType
 SEARCH = "search"
 OFFICIAL_SEARCH = "official_search"
 OTHER = "other"
+PROVIDER = "Provider"
 
 
 def _nothing() -> Mapping[str, str]:
@@ -62,7 +63,7 @@ class Surcharge:
 
     def cost_for(self, provider: str | None, reading: Reading) -> int:
         """Return the cost for a provider, or the dearest one when the call leaves its provider in doubt."""
-        if not reading.certain:
+        if not reading.certain and PROVIDER in reading.mentions:
             return max([self.cost, *self.by_provider.values()])
         folded = _plain(provider or "")
         return next((cost for name, cost in self.by_provider.items() if _plain(name) == folded), self.cost)
@@ -96,7 +97,7 @@ class MethodRule:
         """Return the names whose values the rule looks at."""
         names = {surcharge.name for surcharge in self.surcharges}
         if self.official is not None or any(surcharge.by_provider for surcharge in self.surcharges):
-            names |= {"Provider"}
+            names |= {PROVIDER}
         if self.official is not None:
             names |= {"SearchMethod", "CategoryId"}
         return frozenset(names)
@@ -171,7 +172,7 @@ def classify(
     if not rule.needs_parameters:
         return Call(counted_name, rule.klass, rule.billable, rule.cost, rule.cost_items)
     values = reading.values
-    provider = values.get("Provider") or (None if values.get("CategoryId") else default_provider)
+    provider = values.get(PROVIDER) or (None if values.get("CategoryId") else default_provider)
     klass = rule.klass
     if rule.official is not None and reading.certain:
         search_method = values.get("SearchMethod") or default_search_method

@@ -227,13 +227,17 @@ def test_what_cannot_be_read_for_certain_is_not_official(reading: Reading) -> No
         (read(Provider="Pinduoduo"), None, 1),
         (doubtful(), "Pinduoduo", 1),
         (doubtful("Provider"), "Pinduoduo", 1),
-        (doubtful("ForceUpdate"), "Taobao", 25),
-        (doubtful("ForceUpdate", ForceUpdate="false", Provider="Taobao"), None, 25),
+        (doubtful("ForceUpdate"), "Taobao", 5),
+        (doubtful("ForceUpdate"), "Pinduoduo", 25),
+        (doubtful("ForceUpdate"), None, 5),
+        (doubtful("ForceUpdate", "Provider"), "Taobao", 25),
+        (doubtful("ForceUpdate", "Provider", Provider="Taobao"), None, 25),
+        (doubtful("ForceUpdate", ForceUpdate="false"), None, 5),
     ],
 )
 def test_a_forced_update_costs_more(reading: Reading, provider: str | None, cost: int) -> None:
-    """ForceUpdate costs 5 and 25 at Pinduoduo, and the dearest price when it is there but cannot be read
-    (OT-15).
+    """ForceUpdate costs 5 and 25 at Pinduoduo; seen but unreadable it applies, at the dearest price where the
+    provider is in doubt as well (OT-15).
     """
     assert classify("GetItemFullInfo", ITEM_RULE, reading, provider) == Call(
         "GetItemFullInfo", "item", billable=True, cost=cost
