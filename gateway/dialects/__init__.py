@@ -1,7 +1,8 @@
 """How a marketplace's API says no, and how it says whether a call succeeded.
 
-A *refusal* is written so that the API's existing clients understand it. An *outcome reader* looks at an answer as it
-passes and tells whether the contract charges it. Both are pure: bytes in, bytes or a verdict out.
+A *refusal* is written so that the API's existing clients understand it. An *outcome reader* looks at an
+answer as it passes and tells whether the contract charges it. Both are pure: bytes in, bytes or a verdict
+out.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def read_outcome(
 ) -> OutcomeReader:
     """Make the reader of one answer's outcome.
 
-    `cost_items` is the path of a list in the answer, such as `Result.Items`, whose elements are to be counted.
+    `cost_items` is the path of a list in the answer, such as `Result.Items`, whose elements are to be
+    counted.
     """
     if dialect is Dialect.PROBLEM:
         return StatusReader(status, headers, ItemCounter(cost_items) if cost_items and status < 400 else None)

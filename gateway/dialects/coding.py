@@ -1,4 +1,7 @@
-"""Decompression of an answer as it passes, in bounded pieces, for reading only: the client gets the bytes as they came."""
+"""Decompression of an answer as it passes, in bounded pieces.
+
+It is for reading only: the client gets the bytes as they came.
+"""
 
 from __future__ import annotations
 

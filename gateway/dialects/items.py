@@ -1,7 +1,8 @@
 """Counting the elements of a list inside an answer while it streams: what bulk methods cost (contract OT-15).
 
-The list is named by a path such as `Result.Items`. In JSON it is an array under those members; in XML the path starts
-below the root, and every child element of the last one counts. Memory does not grow with the answer.
+The list is named by a path such as `Result.Items`. In JSON it is an array under those members; in XML the
+path starts below the root, and every child element of the last one counts. Memory does not grow with the
+answer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class _Counter(Protocol):
 
 
 class ItemCounter:
-    """Counts elements in JSON or XML, whichever the answer turns out to be; a broken answer counts up to its break."""
+    """Counts elements in JSON or XML, whichever the answer is; a broken answer counts up to its break."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -1,7 +1,8 @@
 """OTAPI: HTTP 200 always, the error code first, JSON under `service-json` and XML elsewhere.
 
-Its clients see an error only when a JSON body starts with `{"ErrorCode":` and has an ErrorDescription beside it, and
-old shops cut an XML body from `<?xml`. SessionExpired is never used: it would log the shop's user out.
+Its clients see an error only when a JSON body starts with `{"ErrorCode":` and has an ErrorDescription beside
+it, and old shops cut an XML body from `<?xml`. SessionExpired is never used: it would log the shop's user
+out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Readers of an answer's outcome: fed with the answer's bytes as they pass, they tell whether the call is charged."""
+"""Readers of outcomes: fed with an answer's bytes as they pass, they tell whether the call is charged."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Judge = Callable[[bytes, bool], tuple[bool, Waiver | None]]
 class OutcomeReader(Protocol):
     """Reads one answer's outcome.
 
-    `verdict` is why the call is waived, None when it is charged, and holds once `known`. `items` is the number of
-    counted elements, None when nothing is to be counted or nothing could be.
+    `verdict` is why the call is waived, None when it is charged, and holds once `known`. `items` is the
+    number of counted elements, None when nothing is to be counted or nothing could be.
     """
 
     verdict: Waiver | None

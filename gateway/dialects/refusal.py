@@ -18,7 +18,10 @@ class Refusal:
 
 
 def fields(content_type: bytes, retry_after_s: int | None) -> tuple[tuple[bytes, bytes], ...]:
-    """Return a refusal's header fields. It is not to be stored: a refusal with status 200 looks like an answer."""
+    """Return a refusal's header fields.
+
+    It is not to be stored: a refusal with status 200 looks like an answer.
+    """
     always = ((b"Content-Type", content_type), (b"Cache-Control", b"no-store"))
     return always if retry_after_s is None else (*always, (b"Retry-After", b"%d" % retry_after_s))
 

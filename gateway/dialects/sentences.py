@@ -17,16 +17,16 @@ SENTENCES: Final = {
     Reason.CLOSED: "The API key was closed at the end of its service.",
     Reason.BANNED: "The API key is banned because an invoice is unpaid. Paying it lifts the ban at once.",
     Reason.RESTRICTED: (
-        "An invoice is unpaid, so this method is blocked for the API key. Paying it lifts the restriction at once."
+        "An invoice is unpaid, so this method is blocked for the API key. Paying it lifts the block at once."
     ),
     Reason.UNKNOWN_METHOD: "The method is not known here. Check its name.",
     Reason.METHOD_NOT_IN_PLAN: "The API key's plan does not include this method.",
     Reason.UNREADABLE: "The method of the call cannot be read for certain. Name it once, in its plain form.",
     Reason.MISSING_SIGNATURE: "Calls with this API key have to be signed, and the signature is missing.",
-    Reason.INVALID_SIGNATURE: "The signature does not match the call. Check the secret and the order of the parameters.",
+    Reason.INVALID_SIGNATURE: "The signature does not match the call. Check the secret and the parameters' order.",
     Reason.MISSING_TIMESTAMP: "Calls with this API key have to carry a timestamp, and it is missing.",
-    Reason.INVALID_TIMESTAMP: "The timestamp is malformed or too far from the present. Send yyyyMMddHHmmss in UTC.",
-    Reason.QUOTA_EXCEEDED: "The API key's limit of calls is used up. Retry-After says when calls are free again.",
+    Reason.INVALID_TIMESTAMP: "The timestamp is malformed or too far off. Send yyyyMMddHHmmss in UTC.",
+    Reason.QUOTA_EXCEEDED: "The API key's limit of calls is used up. Retry-After says when there are more.",
 }
 
 

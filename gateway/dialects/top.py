@@ -1,7 +1,7 @@
 """Taobao's TOP and its relatives: HTTP 200 always, an error is an `error_response` at the top of the body.
 
-TOP's Python client raises on any other status and would hide the code. The format follows the `format` parameter of the
-query; JSON when it does not say XML.
+TOP's Python client raises on any other status and would hide the code. The format follows the `format`
+parameter of the query; JSON when it does not say XML.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A body's kind; `is_utf_8` is False when its type names another character set; `action` is SOAP 1.2's."""
+    """A body's kind; `is_utf_8` is False when another character set is named; `action` is SOAP 1.2's."""
 
     kind: BodyKind
     is_utf_8: bool = True
@@ -49,7 +49,7 @@ UNTYPED = Content(BodyKind.OPAQUE)
 
 
 def content_of(types: Sequence[bytes], is_coded: bool) -> Content:
-    """Read the values of all Content-Type fields of a request; `is_coded` when its body has a Content-Encoding."""
+    """Read a request's Content-Type fields; `is_coded` when its body has a Content-Encoding."""
     if len(types) != 1:
         return UNTYPED if not types else Content(BodyKind.OPAQUE, is_utf_8=False)
     raw = types[0]

@@ -1,7 +1,7 @@
 """Bodies that carry the method's name inside: SOAP envelopes and JSON-RPC requests.
 
-Both are read only where every reader agrees: one method, UTF-8, no document type, no doubled names. Otherwise an
-`Unreadable` is raised, because the method decides whether a call is allowed at all.
+Both are read only where every reader agrees: one method, UTF-8, no document type, no doubled names. Otherwise
+an `UnreadableError` is raised, because the method decides whether a call is allowed at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SEPARATOR = " "
 _DECLARED_ENCODING = re.compile(rb"""<\?xml[^>]*\sencoding\s*=\s*["']([^"']*)["']""")
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """The envelope cannot be read for certain."""
 
 
@@ -46,23 +46,23 @@ def read_json_rpc(body: bytes) -> Envelope:
     try:
         found = json.loads(body.decode("utf-8"), object_pairs_hook=_Members)
     except (ValueError, RecursionError) as error:
-        raise Unreadable("not a JSON-RPC request") from error
+        raise UnreadableError("not a JSON-RPC request") from error
     if not isinstance(found, _Members):
-        raise Unreadable("not a single JSON-RPC request")
+        raise UnreadableError("not a single JSON-RPC request")
     method: object = None
     parameters: object = None
     seen = set()
     for name, value in found:
         folded = name.lower()
         if folded in seen and folded in ("method", "params"):
-            raise Unreadable("a member is doubled")
+            raise UnreadableError("a member is doubled")
         seen.add(folded)
         if folded == "method":
             method = value if name == "method" else None
         elif folded == "params":
             parameters = value
     if not isinstance(method, str):
-        raise Unreadable("no method")
+        raise UnreadableError("no method")
     arguments = []
     if isinstance(parameters, _Members):
         for name, value in parameters:
@@ -76,7 +76,7 @@ class _Members(list[tuple[str, object]]):
 
 
 def read_soap(body: bytes) -> Envelope:
-    """Read a SOAP 1.1 or 1.2 request: the one child of its Body is the method, that child's children are parameters."""
+    """Read a SOAP request: the one child of its Body is the method, whose children are the parameters."""
     return _SoapReader().read(body)
 
 
@@ -100,28 +100,28 @@ class _SoapReader:
     def read(self, body: bytes) -> Envelope:
         declared = _DECLARED_ENCODING.match(body)
         if declared is not None and declared.group(1).lower() != b"utf-8":
-            raise Unreadable("the envelope declares another encoding")
+            raise UnreadableError("the envelope declares another encoding")
         try:
             body.decode("utf-8")
             self._parser.Parse(body, True)
         except (expat.ExpatError, UnicodeDecodeError) as error:
-            raise Unreadable("not a SOAP envelope") from error
+            raise UnreadableError("not a SOAP envelope") from error
         if self._method is None or self._bodies != 1:
-            raise Unreadable("no method in the envelope")
+            raise UnreadableError("no method in the envelope")
         return Envelope(self._method, self._arguments)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         depth = len(self._path)
         namespace, _, local = name.rpartition(_SEPARATOR)
         if depth == 0 and (local != "Envelope" or namespace not in SOAP_NAMESPACES):
-            raise Unreadable("not a SOAP envelope")
+            raise UnreadableError("not a SOAP envelope")
         if depth == 1 and local.lower() == "body":
             if self._path[0] != f"{namespace}{_SEPARATOR}Envelope" or local != "Body":
-                raise Unreadable("the Body is of another namespace")
+                raise UnreadableError("the Body is of another namespace")
             self._bodies += 1
         elif depth == 2 and self._in_body():
             if self._method is not None:
-                raise Unreadable("more than one method")
+                raise UnreadableError("more than one method")
             self._method = local
         elif depth == 3 and self._in_body():
             self._text = []
@@ -129,7 +129,7 @@ class _SoapReader:
         elif depth > 3 and self._in_body():
             self._arguments[-1].plain = False
         if depth >= MAX_DEPTH:
-            raise Unreadable("nested too deep")
+            raise UnreadableError("nested too deep")
         self._path.append(name)
 
     def _end(self, name: str) -> None:
@@ -145,4 +145,4 @@ class _SoapReader:
         return len(self._path) >= 2 and self._path[1].endswith(f"{_SEPARATOR}Body")
 
     def _refuse(self, *_: object) -> None:
-        raise Unreadable("a document type or processing instruction")
+        raise UnreadableError("a document type or processing instruction")

@@ -1,8 +1,8 @@
 """Who calls what: the key, the method and the watched parameters of a request, from its raw bytes.
 
-Nothing is changed and nothing is guessed. A method that cannot be read for certain is refused, because it decides what
-a call costs and whether it is allowed; a parameter that cannot be read for certain makes the reading uncertain, and the
-contract then sees neither an official search nor a missing surcharge in it.
+Nothing is changed and nothing is guessed. A method that cannot be read for certain is refused, because it
+decides what a call costs and whether it is allowed; a parameter that cannot be read for certain makes the
+reading uncertain, and the contract then sees neither an official search nor a missing surcharge in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.proxy.content import BodyKind, Content, content_of
-from gateway.proxy.envelopes import Envelope, Unreadable, read_json_rpc, read_soap
+from gateway.proxy.envelopes import Envelope, UnreadableError, read_json_rpc, read_soap
 from gateway.proxy.parameters import MAX_PARAMETERS, Spelling, decode_text, percent_decode
 from gateway.proxy.request_path import PathReading, full_method, is_method_name
 from gateway.proxy.request_plan import (
@@ -41,8 +41,8 @@ _UNSEEN: Final = object()
 class Parts:
     """What identification sees of a request.
 
-    `target` and `headers` are raw as received. `body` is the whole body when it was buffered. `body_complete` is False
-    when there is a body that was not buffered, because it need not be or is over the bound.
+    `target` and `headers` are raw as received. `body` is the whole body when it was buffered. `body_complete`
+    is False when there is a body that was not buffered, because it need not be or is over the bound.
     """
 
     http_method: str
@@ -56,8 +56,8 @@ class Parts:
 class Identified:
     """A request of which key and method are known.
 
-    `counted` is the name under which the call is counted, `method` the name as the client wrote it. `query`, `form` and
-    `envelope` hold the parameters, raw, for signatures; `plan` knows which of them are the key.
+    `counted` is the name under which the call is counted, `method` the name as the client wrote it. `query`,
+    `form` and `envelope` hold the parameters, raw, for signatures; `plan` knows which of them are the key.
     """
 
     credential: str
@@ -86,8 +86,8 @@ def needs_body(route: Route, http_method: str, headers: Sequence[tuple[bytes, by
 def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | Denied:
     """Find key, method and watched parameters of a request.
 
-    Denied is MISSING_KEY, AMBIGUOUS_KEY (different keys in several places), UNKNOWN_METHOD, or UNREADABLE when the
-    path or the method could mean different things to different servers.
+    Denied is MISSING_KEY, AMBIGUOUS_KEY (different keys in several places), UNKNOWN_METHOD, or UNREADABLE
+    when the path or the method could mean different things to different servers.
     """
     plan = plan_of(route, methods)
     path, _, query = parts.target.partition(b"?")
@@ -226,7 +226,7 @@ class _Scan:
             else:
                 self.doubtful = True
                 self.unread_body = body
-        except Unreadable:
+        except UnreadableError:
             self.unreadable = True
         return None
 

@@ -1,4 +1,5 @@
-"""What becomes of the client's key on its way to the upstream: passed, stripped, or replaced by the route's own.
+"""What becomes of the client's key on its way to the upstream: passed, stripped, or replaced by the route's
+own.
 
 All other bytes keep their value and their order. With PASS nothing is even copied.
 """
@@ -6,7 +7,6 @@ All other bytes keep their value and their order. With PASS nothing is even copi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from urllib.parse import quote
 
 from gateway.proxy.identify import Identified, Parts
@@ -23,9 +23,9 @@ def rewrite(
 ) -> tuple[bytes, list[tuple[bytes, bytes]], bytes | None]:
     """Return the target, headers and body to send: the very same objects where nothing changes.
 
-    STRIP takes the key out wherever the route looks for it, and drops whatever else repeats it. REPLACE swaps it in
-    place, and signs the call anew when the route's credential has a secret. A new body may have another length: the
-    Content-Length field is the caller's to set.
+    STRIP takes the key out wherever the route looks for it, and drops whatever else repeats it. REPLACE swaps
+    it in place, and signs the call anew when the route's credential has a secret. A new body may have another
+    length: the Content-Length field is the caller's to set.
     """
     headers = parts.headers if isinstance(parts.headers, list) else list(parts.headers)
     if route.key_out is KeyOut.PASS:
@@ -76,7 +76,7 @@ class _Key:
         return b"&".join(segments)
 
     def out_of_text(self, body: bytes) -> bytes:
-        """Take the key out of an envelope; a key's characters are the same in XML and JSON as in plain text."""
+        """Take the key out of an envelope, where its characters stand as in plain text."""
         return body.replace(self._credential, self._replacement or b"")
 
     def out_of_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -28,8 +28,8 @@ class Spelling(IntEnum):
 def percent_decode(raw: bytes) -> bytes | None:
     """Decode `%XX` and `+` once; None when an escape is malformed.
 
-    The quoted-printable decoder of the standard library does the work in C: with `%` for its `=`, both use the same
-    escapes. A malformed escape shows in the length, because every good one shortens the text by two.
+    The quoted-printable decoder of the standard library does the work in C: with `%` for its `=`, both use
+    the same escapes. A malformed escape shows in the length, because every good one shortens the text by two.
     """
     if b"+" in raw:
         raw = raw.replace(b"+", b" ")
@@ -57,7 +57,7 @@ def decode_text(raw: bytes) -> str:
 
 
 def spelling_of(raw: bytes, folded: str) -> Spelling | None:
-    """Say how the raw name relates to a name given in lower case (EXACT is never answered), None when it does not."""
+    """Say how a raw name, not the same bytes, relates to a name in lower case; None when it does not."""
     text = decode_text(raw).lower()
     if text == folded:
         return Spelling.VARIANT

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gateway.proxy.parameters import percent_decode
 
-# Dot segments (also escaped), backslashes, controls and fragments: these may lead another server to another path.
+# Dot segments (also escaped), backslashes, controls and fragments: these may lead another server to another
+# path.
 _TREACHEROUS = re.compile(
     rb"(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)|\\|%5c|#|%[01][0-9a-f]|%7f|%25|[\x00-\x1f\x7f]", re.IGNORECASE
 )
@@ -52,7 +53,7 @@ def read_path(path: bytes) -> PathReading | None:
 
 
 def full_method(http_method: str, path: bytes) -> str | None:
-    """Return the HTTP method and the decoded path, as `GET /v1/items`; None when it cannot be read for certain."""
+    """Return HTTP method and decoded path, as `GET /v1/items`; None when they are not certain."""
     decoded = percent_decode(path.replace(b"+", b"%2B"))
     if decoded is None or b"//" in decoded:
         return None

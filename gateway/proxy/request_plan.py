@@ -29,7 +29,7 @@ CHARSET_OVERRIDE = b"x-up-devcap-post-charset"
 
 @dataclass(frozen=True, slots=True)
 class ParameterRole:
-    """What a parameter of some name is for; `data` is the name in the rules' own spelling when a rule looks at it."""
+    """What a parameter is for; `data` is its name in the rules' own spelling when a rule looks at it."""
 
     key_in_query: Place | None
     key_in_form: Place | None
@@ -118,7 +118,7 @@ class RuleView:
 
 
 class RequestPlan:
-    """The places of a route's key and method, and what is known about names, paths and methods seen so far."""
+    """The places of a route's key and method, and what was learnt of names, paths and methods."""
 
     def __init__(self, route: Route, methods: MethodTable) -> None:
         self.route = route
@@ -194,7 +194,7 @@ class RequestPlan:
         return reading
 
     def view(self, method: str) -> RuleView | None:
-        """Return the rule of a method, or None when the route does not know it and refuses what it does not know."""
+        """Return the rule of a method; None when it is unknown and the route refuses unknown ones."""
         try:
             return self._views_by_method[method]
         except KeyError:

@@ -1,7 +1,7 @@
 """OTAPI's signatures: SHA-256 over the method, all values in the order of their names, and the secret.
 
-The values are signed before URL encoding, `timestamp` included and `signature` not. The key is one of the values, so a
-gateway that swaps the key has to verify the client's signature and sign anew.
+The values are signed before URL encoding, `timestamp` included and `signature` not. The key is one of the
+values, so a gateway that swaps the key has to verify the client's signature and sign anew.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def timestamp_of(now: float) -> bytes:
 
 
 def decoded(raw: bytes) -> bytes:
-    """Decode a name or a value as its signature sees it; one with a malformed escape is taken as it stands."""
+    """Decode a name or a value as signatures see it; with a malformed escape it is taken as it stands."""
     found = percent_decode(raw)
     return raw if found is None else found
 

@@ -1,8 +1,9 @@
 """Values of watched elements in the XML of a parameter, read only when every reader must read the same.
 
-What is accepted as certain is a small subset of XML: one root, balanced tags, watched elements as its direct children
-written exactly `<Name>value</Name>` or `<Name/>`. Everything else is not an error, just not certain: an upstream with
-another parser may see another document. Texts and quotes that old clients leave unescaped do no harm.
+What is accepted as certain is a small subset of XML: one root, balanced tags, watched elements as its direct
+children written exactly `<Name>value</Name>` or `<Name/>`. Everything else is not an error, just not certain:
+an upstream with another parser may see another document. Texts and quotes that old clients leave unescaped do
+no harm.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Watch:
         return frozenset(self._by_folded[name.lower()] for name in found if name.lower() in self._by_folded)
 
     def _is_sound(self, document: str, expected: int) -> bool:
-        """Say whether a document with nested or attributed elements is balanced, its watched ones below the root."""
+        """Say whether a document is balanced and its watched elements stand right below the root."""
         open_names: list[str] = []
         at, rooted = 0, False
         while at < len(document):
