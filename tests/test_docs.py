@@ -7,12 +7,14 @@ import pytest
 
 from gateway.dialects import otapi, problem, top
 from gateway.failures import Failure
+from gateway.proxy.tally import HELP
 from policies.decision import Reason
 from policies.waiver import Waiver
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 REFUSALS = (ROOT / "docs" / "refusals.md").read_text(encoding="utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -97,6 +99,21 @@ def test_every_waiver_is_documented_with_its_quota(waiver: Waiver) -> None:
 def test_the_contract_names_every_waiver(waiver: Waiver) -> None:
     """The page of the contract tells of each waiver in its table of costs."""
     assert f"`{waiver.value}`" in (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+
+
+def test_every_metric_of_a_worker_is_documented() -> None:
+    """An operator finds each figure that workers tell in the table of metrics."""
+    told = re.findall(r"^\| `(tallygate_\w+)` \|", OPERATIONS, re.MULTILINE)
+    assert set(HELP) <= set(told)
+
+
+def test_alarms_ask_for_metrics_that_exist() -> None:
+    """Every metric and every result that an alarm names stands in the table of metrics or in the refusals."""
+    told = set(re.findall(r"^\| `(tallygate_\w+)` \|", OPERATIONS, re.MULTILINE))
+    assert set(re.findall(r"tallygate_\w+", OPERATIONS)) <= told
+    results = {*Reason, *(failure.value.name for failure in Failure), "answered"}
+    for pattern in re.findall(r'result=~?"([^"]+)"', OPERATIONS):
+        assert any(re.fullmatch(pattern, result) for result in results), pattern
 
 
 def test_all_decisions_are_listed() -> None:
