@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -98,7 +98,7 @@ class UpstreamConnection(asyncio.Protocol):
     # -- asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's transports do not descend from it
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -153,6 +153,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- httptools
 
+    def on_message_begin(self) -> None:
+        """Note what begins after the answer's end: nobody asked for it, so the connection is not used again."""
+        if self._body_ended:
+            self._reusable = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header field, or a trailer, which is dropped."""
         if self._head_done:
@@ -170,8 +175,12 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Hand the head on, unless it is an interim one."""
         status = self._parser.get_status_code()
-        if status < 200:
+        if status < 200 or self._head_done:
             return
+        if self._head_bytes > ANSWER_HEAD_MAX_BYTES:
+            # The bytes read may be mostly body; the exact sum is only needed here.
+            if sum(len(name) + len(value) for name, value in self._headers) > ANSWER_HEAD_MAX_BYTES:
+                raise ValueError("endless head")
         exchange = self.exchange
         assert exchange is not None
         self._head_done = True
@@ -186,13 +195,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body until the chunk of input is parsed."""
+        if self._body_ended:
+            return
         self._data.append(data)
 
     def on_message_complete(self) -> None:
         """Note the answer's end; after an interim one the real answer is still to come."""
         if self._head_done:
-            if self._body_ended:
-                self._reusable = False  # a second answer in the same breath
             self._body_ended = True
             return
         self._interim += 1
