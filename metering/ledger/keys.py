@@ -134,7 +134,7 @@ async def create_many(
     by: Author,
     action: str = "key.import",
 ) -> list[Key]:
-    """Make keys, all or none, in a few statements; raises NotFoundError for an account and CredentialTakenError."""
+    """Make keys, all or none, in a few statements; raises NotFoundError and CredentialTakenError."""
     await _lock_accounts(connection, {key.account_id for key in new})
     await _refuse_taken(connection, [key.credential.digest for key in new])
     ids = [new_id("key") for _ in new]
@@ -164,6 +164,14 @@ async def get(connection: AsyncConnection, key_id: str) -> Key:
     if not found:
         raise NotFoundError("key", key_id)
     return found[0]
+
+
+async def find(connection: AsyncConnection, digest: str) -> Key | None:
+    """Return the key that a credential's digest belongs to, or belonged to."""
+    held = tables.credentials
+    owner = sa.select(held.c.key_id).where(held.c.digest == digest).scalar_subquery()
+    found = await _read(connection, tables.keys.c.id == owner)
+    return found[0] if found else None
 
 
 async def listed(
@@ -386,7 +394,7 @@ async def _bump(connection: AsyncConnection, key_id: str, values: Mapping[str, o
 
 
 async def _lock_accounts(connection: AsyncConnection, account_ids: set[str]) -> None:
-    """Hold off a change of the accounts: it gives their keys a new revision and would miss the ones being made."""
+    """Hold off changes of the accounts: one that gives their keys a new revision would miss these."""
     table = tables.accounts
     query = (
         sa.select(table.c.id)
