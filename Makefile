@@ -3,8 +3,9 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; d
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# Every file is named by its hash, and the build backend is among them: nothing is resolved or built apart.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+# Every file is named by its hash, and the build backends are among them: nothing is resolved or fetched apart.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps
+LOCKED := --require-hashes --no-build-isolation --use-pep517
 SOURCES := gateway metering policies demo benchmarks tests
 TESTS ?= tests
 UV ?= uv
@@ -22,13 +23,13 @@ $(BIN)/python:
 
 $(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV) ..."
-	@$(PIP) --require-hashes --no-deps -r requirements/runtime.txt
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(PIP) $(LOCKED) -r requirements/runtime.txt
+	@$(PIP) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	@echo "Installing the development tools into $(VENV) ..."
-	@$(PIP) --require-hashes --no-deps -r requirements/dev.txt
+	@$(PIP) $(LOCKED) -r requirements/dev.txt
 	@touch $@
 
 install: $(VENV)/.dev ## Install what running, testing and checking need
