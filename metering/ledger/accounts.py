@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,7 +18,7 @@ CHANGEABLE = frozenset({"name", "main_domain", "currency", "first_request_at", "
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A customer; `first_request_at` opens the days in which a bought key brings a free month (contract OT-2)."""
+    """A customer; a key bought soon after `first_request_at` brings a free month (contract OT-2)."""
 
     id: str
     name: str
@@ -109,3 +109,27 @@ async def change(
     )
     await audit.write(connection, [written], now=now, by=by)
     return after
+
+
+async def stamp_first_requests(
+    connection: AsyncConnection, key_ids: Sequence[str], plans: Collection[str], *, now: datetime, by: Author
+) -> list[str]:
+    """Give accounts without a first request that of their keys on these plans; return their ids (contract OT-2)."""
+    keys, days, accounts = tables.keys, tables.key_days, tables.accounts
+    first = (
+        sa.select(keys.c.account_id, sa.func.min(days.c.first_at).label("at"))
+        .join(days, keys.c.id == days.c.key_id)
+        .join(accounts, accounts.c.id == keys.c.account_id)
+        .where(
+            days.c.key_id == sa.any_(sa.bindparam("ids", list(key_ids), sa.ARRAY(sa.Text))),
+            days.c.first_at.is_not(None),
+            keys.c.plan.in_(plans),
+            accounts.c.first_request_at.is_(None),
+        )
+        .group_by(keys.c.account_id)
+        .order_by(keys.c.account_id)
+    )
+    rows = (await connection.execute(first)).all()
+    for row in rows:
+        await change(connection, row.account_id, {"first_request_at": row.at}, now=now, by=by)
+    return [row.account_id for row in rows]

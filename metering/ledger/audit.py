@@ -78,7 +78,7 @@ async def listed(
     cursor: str | None = None,
     limit: int = 100,
 ) -> Page[Entry]:
-    """Return changes of `since <= at < until`, newest first; raises ValueError for a wrong cursor or limit."""
+    """Return changes of `since <= at < until`, newest first; raises ValueError for a wrong cursor."""
     table = tables.audit
     query = sa.select(table).order_by(table.c.id.desc()).limit(check_limit(limit) + 1)
     if object_id is not None:

@@ -153,6 +153,14 @@ audit = sa.Table(
     sa.Index(None, "object_id", "id"),
 )
 
+# One-row facts about the ledger itself, by name.
+marks = sa.Table(
+    "marks",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
 idempotency = sa.Table(
     "idempotency",
     metadata,

@@ -1,0 +1,212 @@
+"""What is counted, and how a batch of it is written for the scripts and read from their replies. Pure.
+
+Calls that are alike (the same `Take`) form a group, groups of one key on one day an entry. All calls of a
+batch were under way at the same time, so the script may serve them in any order; within a group grants go by
+arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+from metering.names import day_name, record_name, roll_name, touched_name
+from metering.scripts import SETTLE, TAKE
+from metering.wire import Argument, Command, evalsha
+from policies.quota import Window
+from policies.record import KeyRecord
+from policies.waiver import Waiver
+
+
+class Outcome(Enum):
+    """What became of a call that was to be counted."""
+
+    GRANTED = "granted"  # counted; it may be made
+    EXHAUSTED = "exhausted"  # the quota has less left than it costs; counted as denied
+    STALE = "stale"  # the key's record is another one; nothing was counted
+    MISSING = "missing"  # Redis has no record of the key; nothing was counted
+    UNAVAILABLE = "unavailable"  # not counted within the deadline; what is counted later is waived
+
+
+class Take(NamedTuple):
+    """One call to be counted, of `cost` units against `limit` units (None for none).
+
+    `revision` is that of the record it was decided on, `day` the billing timezone's day of its admission
+    (`20261121`) and `bucket` the number of its ten minutes, which matters for a rolling window only. A tuple,
+    because equal takes are found by their hash for every call.
+    """
+
+    key_id: str
+    revision: int
+    day: str
+    method: str
+    klass: str
+    cost: int
+    billable: bool
+    limit: int | None
+    window: Window
+    bucket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a take came to.
+
+    `used` is in units, in use in the window after the call's batch. `record` is the one to decide on anew
+    when STALE. `oldest_bucket` is the oldest one with units of a rolling window: when it leaves, units come
+    back.
+    """
+
+    outcome: Outcome
+    used: int
+    record: KeyRecord | None = None
+    oldest_bucket: int | None = None
+
+
+Done = Callable[[Taken], None]
+Groups = dict[
+    Take, list[Any]
+]  # first when the first of them came (epoch s), then what each of them waits with
+UNAVAILABLE = Taken(Outcome.UNAVAILABLE, 0)
+_MISSING = Taken(Outcome.MISSING, 0)
+_NO_RECORD = -1
+
+
+@dataclass(slots=True)
+class Owed:
+    """What is to be added to the counters of a key on a day: units or calls by field, units by bucket."""
+
+    fields: dict[str, int] = field(default_factory=dict)
+    buckets: dict[int, int] = field(default_factory=dict)
+
+    def add(self, name: str, number: int) -> None:
+        """Add to a field."""
+        self.fields[name] = self.fields.get(name, 0) + number
+
+    def add_to_bucket(self, bucket: int, units: int) -> None:
+        """Add units to a bucket of the rolling window; negative ones give back."""
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + units
+
+    def merge(self, other: Owed) -> None:
+        """Add all that another one holds."""
+        for name, number in other.fields.items():
+            self.add(name, number)
+        for bucket, units in other.buckets.items():
+            self.add_to_bucket(bucket, units)
+
+
+def waive(owed: Owed, take: Take, waiver: Waiver, calls: int = 1) -> None:
+    """Give the quota of `calls` calls back, and their price where there is one (contract OT-15)."""
+    units = take.cost * calls
+    if units == 0:
+        return
+    if take.billable:
+        owed.add(f"w:{take.method}|{take.klass}", units)
+        owed.add(f"v:{waiver.value}", units)
+    owed.add("back", units)
+    if take.window is Window.ROLLING_24H:
+        owed.add_to_bucket(take.bucket, -units)
+
+
+def charge_more(owed: Owed, take: Take, units: int) -> None:
+    """Count further units of a call that was taken, whatever the limit says (contract OT-15)."""
+    owed.add(f"t:{take.method}|{take.klass}", units)
+    owed.add("used", units)
+    if not take.billable:
+        owed.add(f"w:{take.method}|{take.klass}", units)
+        owed.add(f"v:{Waiver.FREE_METHOD.value}", units)
+    if take.window is Window.ROLLING_24H:
+        owed.add_to_bucket(take.bucket, units)
+
+
+class TakeBatch:
+    """Takes that are counted together under one number of their writer."""
+
+    __slots__ = ("_entries", "command")
+
+    def __init__(self, groups: Groups, writer: str, number: int, ttl_s: int) -> None:
+        entries: dict[tuple[str, str], list[tuple[Take, list[Any]]]] = {}
+        for item in groups.items():
+            place = (item[0].key_id, item[0].day)
+            entry = entries.get(place)
+            if entry is None:
+                entries[place] = [item]
+            else:
+                entry.append(item)
+        keys: list[Argument] = []
+        arguments: list[Argument] = [writer, number, ttl_s]
+        for (key_id, day), entry in entries.items():
+            rolling = 0
+            at = len(arguments)
+            for take, waiting in entry:
+                bucket = -1
+                if take.window is Window.ROLLING_24H:
+                    rolling, bucket = 1, take.bucket
+                arguments += (
+                    take.revision,
+                    -1 if take.limit is None else take.limit,
+                    f"{take.method}|{take.klass}",
+                    len(waiting) - 1,
+                    take.cost,
+                    0 if take.billable else 1,
+                    bucket,
+                )
+            arguments[at:at] = (f"{key_id}:{day}", int(entry[0][1][0] * 1000), len(entry), rolling)
+            keys += (record_name(key_id), day_name(key_id, day), touched_name(key_id[-2:]))
+            if rolling:
+                keys.append(roll_name(key_id))
+        self._entries = entries.values()
+        self.command: Command = evalsha(TAKE, keys, arguments)
+
+    def read(self, replies: list[Any]) -> Iterator[tuple[Take, list[Any], int, Taken, Taken]]:
+        """Yield each group: its take, what waits, how many of them are granted, their answer, the rest's."""
+        for entry, reply in zip(self._entries, replies, strict=True):
+            if type(reply) is int:
+                if reply >= 0:
+                    granted = Taken(Outcome.GRANTED, reply)
+                    for take, waiting in entry:
+                        yield take, waiting, len(waiting) - 1, granted, granted
+                else:
+                    answer = _MISSING if reply == _NO_RECORD else UNAVAILABLE
+                    for take, waiting in entry:
+                        yield take, waiting, 0, answer, answer
+                continue
+            used, oldest, data, *grants = reply
+            bucket = None if oldest < 0 else oldest
+            stale = _stale(data)
+            granted = Taken(Outcome.GRANTED, used, None, bucket)
+            exhausted = Taken(Outcome.EXHAUSTED, used, None, bucket)
+            for (take, waiting), calls in zip(entry, grants, strict=True):
+                yield take, waiting, max(calls, 0), granted, stale if calls < 0 else exhausted
+
+    def waiting(self) -> Iterator[list[Any]]:
+        """Yield what waits, by group."""
+        for entry in self._entries:
+            for _, waiting in entry:
+                yield waiting
+
+
+def _stale(data: bytes) -> Taken:
+    """A record that cannot be read is as good as none."""
+    try:
+        return Taken(Outcome.STALE, 0, KeyRecord.from_json(data))
+    except (ValueError, TypeError):
+        return _MISSING
+
+
+def encode_settlement(owed: Mapping[tuple[str, str], Owed], writer: str, number: int, ttl_s: int) -> Command:
+    """Return the command that adds what is owed, by (key, day), under one number of the writer."""
+    keys: list[Argument] = []
+    arguments: list[Argument] = [writer, number, ttl_s]
+    for (key_id, day), due in owed.items():
+        keys += (record_name(key_id), day_name(key_id, day), touched_name(key_id[-2:]))
+        if due.buckets:
+            keys.append(roll_name(key_id))
+        arguments += (f"{key_id}:{day}", len(due.fields), len(due.buckets))
+        for name, number_of in due.fields.items():
+            arguments += (name, number_of)
+        for bucket, units in due.buckets.items():
+            arguments += (bucket, units)
+    return evalsha(SETTLE, keys, arguments)

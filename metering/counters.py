@@ -1,0 +1,293 @@
+"""The live counters: calls are counted in batches, each exactly once.
+
+While one round trip to Redis is under way, the calls that arrive meanwhile wait and form the next one. A
+round carries one batch of takes and one of settlements. Each has a number that grows by one, and a script
+ignores a number that it has seen, so a round whose reply was lost is sent again until it is answered, and
+never counts twice.
+
+    queued ---> in flight ---> granted | exhausted | stale | missing
+       |            |
+       +------------+--------> unavailable once the deadline has passed; what is granted after that is waived
+
+What is settled (waived units, further units, denied calls) is summed up in memory until Redis has taken it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import hiredis
+from redis.asyncio import Redis
+
+from metering import batches
+from metering.batches import (
+    UNAVAILABLE,
+    Done,
+    Groups,
+    Outcome,
+    Owed,
+    Take,
+    TakeBatch,
+    Taken,
+    encode_settlement,
+)
+from metering.scripts import SETTLE, TAKE
+from metering.wire import LOST, Command, Wire, is_unknown_script, load
+from policies.decision import Reason
+from policies.waiver import Waiver
+
+__all__ = ["Counters", "Outcome", "Take", "Taken"]
+
+MAX_ENTRIES = 512  # a longer batch would keep Redis from others for more than a few milliseconds
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.25  # between attempts while Redis fails
+HELD_S = 1.0  # until what is owed to a key without a record is tried again
+DAY_S = 86_400
+
+
+class Counters:
+    """Counts the calls of one process. All methods belong to one event loop."""
+
+    def __init__(self, redis: Redis, *, writer: str, deadline_s: float, retention_days: int) -> None:
+        """Take the address of Redis from `redis`; `writer` names the process in what it counts.
+
+        Numbers begin at one with every start, so a start of its own is part of the writer's name. A call is
+        answered within `deadline_s`. The hash of a day is dropped `retention_days` after it was made.
+        """
+        self._wire = Wire(redis)
+        self._writer = f"{writer}-{secrets.token_hex(4)}"
+        self._deadline_s = deadline_s
+        self._ttl_s = retention_days * DAY_S
+        self._groups: Groups = {}
+        self._owed: dict[tuple[str, str], Owed] = {}
+        self._held: dict[tuple[str, str], Owed] = {}
+        self._since = 0.0  # loop time since which the oldest of `_groups` waits
+        self._flight: _Round | None = None
+        self._number = 0
+        self._refusing = False
+        self._closing = False
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._held_timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.last_error: str | None = (
+            None  # why the round in flight has to be sent again; None while all is well
+        )
+
+    async def start(self) -> None:
+        """Begin to count; Redis may be away."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run(), name="counters")
+
+    async def close(self) -> None:
+        """Send what is queued, for `deadline_s` at most; calls that still wait are answered UNAVAILABLE."""
+        if self._task is None:
+            return
+        self._closing = True
+        self._release()
+        self._wake.set()
+        await asyncio.wait({self._task}, timeout=self._deadline_s)
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        self._give_up()
+        for timer in (self._timer, self._held_timer):
+            if timer is not None:
+                timer.cancel()
+        await self._wire.close()
+
+    @property
+    def pending(self) -> int:
+        """Return how many calls wait for their count, and how many (key, day) wait for their settlement."""
+        calls = sum(len(waiting) - 1 for waiting in self._groups.values())
+        flight = 0 if self._flight is None else self._flight.pending
+        return calls + flight + len(self._owed) + len(self._held)
+
+    def take(self, take: Take, now: float, done: Done) -> None:
+        """Count a call that came at `now` (epoch s); `done` gets the result later, from the loop."""
+        if self._refusing:
+            self._loop.call_soon(done, UNAVAILABLE)
+            return
+        waiting = self._groups.get(take)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        if not self._groups:
+            self._since = self._loop.time()
+            self._wake.set()
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._since + self._deadline_s, self._watch)
+        self._groups[take] = [now, done]
+
+    def waive(self, take: Take, waiver: Waiver) -> None:
+        """Settle a granted call that is not charged: its quota comes back, and its price where it has one."""
+        batches.waive(self._owed_to(take.key_id, take.day), take, waiver)
+
+    def charge_more(self, take: Take, units: int) -> None:
+        """Settle a granted call that cost `units` more than was taken; this may pass the limit."""
+        if units:
+            batches.charge_more(self._owed_to(take.key_id, take.day), take, units)
+
+    def deny(self, key_id: str, day: str, reason: Reason) -> None:
+        """Count a call that was refused before it was taken."""
+        self._owed_to(key_id, day).add(f"d:{reason.value}", 1)
+
+    def _owed_to(self, key_id: str, day: str) -> Owed:
+        owed = self._owed.get((key_id, day))
+        if owed is None:
+            owed = self._owed[(key_id, day)] = Owed()
+            self._wake.set()
+        return owed
+
+    async def _run(self) -> None:
+        while not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._groups or self._owed:
+                self._flight = self._next_round()
+                try:
+                    await self._carry(self._flight)
+                except Exception as error:  # noqa: BLE001 - a mistake of ours costs one round, not the counting
+                    self._loop.call_exception_handler(
+                        {"message": "a round of counts failed", "exception": error}
+                    )
+                    self._give_up()
+                self._flight = None
+                self._refusing = False
+                self.last_error = None
+
+    def _next_round(self) -> _Round:
+        self._number += 1
+        now = self._loop.time()
+        if len(self._groups) <= MAX_ENTRIES:
+            groups, self._groups = self._groups, {}
+        else:
+            groups = {take: self._groups.pop(take) for take in list(islice(self._groups, MAX_ENTRIES))}
+        owed = {place: self._owed.pop(place) for place in list(islice(self._owed, MAX_ENTRIES))}
+        made = _Round(self._since if groups else now)
+        if groups:
+            made.takes = TakeBatch(groups, self._writer, self._number, self._ttl_s)
+            made.parts.append((made.takes.command, self._taken))
+        if owed:
+            made.owed = owed
+            command = encode_settlement(owed, self._writer, self._number, self._ttl_s)
+            made.parts.append((command, self._settled))
+            if self._timer is None:
+                self._timer = self._loop.call_at(now + self._deadline_s, self._watch)
+        return made
+
+    async def _carry(self, flight: _Round) -> None:
+        """Send a round until each of its parts is answered."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                replies = await self._wire.exchange([command for command, _ in flight.parts])
+                unanswered = []
+                for part, reply in zip(flight.parts, replies, strict=True):
+                    if isinstance(reply, hiredis.ReplyError):
+                        unanswered.append(part)
+                        self.last_error = str(reply)
+                    else:
+                        part[1](flight, reply)
+                flight.parts = unanswered
+                if not unanswered:
+                    return
+                if any(map(is_unknown_script, replies)):
+                    loaded = await self._wire.exchange([load(TAKE), load(SETTLE)])
+                    if not any(isinstance(reply, hiredis.ReplyError) for reply in loaded):
+                        continue
+                # A server that answers so (loading, read-only, out of memory) may be the wrong one by now.
+                await self._wire.close()
+            except LOST as error:
+                self.last_error = str(error) or type(error).__name__
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _taken(self, flight: _Round, replies: list[Any]) -> None:
+        batch, flight.takes = flight.takes, None
+        assert batch is not None
+        for take, waiting, calls, granted, otherwise in batch.read(replies):
+            if not flight.given_up:
+                self._answer(waiting, 1, calls + 1, granted)
+                self._answer(waiting, calls + 1, len(waiting), otherwise)
+            elif calls:
+                owed = self._owed_to(take.key_id, take.day)
+                batches.waive(owed, take, Waiver.NOT_FORWARDED, calls)
+
+    def _settled(self, flight: _Round, replies: list[Any]) -> None:
+        for (place, owed), applied in zip(flight.owed.items(), replies, strict=True):
+            if applied != 1:
+                self._hold(place, owed)
+        flight.owed = {}
+
+    def _hold(self, place: tuple[str, str], owed: Owed) -> None:
+        """Keep what is owed to a key whose counters are being restored."""
+        held = self._held.get(place)
+        if held is None:
+            self._held[place] = owed
+        else:
+            held.merge(owed)
+        if self._held_timer is None and not self._closing:
+            self._held_timer = self._loop.call_later(HELD_S, self._release)
+
+    def _release(self) -> None:
+        self._held_timer = None
+        held, self._held = self._held, {}
+        for place, owed in held.items():
+            self._owed_to(*place).merge(owed)
+
+    def _watch(self) -> None:
+        """Look at the longest wait when it may have reached the deadline; one timer serves all calls."""
+        self._timer = None
+        if self._flight is not None:
+            since = self._flight.since
+        elif self._groups:
+            since = self._since
+        else:
+            return
+        due = since + self._deadline_s
+        if due <= self._loop.time():
+            self._give_up()
+        else:
+            self._timer = self._loop.call_at(due, self._watch)
+
+    def _give_up(self) -> None:
+        """Answer all that wait, and whoever comes, UNAVAILABLE, until the round in flight is answered."""
+        self._refusing = True
+        groups, self._groups = self._groups, {}
+        if self._flight is not None and not self._flight.given_up:
+            self._flight.given_up = True
+            if self._flight.takes is not None:
+                for waiting in self._flight.takes.waiting():
+                    self._answer(waiting, 1, len(waiting), UNAVAILABLE)
+        for waiting in groups.values():
+            self._answer(waiting, 1, len(waiting), UNAVAILABLE)
+
+    def _answer(self, waiting: list[Any], first: int, last: int, taken: Taken) -> None:
+        for index in range(first, last):
+            try:
+                waiting[index](taken)
+            except Exception as error:  # noqa: BLE001 - one caller's mistake must not cost the others their answer
+                self._loop.call_exception_handler({"message": "a counted call failed", "exception": error})
+
+
+class _Round:
+    """What is sent in one round trip: commands with what takes their reply."""
+
+    __slots__ = ("given_up", "owed", "parts", "since", "takes")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.parts: list[tuple[Command, Callable[[_Round, list[Any]], None]]] = []
+        self.takes: TakeBatch | None = None
+        self.owed: dict[tuple[str, str], Owed] = {}
+        self.given_up = False
+
+    @property
+    def pending(self) -> int:
+        calls = 0
+        if self.takes is not None:
+            calls = sum(len(waiting) - 1 for waiting in self.takes.waiting())
+        return calls + len(self.owed)

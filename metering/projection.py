@@ -1,0 +1,93 @@
+"""The projection: what gateways decide on, a record per key in Redis, made from the ledger.
+
+A record in place says that the key's counters are whole, so no record comes back to an emptied Redis before
+they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from metering.ledger import keys
+from metering.names import digest_name, record_name
+from metering.restore import restore_latest
+from metering.scripts import PROJECT
+from metering.wire import Wire, refuse_errors
+from policies.record import KeyRecord
+
+CHUNK = 1000
+
+
+class Projection:
+    """Reads and writes records. What it raises is redis-py's RedisError or OSError."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def find(self, digest: str) -> KeyRecord | None:
+        """Return the record of the key that a credential's digest belongs to, or belonged to."""
+        key_id = await self._redis.get(digest_name(digest))
+        return None if key_id is None else await self.fetch(_text(key_id))
+
+    async def fetch(self, key_id: str) -> KeyRecord | None:
+        """Return a key's record."""
+        data = await self._redis.hget(record_name(key_id), "data")
+        return None if data is None else KeyRecord.from_json(data)
+
+    async def put(self, records: Sequence[KeyRecord], *, restored: bool = False) -> list[str]:
+        """Bring records into force where they are newer, and return the ids of those left out.
+
+        Left out is a changed key of which Redis has no record: Redis lost it, and its counters have to be
+        restored first. `restored` says that they were.
+        """
+        wire = Wire(self._redis)
+        try:
+            left_out: list[str] = []
+            for first in range(0, len(records), CHUNK):
+                chunk = records[first : first + CHUNK]
+                # Credentials first: one that leads to no record yet is unknown, as it was before.
+                credentials = [
+                    ("SET", digest_name(digest), record.key_id)
+                    for record in chunk
+                    for digest in record.credentials
+                ]
+                if credentials:
+                    refuse_errors(await wire.exchange(credentials))
+                replies = await wire.run(
+                    PROJECT,
+                    [
+                        ((record_name(record.key_id),), (record.revision, record.to_json(), int(restored)))
+                        for record in chunk
+                    ],
+                )
+                left_out += [
+                    record.key_id for record, in_force in zip(chunk, replies, strict=True) if not in_force
+                ]
+            return left_out
+        finally:
+            await wire.close()
+
+
+async def project_pending(redis: Redis, engine: AsyncEngine, *, limit: int = CHUNK) -> int:
+    """Project up to `limit` keys that changed since they last were, and return how many are in force now.
+
+    Counters of a key that Redis lost are restored from the ledger before its record is. What it raises is of
+    the stores.
+    """
+    projection = Projection(redis)
+    async with engine.connect() as connection:
+        records = await keys.unprojected(connection, limit=limit)
+        left_out = set(await projection.put(records))
+        if left_out:
+            await restore_latest(redis, connection, sorted(left_out))
+            await projection.put([record for record in records if record.key_id in left_out], restored=True)
+        await keys.mark_projected(connection, records)
+        await connection.commit()
+    return len(records)
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()

@@ -1,0 +1,70 @@
+"""The way back: an emptied or outdated Redis is filled from the ledger.
+
+Counters first, records last, so that no call is granted against counters that are not whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from metering.ledger import keys, marks, usage
+from metering.names import READY
+from metering.projection import Projection
+from metering.restore import restore
+from metering.wire import Wire, refuse_errors
+from policies.period import day_of
+
+CHUNK = 1000
+Progress = Callable[[str, int], None]  # what is being done, and to how many it was done so far
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """How many key days were looked at, how many counters were lower than in the ledger, how many records exist."""
+
+    key_days: int
+    raised: int
+    records: int
+
+
+async def rebuild(
+    redis: Redis, engine: AsyncEngine, *, zone: ZoneInfo, now: float, progress: Progress | None = None
+) -> RebuildReport:
+    """Restore the counters of today and yesterday, then all records; what it raises is of the stores.
+
+    It may be run at any time, calls under way: nothing that stands higher or is newer is replaced. Rolling
+    windows reach back no further than yesterday, and are kept with the day on which they were last seen.
+    """
+    yesterday = day_of(now, zone) - timedelta(days=1)
+    key_days = raised = records = 0
+    wire = Wire(redis)
+    try:
+        async with engine.connect() as connection, marks.carrying(connection):
+            after = None
+            while places := await usage.places_since(connection, yesterday, after=after, limit=CHUNK):
+                raised += await restore(wire, await usage.read(connection, places))
+                key_days += len(places)
+                after = places[-1]
+                if progress is not None:
+                    progress("counters", key_days)
+            projection = Projection(redis)
+            last = ""
+            while found := await keys.records(connection, after=last, limit=CHUNK):
+                await projection.put(found, restored=True)
+                await keys.mark_projected(connection, found)
+                await connection.commit()
+                records += len(found)
+                last = found[-1].key_id
+                if progress is not None:
+                    progress("records", records)
+            mark = max(int(now * 1000), await marks.get(connection, marks.ROLLUP))
+            refuse_errors(await wire.exchange([("SET", READY, mark)]))
+        return RebuildReport(key_days, raised, records)
+    finally:
+        await wire.close()

@@ -1,0 +1,206 @@
+"""The roll-up: what was counted in Redis goes into the ledger as absolute numbers.
+
+It may be run twice, late, by two nodes at once, or after a crash half-way: the ledger is the same. Which
+counters changed is set aside first and read second, so a call that comes in between is in this roll-up or
+makes the next one look again; a member of that set is removed once the ledger has it, so a crash leaves it
+for the next roll-up.
+
+A counter that stands lower than in the ledger means that Redis lost data. It is raised by what is missing,
+and reported: never billed less in silence, never twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from metering.ledger import accounts, marks, usage
+from metering.ledger.audit import Author
+from metering.names import READY, SHARDS, collected_name, day_name, roll_name, touched_name
+from metering.projection import project_pending
+from metering.restore import raise_call
+from metering.scripts import COLLECT, RAISE
+from metering.snapshot import Snapshot, behind, day_text, read_day, read_hash, read_window
+from metering.wire import Command, Wire, refuse_errors
+from policies.period import day_of
+
+CHUNK = 2000
+AUTHOR = Author("rollup")
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """A counter that Redis had lost a part of; `seen` and `ledger` are its values there and here."""
+
+    key_id: str
+    day: date
+    counter: str
+    seen: int
+    ledger: int
+
+
+@dataclass(frozen=True, slots=True)
+class RollupReport:
+    """What a roll-up did.
+
+    `rows` counts rows of `usage_daily` that changed. `lost` says that Redis came back without its data and
+    `older` that it came back with older data: either way the counters and records are to be rebuilt.
+    """
+
+    key_days: int
+    rows: int
+    raised: tuple[Raised, ...]
+    stamped_accounts: tuple[str, ...]
+    lost: bool
+    older: bool
+
+
+async def roll_up(
+    redis: Redis,
+    engine: AsyncEngine,
+    *,
+    zone: ZoneInfo,
+    now: float,
+    full: bool = False,
+    sandbox_plans: Collection[str] = (),
+) -> RollupReport:
+    """Bring the ledger up to the counters that changed, or with `full` to all there are.
+
+    A full one also looks for today's and yesterday's counters of the ledger that Redis does not have. The
+    first call with a key on one of `sandbox_plans` is its account's first request (contract OT-2). What it
+    raises is of the stores.
+    """
+    wire = Wire(redis)
+    try:
+        async with engine.connect() as connection, marks.carrying(connection):
+            (ready,) = refuse_errors(await wire.exchange([("GET", READY)]))
+            mark = await marks.get(connection, marks.ROLLUP)
+            older = ready is not None and int(ready) < mark
+            members = await _changed(wire)
+            if full or older:
+                yesterday = day_of(now, zone) - timedelta(days=1)
+                members |= await _all(wire) | await _in_ledger(connection, yesterday)
+            carried = _Carried(sandbox_plans, datetime.fromtimestamp(now, UTC))
+            await carried.carry(wire, connection, sorted(members))
+            if older:
+                # The records are as old as the counters were: without the mark everything is rebuilt.
+                refuse_errors(await wire.exchange([("DEL", READY)]))
+            elif ready is not None:
+                stamp = max(int(now * 1000), mark + 1)
+                refuse_errors(await wire.exchange([("SET", READY, stamp, "XX")]))
+                await marks.raise_to(connection, marks.ROLLUP, stamp)
+                await connection.commit()
+        if carried.stamped:
+            await project_pending(redis, engine)
+        return RollupReport(
+            len(members), carried.rows, tuple(carried.raised), tuple(carried.stamped), ready is None, older
+        )
+    finally:
+        await wire.close()
+
+
+class _Carried:
+    """What one roll-up has carried so far."""
+
+    def __init__(self, sandbox_plans: Collection[str], now: datetime) -> None:
+        self.rows = 0
+        self.raised: list[Raised] = []
+        self.stamped: list[str] = []
+        self._sandbox_plans = sandbox_plans
+        self._now = now
+
+    async def carry(self, wire: Wire, connection: AsyncConnection, members: Sequence[str]) -> None:
+        chunks = [members[first : first + CHUNK] for first in range(0, len(members), CHUNK)]
+        snapshots: list[Snapshot] = await _read(wire, chunks[0]) if chunks else []
+        for index, chunk in enumerate(chunks):
+            # The next chunk is read while PostgreSQL takes this one; `wire` is free again when both are done.
+            following = chunks[index + 1] if index + 1 < len(chunks) else ()
+            reading = asyncio.ensure_future(_read(wire, following))
+            try:
+                higher = await self._write(connection, snapshots)
+            except BaseException:
+                reading.cancel()
+                await asyncio.wait({reading})
+                raise
+            upcoming = await reading
+            await self._raise(wire, snapshots, higher)
+            refuse_errors(
+                await wire.exchange([("SREM", collected_name(_key_of(each)[-2:]), each) for each in chunk])
+            )
+            snapshots = upcoming
+
+    async def _write(self, connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+        self.rows += await usage.write(connection, snapshots)
+        higher = await usage.higher_than(connection, snapshots)
+        if self._sandbox_plans:
+            key_ids = sorted({each.key_id for each in snapshots if each.first_at is not None})
+            self.stamped += await accounts.stamp_first_requests(
+                connection, key_ids, self._sandbox_plans, now=self._now, by=AUTHOR
+            )
+        await connection.commit()
+        return higher
+
+    async def _raise(self, wire: Wire, snapshots: Sequence[Snapshot], higher: Sequence[Snapshot]) -> None:
+        seen = {(each.key_id, each.day): each for each in snapshots}
+        calls = []
+        for ledger in higher:
+            lower = behind(seen[(ledger.key_id, ledger.day)], ledger)
+            calls.append(raise_call(ledger, [(name, *values) for name, values in lower.items()]))
+            self.raised += [
+                Raised(ledger.key_id, ledger.day, name, *values) for name, values in lower.items()
+            ]
+        await wire.run(RAISE, calls)
+
+
+async def _changed(wire: Wire) -> set[str]:
+    calls = [((touched_name(shard), collected_name(shard)), ()) for shard in SHARDS]
+    return {member.decode() for members in await wire.run(COLLECT, calls) for member in members}
+
+
+async def _all(wire: Wire) -> set[str]:
+    found: set[str] = set()
+    cursor = b"0"
+    while True:
+        scan: Command = ("SCAN", cursor, "MATCH", day_name("*", "*").replace("{*}", "{??}"), "COUNT", 5000)
+        ((cursor, names),) = refuse_errors(await wire.exchange([scan]))
+        found.update(":".join(name.decode().split(":")[-2:]) for name in names)
+        if cursor == b"0":
+            return found
+
+
+async def _in_ledger(connection: AsyncConnection, since: date) -> set[str]:
+    found: set[str] = set()
+    after = None
+    while places := await usage.places_since(connection, since, after=after, limit=CHUNK):
+        found.update(f"{key_id}:{day_text(day)}" for key_id, day in places)
+        after = places[-1]
+    return found
+
+
+async def _read(wire: Wire, members: Sequence[str]) -> list[Snapshot]:
+    """Read the counters of (key, day), and the rolling window of those keys that have one."""
+    if not members:
+        return []
+    places = [each.split(":") for each in members]
+    hashes = refuse_errors(
+        await wire.exchange([("HGETALL", day_name(key_id, day)) for key_id, day in places])
+    )
+    snapshots = [
+        read_hash(key_id, read_day(day), pairs) for (key_id, day), pairs in zip(places, hashes, strict=True)
+    ]
+    rolling = [snapshot for snapshot in snapshots if snapshot.rolling]
+    if rolling:
+        commands: list[Command] = [("HGETALL", roll_name(snapshot.key_id)) for snapshot in rolling]
+        for snapshot, pairs in zip(rolling, refuse_errors(await wire.exchange(commands)), strict=True):
+            snapshot.buckets = read_window(pairs)
+    return snapshots
+
+
+def _key_of(member: str) -> str:
+    return member.partition(":")[0]

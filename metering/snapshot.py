@@ -1,0 +1,123 @@
+"""The counters of one key on one day as absolute numbers, out of Redis' hash or the ledger's rows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import lru_cache
+
+Method = tuple[str, str]  # counted name, class
+DENIED, WAIVED = "denied", "waived"
+_EFFECT_OF = {"d": DENIED, "v": WAIVED}
+_PREFIX_OF = {effect: prefix for prefix, effect in _EFFECT_OF.items()}
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What is known of a key's day.
+
+    `methods` holds calls, units taken and units waived; `reasons` holds denied calls and waived units by
+    (effect, reason); `used` and `back` are the quota's units taken and given back; `buckets` is the rolling
+    window, by number.
+    """
+
+    key_id: str
+    day: date
+    used: int = 0
+    back: int = 0
+    first_at: datetime | None = None
+    methods: dict[Method, list[int]] = field(default_factory=dict)
+    reasons: dict[tuple[str, str], int] = field(default_factory=dict)
+    buckets: dict[str, int] = field(default_factory=dict)
+    rolling: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Say whether nothing was ever counted here."""
+        return not (self.used or self.back or self.methods or self.reasons)
+
+    def fields(self) -> Iterator[tuple[str, int]]:
+        """Yield the counters by their names in Redis' hash, those that are not zero."""
+        if self.used:
+            yield "used", self.used
+        if self.back:
+            yield "back", self.back
+        for (method, klass), numbers in self.methods.items():
+            for prefix, number in zip("ctw", numbers, strict=True):
+                if number:
+                    yield f"{prefix}:{method}|{klass}", number
+        for (effect, reason), units in self.reasons.items():
+            if units:
+                yield f"{_PREFIX_OF[effect]}:{reason}", units
+
+
+def day_text(day: date) -> str:
+    """Write a day as it stands in Redis' names."""
+    return f"{day:%Y%m%d}"
+
+
+@lru_cache(maxsize=512)
+def read_day(text: str) -> date:
+    """Read a day out of Redis' names; raises ValueError."""
+    if len(text) != 8 or not text.isdecimal():
+        raise ValueError(f"{text!r} is not a day")
+    return date(int(text[:4]), int(text[4:6]), int(text[6:]))
+
+
+@lru_cache(maxsize=100_000)
+def _name_of(raw: bytes) -> tuple[str, str, str]:
+    """A hash's field as (kind, name, class); few are different, and they come again for every key."""
+    kind, _, rest = raw.decode().partition(":")
+    if kind in {"c", "t", "w"}:
+        method, _, klass = rest.rpartition("|")
+        return kind, method, klass
+    return kind, rest, ""
+
+
+_PLACE = {"c": 0, "t": 1, "w": 2}
+
+
+def read_hash(key_id: str, day: date, pairs: Sequence[bytes]) -> Snapshot:
+    """Read a day's hash, names and values in turn; the writers' batch numbers are none of its counts."""
+    snapshot = Snapshot(key_id, day)
+    for index in range(0, len(pairs), 2):
+        raw = pairs[index]
+        if raw[:3] in {b"bt:", b"bs:"}:
+            continue
+        kind, name, klass = _name_of(raw)
+        number = int(pairs[index + 1])
+        place = _PLACE.get(kind)
+        if place is not None:
+            numbers = snapshot.methods.get((name, klass))
+            if numbers is None:
+                numbers = snapshot.methods[(name, klass)] = [0, 0, 0]
+            numbers[place] = number
+        elif kind in _EFFECT_OF:
+            snapshot.reasons[(_EFFECT_OF[kind], name)] = number
+        elif kind == "used":
+            snapshot.used = number
+        elif kind == "back":
+            snapshot.back = number
+        elif kind == "first":
+            snapshot.first_at = datetime.fromtimestamp(number / 1000, UTC)
+        elif kind == "rolling":
+            snapshot.rolling = True
+    return snapshot
+
+
+def read_window(pairs: Sequence[bytes]) -> dict[str, int]:
+    """Read the buckets of a rolling window's hash, as names and values in turn."""
+    return {
+        name.decode(): int(pairs[index + 1])
+        for index in range(0, len(pairs), 2)
+        if (name := pairs[index]).isdigit()
+    }
+
+
+def behind(seen: Snapshot, ledger: Snapshot) -> dict[str, tuple[int, int]]:
+    """Return the counters that stand lower than in the ledger: (value seen, value in the ledger) by name."""
+    have: Mapping[str, int] = dict(seen.fields())
+    return {
+        name: (have.get(name, 0), number) for name, number in ledger.fields() if have.get(name, 0) < number
+    }

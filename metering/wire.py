@@ -1,0 +1,186 @@
+"""One connection to Redis on which batches of commands are written and their replies read, nothing in
+between.
+
+The client library opens the connection (TLS, authentication, Sentinel); after that its transport is ours. Its
+own way of sending makes a task and a timer for every write, which at one batch after another would cost more
+than the counting. Nothing is ever sent again here: whoever sends knows whether that is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from metering.scripts import Script
+
+Argument = str | bytes | int
+Command = tuple[Argument, ...]
+LOST = (RedisError, OSError)  # what a broken connection or an unfit server raises
+DEFAULT_TIMEOUT_S = 1.0
+_INCOMPLETE = object()
+
+
+def connect(url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, max_connections: int = 32) -> Redis:
+    """Return a client fit for counting: it never repeats a command by itself, and each wait is bounded.
+
+    Raises ValueError for a URL that is none of Redis. Nothing is connected yet.
+    """
+    return Redis.from_url(
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        max_connections=max_connections,
+    )
+
+
+def evalsha(script: Script, keys: Sequence[Argument], arguments: Sequence[Argument]) -> Command:
+    """Return the command that runs a script."""
+    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+
+
+def load(script: Script) -> Command:
+    """Return the command that makes a script known to Redis."""
+    return ("SCRIPT", "LOAD", script.text)
+
+
+def is_unknown_script(reply: object) -> bool:
+    """Say whether a script has to be loaded first: Redis was restarted or its scripts were flushed."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+
+
+class Wire:
+    """A connection for one user at a time. Replies are bytes, integers, lists, None, or errors as values."""
+
+    def __init__(self, redis: Redis, timeout_s: float | None = None) -> None:
+        """Take the address and credentials of `redis`, and its time limit unless `timeout_s` is given."""
+        self._pool = redis.connection_pool
+        self._timeout_s: float = (
+            timeout_s or self._pool.connection_kwargs.get("socket_timeout") or DEFAULT_TIMEOUT_S
+        )
+        self._connection: AbstractConnection | None = None
+        self._link: _Link | None = None
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands and return their replies; connects first when there is no connection.
+
+        Raises one of `LOST` when the connection is lost or the time is up. It is unknown then which commands
+        were run.
+        """
+        try:
+            link = self._link
+            if link is None or link.is_lost:
+                await self.close()
+                link = await self._open()
+            # Its type hints know commands of one word only.
+            answer = link.ask([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+            timer = asyncio.get_running_loop().call_later(self._timeout_s, link.give_up)
+            try:
+                return await answer
+            finally:
+                timer.cancel()
+        except BaseException:
+            # Whatever ended the wait, replies may still be under way: they must not meet another question.
+            await self.close()
+            raise
+
+    async def run(
+        self, script: Script, calls: Sequence[tuple[Sequence[Argument], Sequence[Argument]]]
+    ) -> list[Any]:
+        """Run a script once per (keys, arguments), loading it when Redis does not know it.
+
+        Raises one of `LOST`, an error reply included. The script must bear being run again, as all of ours
+        do.
+        """
+        if not calls:
+            return []
+        commands = [evalsha(script, keys, arguments) for keys, arguments in calls]
+        replies = await self.exchange(commands)
+        if any(map(is_unknown_script, replies)):
+            await self.exchange([load(script)])
+            replies = await self.exchange(commands)
+        return refuse_errors(replies)
+
+    async def close(self) -> None:
+        """Drop the connection; the next exchange makes a new one."""
+        connection, self._connection, self._link = self._connection, None, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _open(self) -> _Link:
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection.retry = Retry(NoBackoff(), 0)
+        try:
+            async with asyncio.timeout(2 * self._timeout_s):
+                await connection.connect()  # type: ignore[no-untyped-call]
+            writer = connection._writer
+            if writer is None:
+                raise RedisConnectionError("the connection was closed while it was made")
+            link = _Link(writer.transport)
+            writer.transport.set_protocol(link)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        # The library's connection stays referenced: its end would close the transport.
+        self._connection, self._link = connection, link
+        return link
+
+
+class _Link(asyncio.Protocol):
+    """Reads the replies that come in on one transport."""
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self.is_lost = False
+        self._transport = transport
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        self._replies: list[Any] = []
+        self._expected = 0
+        self._answer: asyncio.Future[list[Any]] | None = None
+
+    def ask(self, commands: list[bytes]) -> asyncio.Future[list[Any]]:
+        self._replies = []
+        self._expected = len(commands)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(b"".join(commands))
+        return self._answer
+
+    def give_up(self) -> None:
+        self._fail(RedisTimeoutError("Redis did not answer in time"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets(False)) is not _INCOMPLETE:
+                self._replies.append(reply)
+        except hiredis.HiredisError as error:
+            self._fail(RedisConnectionError(f"Redis sent what is no reply: {error}"))
+            return
+        if len(self._replies) >= self._expected and self._answer is not None and not self._answer.done():
+            self._answer.set_result(self._replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self._fail(RedisConnectionError(f"the connection to Redis was lost: {exc or 'closed by the server'}"))
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+
+def refuse_errors(replies: list[Any]) -> list[Any]:
+    """Return replies, or raise RedisError when one of them is an error."""
+    for reply in replies:
+        if isinstance(reply, hiredis.ReplyError):
+            raise RedisError(str(reply))
+    return replies
