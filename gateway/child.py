@@ -63,7 +63,8 @@ class Child:
         self._environ = dict(environ)
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
+        self._spawning = asyncio.Lock()  # a process is not stopped half-way through its start
 
     @property
     def pid(self) -> int | None:
@@ -93,21 +94,21 @@ class Child:
 
     async def stop(self, grace_s: float) -> None:
         """Ask the process to end, and kill it when it has not after `grace_s`."""
-        self._stopping = True
-        if self._watcher is not None:
-            self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
-        if self._process is None:
+        self._stopping.set()
+        async with self._spawning:
+            process = self._process
+        if process is None:
             return
         self.send(self.program.stop_signal)
         try:
             async with asyncio.timeout(grace_s):
-                await self._process.wait()
+                await process.wait()
         except TimeoutError:
             log.warning("process did not stop in time and is killed", process=self.program.name)
             self.send(signal.SIGKILL)
-            await self._process.wait()
+            await process.wait()
+        if self._watcher is not None:
+            await self._watcher
 
     async def _spawn(self) -> None:
         program = self.program
@@ -131,20 +132,26 @@ class Child:
         """Wait for the process to die and start it again, more slowly the more often it dies at once."""
         loop = asyncio.get_running_loop()
         failures = 0
-        while True:
-            began = loop.time()
-            assert self._process is not None
+        began = loop.time()
+        while self._process is not None:
             status = await self._process.wait()
+            if self._stopping.is_set():
+                return
             failures = 0 if loop.time() - began > STEADY_S else failures + 1
             delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** max(0, failures - 1))
             name = self.program.name
             log.error("process died and is started again", process=name, status=status, delay_s=delay_s)
-            await asyncio.sleep(delay_s)
-            self.restarts += 1
-            try:
-                await self._spawn()
-            except Exception:  # whatever keeps it from starting now may be gone at the next try
-                log.exception("process could not be started", process=name)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
+            began = loop.time()
+            async with self._spawning:
+                if self._stopping.is_set():
+                    return
+                self.restarts += 1
+                try:
+                    await self._spawn()
+                except Exception:  # whatever keeps it from starting now may be gone at the next try
+                    log.exception("process could not be started", process=name)
 
     def _why(self, status: int) -> str:
         program = self.program

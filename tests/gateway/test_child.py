@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from gateway import child
 from gateway.child import Child, ChildError
@@ -111,23 +112,14 @@ async def test_a_child_that_dies_again_and_again_is_started_ever_more_slowly(
     tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait doubles up to its bound, so that a broken program does not fill a machine."""
-    waits: list[float] = []
-    sleep = asyncio.sleep
-
-    async def take_down(delay_s: float) -> None:
-        waits.append(delay_s)
-        await sleep(0)
-
+    monkeypatch.setattr(child, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(child, "BACKOFF_MAX_S", 0.04)
     one = make(children, Script(tmp_path, "ready(); time.sleep(0.05)"))
-    monkeypatch.setattr(child, "READY_POLL_S", 0)
-    monkeypatch.setattr(child, "BACKOFF_MAX_S", 0.5)
-    with monkeypatch.context() as patch:
-        patch.setattr(asyncio, "sleep", take_down)
+    with capture_logs() as lines:
         await one.start()
-        async with asyncio.timeout(DEADLINE_S):
-            while one.restarts < 5:
-                await sleep(0.01)
-    assert [wait for wait in waits if wait][:5] == [0.1, 0.2, 0.4, 0.5, 0.5]
+        await until(lambda: one.restarts >= 5)
+    waits = [line["delay_s"] for line in lines if line["event"] == "process died and is started again"]
+    assert waits[:5] == [0.01, 0.02, 0.04, 0.04, 0.04]
 
 
 async def test_a_stopped_child_is_not_started_again(tmp_path: Path, children: list[Child]) -> None:
