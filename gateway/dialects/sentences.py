@@ -23,7 +23,7 @@ SENTENCES: Final = {
     Reason.METHOD_NOT_IN_PLAN: "The API key's plan does not include this method.",
     Reason.UNREADABLE: "The method of the call cannot be read for certain. Name it once, in its plain form.",
     Reason.MISSING_SIGNATURE: "Calls with this API key have to be signed, and the signature is missing.",
-    Reason.INVALID_SIGNATURE: "The signature does not match the call. Check the secret and the parameters' order.",
+    Reason.INVALID_SIGNATURE: "The signature does not match the call. Check secret and parameters.",
     Reason.MISSING_TIMESTAMP: "Calls with this API key have to carry a timestamp, and it is missing.",
     Reason.INVALID_TIMESTAMP: "The timestamp is malformed or too far off. Send yyyyMMddHHmmss in UTC.",
     Reason.QUOTA_EXCEEDED: "The API key's limit of calls is used up. Retry-After says when there are more.",

@@ -37,6 +37,11 @@ _CERTAIN: Final = Reading()
 _UNSEEN: Final = object()
 
 
+# Of a watched parameter: its role, the raw value or an envelope's text, whether it stands in the body, and
+# whether only some readers see it.
+_Found = tuple[ParameterRole, bytes | str, bool, bool]
+
+
 @dataclass(slots=True)
 class Parts:
     """What identification sees of a request.
@@ -115,7 +120,7 @@ def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | D
         if isinstance(decided, Denied):
             return decided
         method = decided
-    elif not is_method_name(method):
+    elif not path_reading.is_name:
         return Denied(Reason.UNREADABLE if method else Reason.UNKNOWN_METHOD)
     view = plan.view(method)
     if view is None:
@@ -124,7 +129,7 @@ def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | D
         return Denied(Reason.UNREADABLE)
     return Identified(
         scan.credential,
-        tuple(scan.places),
+        scan.places,
         view.counted,
         view.rule,
         _reading(view, scan, parts) if view.needs_parameters else _CERTAIN,
@@ -137,39 +142,26 @@ def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | D
 
 
 class _Scan:
-    """What one pass over a request's headers and parameters has found."""
+    """What one pass over a request's headers and parameters has found.
 
-    __slots__ = (
-        "action",
-        "ambiguous",
-        "content_types",
-        "credential",
-        "data",
-        "doubtful",
-        "envelope",
-        "is_coded",
-        "methods",
-        "places",
-        "plan",
-        "unread_body",
-        "unreadable",
-    )
+    Nearly all requests leave nearly all of it as it is, so what is not found costs nothing to set up.
+    """
+
+    credential: str | None = None
+    places: tuple[Place, ...] = ()
+    ambiguous = False
+    unreadable = False  # the method, or what it depends on
+    doubtful = False  # the parameters
+    methods: tuple[str, ...] = ()
+    data: tuple[_Found, ...] = ()
+    content_types: tuple[bytes, ...] = ()
+    is_coded = False
+    action = b""
+    envelope: Envelope | None = None
+    unread_body: bytes | object | None = None
 
     def __init__(self, plan: RequestPlan) -> None:
         self.plan = plan
-        self.credential: str | None = None
-        self.places: list[Place] = []
-        self.ambiguous = False
-        self.unreadable = False  # the method, or what it depends on
-        self.doubtful = False  # the parameters
-        self.methods: list[str] = []
-        # (role, raw value or decoded text, whether in the body, whether only some readers see it)
-        self.data: list[tuple[ParameterRole, bytes | str, bool, bool]] = []
-        self.content_types: list[bytes] = []
-        self.is_coded = False
-        self.action = b""
-        self.envelope: Envelope | None = None
-        self.unread_body: bytes | object | None = None
 
     def read_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Look through the header fields."""
@@ -252,11 +244,11 @@ class _Scan:
         if role.method is not None and value:
             # Amazon's target is `com.amazon.paapi5.v1.ProductAdvertisingAPIv1.SearchItems`.
             name = value.rpartition(b".")[2] if role.name == b"x-amz-target" else value
-            self.methods.append(name.decode("utf-8", "replace"))
+            self.methods += (name.decode("utf-8", "replace"),)
         if role.authorization:
             self._take_authorization(value)
         if role.name == b"content-type":
-            self.content_types.append(value)
+            self.content_types += (value,)
         elif role.name == b"content-encoding":
             # Amazon's clients send `amz-1.0`, which is no compression.
             self.is_coded |= value.lower() not in (b"", b"identity", b"amz-1.0")
@@ -285,7 +277,7 @@ class _Scan:
             self.credential = text
         elif text != self.credential:
             self.ambiguous = True
-        self.places.append(place)
+        self.places += (place,)
 
     def _take_parameter(self, role: ParameterRole, value: bytes, in_form: bool, *, hidden: bool) -> None:
         unsure = hidden or role.spelling is Spelling.LOOSE
@@ -300,23 +292,23 @@ class _Scan:
             if unsure:
                 self.unreadable = True
             else:
-                self.methods.append(decode_text(value))
+                self.methods += (decode_text(value),)
         if role.data is not None:
-            self.data.append((role, value, in_form, unsure))
+            self.data += ((role, value, in_form, unsure),)
 
     def _take_envelope(self, envelope: Envelope, content: Content) -> None:
         self.envelope = envelope
-        self.methods.append(envelope.method)
+        self.methods += (envelope.method,)
         self.doubtful |= not content.is_utf_8
         for action in (self.action, content.action):
             # The action is a URI whose last part is the method: `"http://example.org/SearchItemsFrame"`.
             name = re.split(rb"[/#:]", action.strip(b"\"' "))[-1]
             if name and content.kind is BodyKind.XML:
-                self.methods.append(name.decode("utf-8", "replace"))
+                self.methods += (name.decode("utf-8", "replace"),)
         for argument in envelope.arguments:
             role = self.plan.parameter_role(argument.name.encode())
             if role is not None and role.data is not None:
-                self.data.append((role, argument.value, True, not argument.plain))
+                self.data += ((role, argument.value, True, not argument.plain),)
 
 
 def _method(scan: _Scan, path_reading: PathReading, parts: Parts, path: bytes) -> str | Denied:
@@ -326,14 +318,14 @@ def _method(scan: _Scan, path_reading: PathReading, parts: Parts, path: bytes) -
     last = path_reading.last
     # A file such as OtapiWebService2.asmx is where envelopes are posted to, unless it is itself a method.
     if plan.path_is_method and last and not (candidates and "." in last and not plan.names_exactly(last)):
-        candidates = [*candidates, last]
+        candidates += (last,)
     if plan.path_is_full_method:
         full = full_method(parts.http_method, path)
         if full is None:
             return Denied(Reason.UNREADABLE)
         if not candidates:
             return full
-        candidates = [*candidates, full]
+        candidates += (full,)
     if not candidates:
         return Denied(Reason.UNKNOWN_METHOD)
     if len({candidate.lower() for candidate in candidates}) > 1 or not is_method_name(candidates[0]):
@@ -360,9 +352,7 @@ def _reading(view: RuleView, scan: _Scan, parts: Parts) -> Reading:
     return _merged(view, scan, found, from_form)
 
 
-def _merged(
-    view: RuleView, scan: _Scan, found: list[tuple[ParameterRole, bytes | str, bool, bool]], from_form: bool
-) -> Reading:
+def _merged(view: RuleView, scan: _Scan, found: list[_Found], from_form: bool) -> Reading:
     certain = not scan.doubtful
     values: dict[str, str] = {}
     mentions: set[str] = set()
@@ -374,7 +364,7 @@ def _merged(
         certain &= in_form is from_form and not unsure and name not in seen
         seen.add(name)
         if name in view.xml:
-            inner = view.read(raw) if isinstance(raw, bytes) else view.read_text(raw)
+            inner = view.read(raw) if isinstance(raw, bytes) else view.watch.read(raw)
             certain &= (
                 inner.certain and role.spelling is Spelling.EXACT and values.keys().isdisjoint(inner.values)
             )
@@ -385,7 +375,7 @@ def _merged(
         else:
             decoded = percent_decode(raw) if isinstance(raw, bytes) else raw.encode()
             certain &= decoded is not None and name not in values and name not in view.only_in_xml
-            values[name] = view.value(name, (decoded or b"").decode("utf-8", "replace"))
+            values[name] = (decoded or b"").decode("utf-8", "replace")
     provider = _provider_of(view.rule, scan.plan.route, item_ids)
     if provider is not None:
         # The item is what the upstream fetches, whatever else the call says of its provider.

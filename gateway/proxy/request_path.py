@@ -19,10 +19,11 @@ _METHOD_NAME = re.compile(r"[\x21-\x7e]{1,256}\Z")
 
 @dataclass(frozen=True, slots=True)
 class PathReading:
-    """The last segment of a path as a method name, and the segments before it, decoded."""
+    """The last segment of a path, whether it can be a method's name, and the segments before it, decoded."""
 
     last: str
-    before: tuple[str, ...]
+    is_name: bool = False
+    before: tuple[str, ...] = ()
 
 
 def is_method_name(text: str) -> bool:
@@ -48,8 +49,8 @@ def read_path(path: bytes) -> PathReading | None:
         return None
     segments = [segment.decode("utf-8", "replace") for segment in decoded.split(b"/") if segment]
     if not segments:
-        return PathReading("", ())
-    return PathReading(segments[-1], tuple(segments[:-1]))
+        return PathReading("")
+    return PathReading(segments[-1], is_method_name(segments[-1]), tuple(segments[:-1]))
 
 
 def full_method(http_method: str, path: bytes) -> str | None:

@@ -53,7 +53,6 @@ class RuleView:
     """A rule as identification needs it, with what was read of earlier values under it."""
 
     __slots__ = (
-        "_flags",
         "_remembered",
         "counted",
         "data",
@@ -79,8 +78,6 @@ class RuleView:
             if rule.official is not None and rule.read
             else frozenset()
         )
-        # .NET reads "1" as true, and so do the surcharges that wait for "true".
-        self._flags = frozenset(each.name for each in rule.surcharges if each.equals.lower() == "true")
         self._remembered: dict[bytes, Reading] = {}
 
     def read(self, raw: bytes) -> Reading:
@@ -94,25 +91,12 @@ class RuleView:
                 self._remembered[raw] = found
         return found
 
-    def read_text(self, text: str) -> Reading:
-        """Read the XML in the decoded value of a parameter."""
-        found = self.watch.read(text)
-        for name in self._flags & found.values.keys():
-            values = dict(found.values)
-            values[name] = self.value(name, values[name])
-            found = Reading(found.certain, values, found.mentions)
-        return found
-
-    def value(self, name: str, text: str) -> str:
-        """Return the value of a watched name in the form in which rules compare it."""
-        return "true" if name in self._flags and text.strip() == "1" else text
-
     def _decode_and_read(self, raw: bytes) -> Reading:
         decoded = percent_decode(raw)
         if decoded is None:
             return self.watch.uncertain(decode_text(raw))
         try:
-            return self.read_text(decoded.decode())
+            return self.watch.read(decoded.decode())
         except UnicodeDecodeError:
             return self.watch.uncertain(decoded.decode("latin-1"))
 
@@ -176,7 +160,7 @@ class RequestPlan:
             pass
         reading: PathReading | None = None
         if not is_treacherous(raw):
-            reading = self._read_path(raw) if self.path_is_method else PathReading("", ())
+            reading = self._read_path(raw) if self.path_is_method else PathReading("")
         if len(raw) <= REMEMBERED_PATH_BYTES:
             if len(self._paths) >= REMEMBERED_PATHS:
                 self._paths.clear()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from types import MappingProxyType
 from urllib.parse import unquote
 
 from policies.methods import Reading
@@ -19,10 +18,16 @@ from policies.methods import Reading
 MAX_DEPTH = 64
 
 _NAME = r"[A-Za-z_][\w.\-]*"
+# What could turn into something else under another decoding, or that no XML holds.
+_SUSPECT = (
+    r"&%+\\\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe\uff1c\ufe64\u226e\u3008\u2329\u2039\u27e8\u276e\u02c2"
+)
 _FLAT = re.compile(
-    rf"\s*<({_NAME})>\s*(?:<({_NAME})(?:>[^<]*</\2>|\s*/>)\s*)*</\1>\s*",
+    rf"\s*<({_NAME})>\s*(?:<({_NAME})(?:>[^<{_SUSPECT}]*</\2>| ?/>)\s*)*</\1>\s*",
     re.ASCII,
 )
+_LEAF = re.compile(rf"<({_NAME})(?:>([^<]*)</| ?/>)", re.ASCII)
+_VALUE = re.compile(r"(?:[\w.:|\-]+(?: [\w.:|\-]+)*)?", re.ASCII)
 _DECLARATION = re.compile(
     r"""<\?xml\s+version\s*=\s*(?:"1\.0"|'1\.0')(?:\s+encoding\s*=\s*(?:"utf-8"|'utf-8'))?"""
     r"""(?:\s+standalone\s*=\s*(?:"yes"|'yes'|"no"|'no'))?\s*\?>""",
@@ -60,12 +65,14 @@ class Watch:
         # The alternatives are sorted so that the compiled pattern does not depend on the set's order.
         either = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or r"(?!)"
         self._tag = re.compile(rf"{_OPENING}[\s/]*(?:[^\s<>/:]*:)?(?:{either})(?![\w.\-])", re.IGNORECASE)
-        value = r"(?:[\w.:|\-]+(?: [\w.:|\-]+)*)?"
-        self._clean = re.compile(rf"<({either})>({value})</\1>|<({either}) ?/>", re.ASCII)
+        self._clean = re.compile(rf"<({either})>({_VALUE.pattern})</\1>|<({either}) ?/>", re.ASCII)
         self._word = re.compile(either, re.IGNORECASE)
 
     def read(self, text: str) -> Reading:
         """Read the watched elements of a decoded document."""
+        flat = _FLAT.fullmatch(text)
+        if flat is not None:
+            return self._read_flat(flat.group(1), text)
         document = text
         if document.startswith("<?"):
             declaration = _DECLARATION.match(document)
@@ -80,14 +87,23 @@ class Watch:
         # More tags than clean elements have means one in another spelling; fewer names, one that is doubled.
         if len(values) != len(clean) or len(self._tag.findall(document)) != tags or _CONTROL.search(document):
             return self.uncertain(text)
-        flat = _FLAT.fullmatch(document)
-        if not (self._is_sound(document, len(clean)) if flat is None else flat.group(1) not in self.names):
+        if not self._is_sound(document, len(clean)):
             return self.uncertain(text)
         if _ENCODED.search(document) and any(
             len(self._tag.findall(other)) != tags for other in _other_readings(document)
         ):
             return self.uncertain(text)
-        return Reading(True, MappingProxyType(values))
+        return Reading(True, values)
+
+    def _read_flat(self, root: str, text: str) -> Reading:
+        """Read a document that is known to be one root with plain leaves, as nearly all are."""
+        values: dict[str, str] = {}
+        for name, value in _LEAF.findall(text):
+            if name.lower() in self._by_folded:
+                if name not in self.names or name in values or _VALUE.fullmatch(value) is None:
+                    return self.uncertain(text)
+                values[name] = value
+        return self.uncertain(text) if root.lower() in self._by_folded else Reading(True, values)
 
     def uncertain(self, text: str) -> Reading:
         """Return the reading of a document that upstreams may see differently."""
