@@ -1,6 +1,7 @@
 """A proxy worker: one process, one event loop, one share of the proxy port.
 
-Started by the supervisor as `python -m gateway.worker --index N`. SIGTERM drains, SIGHUP reads the configuration again.
+Started by the supervisor as `python -m gateway.worker --index N`. SIGTERM drains, SIGHUP reads the
+configuration again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from gateway.settings import Settings, Tls
 from gateway.telemetry import configure_logging
 from metering.counters import Counters
 from metering.projection import Projection
-from metering.redis import connect
+from metering.wire import connect
 
 LISTEN_BACKLOG = 1024
 # Collections between which a loop under load allocates far more than the default 700 objects; most die young.
@@ -112,7 +113,7 @@ class Worker:
         server.close()
         proxy.drain()
         ends = loop.time() + self._settings.server.drain_s
-        while proxy.calls_in_flight and loop.time() < ends:
+        while proxy.calls_in_flight and loop.time() < ends:  # noqa: ASYNC110 - once in a life
             await asyncio.sleep(0.02)
         if proxy.calls_in_flight:
             log.warning("calls broken off at the end of the drain", calls=proxy.calls_in_flight)

@@ -1,7 +1,7 @@
 """One JSON line a call, written in batches.
 
-The lines have the form of the other logs but are made by hand, since they are many: parameters, bodies and keys are not
-in them, only the key's id (contract OT-19).
+The lines have the form of the other logs but are made by hand, since they are many: parameters, bodies and
+keys are not in them, only the key's id (contract OT-19).
 """
 
 from __future__ import annotations

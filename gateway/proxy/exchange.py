@@ -1,11 +1,15 @@
 """One call's life: received, identified, counted, forwarded, answered.
 
-    RECEIVED --identify--> IDENTIFIED --decide--> COUNTING --granted--> CONNECTING --sent--> WAITING --head--> STREAMING
-        |                      |                     |                      |                   |                  |
-        +----- refused --------+------ refused ------+------- failed -------+------ failed -----+---- truncated ---+--> DONE
+    RECEIVED    the head is here; perhaps the body has to come before the call can be identified
+    IDENTIFIED  key and method are known; the key's record is looked up, and the contract asked
+    COUNTING    the quota is asked for
+    CONNECTING  granted; waits for a connection to the upstream
+    WAITING     sent, wholly or in part; the answer has not begun
+    STREAMING   the answer passes
+    DONE        from any stage: refused or failed in the first five, answered or truncated in the last
 
-The client's connection is only a place to write to: when it goes away before the answer's outcome is known, the
-exchange lives on until it is, because the outcome decides whether the call is charged (contract OT-15).
+The client's connection is only a place to write to: when it goes away before the answer's outcome is known,
+the exchange lives on until it is, because the outcome decides whether the call is charged (contract OT-15).
 """
 
 from __future__ import annotations
@@ -92,7 +96,9 @@ class Exchange:
         "stage",
     )
 
-    def __init__(self, proxy: Proxy, front: Front, request: Request, route: Route, pool: UpstreamPool) -> None:
+    def __init__(
+        self, proxy: Proxy, front: Front, request: Request, route: Route, pool: UpstreamPool
+    ) -> None:
         self._proxy = proxy
         self.front: Front | None = front
         self.request = request
@@ -138,9 +144,10 @@ class Exchange:
             self.fail(Failure.BODY_TOO_LARGE)
         elif whole:
             self._identify(body, complete=True)
-        elif not needs_body(route, request.method, request.headers):
-            self._identify(None, complete=False)
-        elif max(request.length or 0, self._body_bytes) > route.identify_body_bytes:
+        elif (
+            not needs_body(route, request.method, request.headers)
+            or max(request.length or 0, self._body_bytes) > route.identify_body_bytes
+        ):
             self._identify(None, complete=False)
         else:
             self._welcome_body()
@@ -165,9 +172,9 @@ class Exchange:
                 self._identify(b"".join(self._body), complete=True)
             elif self._body_bytes > self._route.identify_body_bytes:
                 self._identify(None, complete=False)
-        if not self._body_whole and not self._streaming and self._body_bytes > STREAM_BUFFER_BYTES:
-            if self.front is not None and self.stage is not Stage.RECEIVED:
-                self.front.hold_body()
+        decided_upon = self.stage is not Stage.RECEIVED and not self._streaming
+        if decided_upon and not whole and self._body_bytes > STREAM_BUFFER_BYTES and self.front is not None:
+            self.front.hold_body()
 
     def _welcome_body(self) -> None:
         if self.request.expects_continue and self.front is not None and not self._body_bytes:
@@ -241,10 +248,7 @@ class Exchange:
             record.default_search_method,
         )
         self._call = call
-        if reason is None:
-            ruling = entry.rule(call, proxy.day(now), bucket_of(now))
-        else:
-            ruling = Denied(reason)
+        ruling = Denied(reason) if reason else entry.rule(call, proxy.day(now), bucket_of(now))
         if isinstance(ruling, Denied):
             if self._attempts:
                 self.deny(ruling.reason)
@@ -322,7 +326,8 @@ class Exchange:
             )
         else:
             self._limit_fields = (
-                b'RateLimit-Policy: "rolling_24h";q=%d;w=86400\r\nRateLimit: "rolling_24h";r=%d\r\n' % (limit, left)
+                b'RateLimit-Policy: "rolling_24h";q=%d;w=86400\r\nRateLimit: "rolling_24h";r=%d\r\n'
+                % (limit, left)
             )
 
     def _retry_after(self, taken: Taken) -> int:
@@ -479,7 +484,7 @@ class Exchange:
         outcome = self._outcome
         assert outcome is not None
         self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
-        if not outcome.known:
+        if not self._outcome_is_settled(outcome):
             outcome.feed(data)
         if self.front is not None:
             if self._chunk_answer:
@@ -488,7 +493,7 @@ class Exchange:
                 self._out.append(b"\r\n")
             else:
                 self._out.append(data)
-        elif outcome.known:
+        elif self._outcome_is_settled(outcome):
             # The client is gone and what the call costs is settled: nothing is left to wait for.
             self._settle(complete=True)
             self._close("client_left")
@@ -510,7 +515,8 @@ class Exchange:
         front.on_answered(self)
 
     def on_answer_broken(self, failure: Failure) -> None:
-        """Show the client that the answer is not whole, or tell it what happened when it has seen nothing of it."""
+        """Show the client that the answer is not whole, or tell it what happened when it has seen nothing of
+        it."""
         if self.stage is Stage.DONE:
             return
         self._connection = None
@@ -562,7 +568,7 @@ class Exchange:
             self._close("client_left")
         elif self.stage is Stage.STREAMING:
             assert self._outcome is not None
-            if self._outcome.known:
+            if self._outcome_is_settled(self._outcome):
                 self._settle(complete=True)
                 self._close("client_left")
             else:
@@ -646,7 +652,7 @@ class Exchange:
         outcome, take = self._outcome, self._take
         if self._settled or outcome is None or take is None:
             return
-        if not outcome.known:
+        if not self._outcome_is_settled(outcome):
             outcome.finish(complete)
         if outcome.verdict is not None:
             self._waive(outcome.verdict)
@@ -654,6 +660,12 @@ class Exchange:
             self._settled = True
             self._proxy.counters.charge_more(take, outcome.items - take.cost)
         self._settled = True
+
+    def _outcome_is_settled(self, outcome: OutcomeReader) -> bool:
+        """Say whether the rest of the answer cannot change what the call costs."""
+        return outcome.known and (
+            outcome.verdict is not None or self._call is None or not self._call.cost_items
+        )
 
     def _waive(self, waiver: Waiver) -> None:
         take = self._take

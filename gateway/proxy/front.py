@@ -1,8 +1,8 @@
 """A client's connection: requests in, answers out, one at a time, in order.
 
-Requests are read by aiohttp's C parser; what it accepts and an origin might read in another way is refused here. A
-request that arrives while one is being answered waits unread in the socket, so a connection holds a bounded amount of
-memory whatever its client does.
+Requests are read by aiohttp's C parser; what it accepts and an origin might read in another way is refused
+here. A request that arrives while one is being answered waits unread in the socket, so a connection holds a
+bounded amount of memory whatever its client does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp.http import HttpRequestParser, HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
@@ -30,14 +30,17 @@ DISCARD_MAX_BYTES = 256 * 1024  # of a refused request's body, read so that the 
 DISCARD_S = 2.0
 NEVER: Final = float("inf")
 
-# A request line whose target has raw spaces, as old clients of marketplace APIs write it.
-_SPACED_LINE = re.compile(rb"([A-Z]{3,7}) (/[^\r\n]*) (HTTP/1\.[01])\Z")
+# A request line as old clients of marketplace APIs write it: raw spaces and raw UTF-8 in its target.
+_LENIENT_LINE = re.compile(rb"([A-Z]{3,7}) (/[^\x00-\x1f\x7f]*) (HTTP/1\.[01])\Z")
+_LENIENT_START = re.compile(rb"[A-Z]{3,7} /[^\x00-\x1f\x7f]*\r?\Z")
+_UNPARSED = re.compile(rb"[ \x80-\xff]")
 _CONNECTION_DEFAULTS = frozenset((b"keep-alive", b"close"))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of a request, as far as the path needs it; `target` and `headers` are the bytes as they came."""
+    """The head of a request, as far as the path needs it; `target` and `headers` are the bytes as they
+    came."""
 
     method: str
     target: bytes
@@ -76,6 +79,7 @@ class Front(asyncio.Protocol):
         "_feeding",
         "_head",
         "_keep_10",
+        "_lenient",
         "_parsed_one",
         "_parser",
         "_payload",
@@ -96,7 +100,8 @@ class Front(asyncio.Protocol):
         self._payload: StreamReader | None = None
         self._backlog = b""
         self._head = b""
-        self._raw_target: bytes | None = None
+        self._raw_target: bytes | None = None  # as it came, when the parser was fed another spelling
+        self._lenient = False  # collecting a request line that the parser does not take
         self._closing = False
         self._discarded = -1  # bytes of a refused body read so far, -1 when not discarding
         self._feeding = False
@@ -111,7 +116,7 @@ class Front(asyncio.Protocol):
     def _new_parser(self) -> HttpRequestParser:
         server = self._proxy.settings.server
         return HttpRequestParser(
-            _PEER,
+            _PEER,  # type: ignore[arg-type] # it needs these two methods of a protocol and no more
             self._proxy.loop,
             PARSER_BUFFER_BYTES,
             max_line_size=server.max_head_bytes,
@@ -124,7 +129,7 @@ class Front(asyncio.Protocol):
     # -- asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's transports do not descend from it
         self._transport = transport
         if not self._proxy.admit(self):
             self._closing = True
@@ -188,11 +193,15 @@ class Front(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> None:
         self._parsed_one = False
-        in_head = self._payload is None
+        if self._lenient:
+            if not self._read_leniently(data):
+                self._fail_head(Failure.BAD_REQUEST)
+            return
+        in_head = self._payload is None and self._raw_target is None
         try:
             messages, _, _ = self._parser.feed_data(data)
         except HttpProcessingError as error:
-            if in_head and self._repair(data):
+            if in_head and self._read_leniently(data):
                 return
             self._refuse_unparsed(error)
             return
@@ -301,31 +310,29 @@ class Front(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.on_body(data, whole)
 
-    def _repair(self, data: bytes) -> bool:
-        """Read a request line with raw spaces in its target, which HTTP does not allow and old clients write.
+    def _read_leniently(self, data: bytes) -> bool:
+        """Read a request line with raw spaces or raw UTF-8 in its target: no HTTP, but old clients write it.
 
-        The parser is fed the target with the spaces escaped; the upstream gets the bytes as they came. Returns whether
-        the request was, or may yet be, taken.
+        The parser is fed the target with these bytes escaped; the upstream gets them as they came. Returns
+        whether the request was taken, or may yet be when its line has ended.
         """
         head = self._head + data
         line, end, rest = head.partition(b"\r\n")
         if len(line) > self._proxy.settings.server.max_head_bytes:
             return False
         if not end:
-            # The line is not whole yet: start over with a parser that has not seen it.
-            if b" " not in line[line.find(b" ") + 1 :] or b"\n" in line:
-                return False
             self._head = head
-            self._parser = self._new_parser()
-            return True
-        match = _SPACED_LINE.match(line)
-        if match is None or b" " not in match[2] or b" HTTP/" in match[2]:
+            self._lenient = _LENIENT_START.match(line) is not None
+            return self._lenient
+        self._lenient = False
+        match = _LENIENT_LINE.match(line)
+        if match is None or not _UNPARSED.search(match[2]) or b" HTTP/" in match[2]:
             return False
         self._raw_target = match[2]
         self._head = b""
         self._parser = self._new_parser()
-        escaped = b"%b %b %b\r\n" % (match[1], match[2].replace(b" ", b"%20"), match[3])
-        self._parse(escaped + rest)
+        escaped = _UNPARSED.sub(lambda found: b"%%%02X" % found[0][0], match[2])
+        self._parse(b"%b %b %b\r\n%b" % (match[1], escaped, match[3], rest))
         return True
 
     # -- refusals of requests that are no calls
@@ -431,7 +438,8 @@ class Front(asyncio.Protocol):
     # -- reading
 
     def _begin_discard(self) -> None:
-        """Close, but read what the client is still sending for a moment, so that it reads the answer first."""
+        """Close, but read what the client is still sending for a moment, so that it reads the answer
+        first."""
         if self._payload is None and not self._head:
             self._transport.close()
             return

@@ -75,8 +75,9 @@ def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
 def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, readable: bool) -> list[bytes]:
     """Return the lines of a client's request that go on to the upstream, in their order and bytes.
 
-    A name with an underscore goes no further: some servers read it as the same name with a hyphen. With `readable` the
-    content codings that the client offers are narrowed to those whose outcome the gateway can read.
+    A name with an underscore goes no further: some servers read it as the same name with a hyphen. With
+    `readable` the content codings that the client offers are narrowed to those whose outcome the gateway can
+    read.
     """
     lines = []
     for name, value in headers:
@@ -86,7 +87,7 @@ def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, read
         if not passes or (options and name.lower() in options):
             continue
         if readable and len(name) == 15 and name.lower() == b"accept-encoding":
-            value = _readable_codings(value)  # noqa: PLW2901 - the one field whose value is not passed as it came
+            value = _readable_codings(value)
         lines.append(b"%b: %b\r\n" % (name, value))
     return lines
 

@@ -1,8 +1,8 @@
 """A worker's cache of key records, and of what follows from them.
 
-A record is trusted until a count says that a newer one exists (`Outcome.STALE`), so a change of the contract holds from
-the next call on without anything being pushed. What follows from a record is kept until the first instant at which it
-can change by itself.
+A record is trusted until a count says that a newer one exists (`Outcome.STALE`), so a change of the contract
+holds from the next call on without anything being pushed. What follows from a record is kept until the first
+instant at which it can change by itself.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ class Records:
         return len(self._entries)
 
     def get(self, digest: str, now: float) -> Entry | Reason | None:
-        """Return the entry of a digest, the reason why it has none, or None when the store has to be asked."""
+        """Return the entry of a digest, the reason why it has none, or None when the store has to be
+        asked."""
         entry = self._entries.get(digest)
         if entry is not None:
             self.hits += 1
@@ -148,8 +149,9 @@ class Records:
     def confirm(self, entry: Entry, done: Callable[[bool | Unavailable], None]) -> None:
         """Ask the store whether an entry's record is the newest; `done` gets True when it had to be renewed.
 
-        A refusal that follows from a cached record is confirmed first: what the record forbids may just have been paid
-        for. Whoever asks while a question is under way waits for the next one, since this one may be too early.
+        A refusal that follows from a cached record is confirmed first: what the record forbids may just have
+        been paid for. Whoever asks while a question is under way waits for the next one, since this one may
+        be too early.
         """
         waiting = self._confirming.get(entry.digest)
         if waiting is not None:

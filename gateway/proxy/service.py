@@ -49,7 +49,7 @@ class Proxy:
         self._exchanges: set[Exchange] = set()
         self._pools: dict[Upstream, UpstreamPool] = {}
         self._day = ""
-        self._day_ends = 0.0
+        self._day_began = self._day_ends = 0.0
         self._request_base = secrets.token_hex(5)
         self._request_number = 0
         self._ticker: asyncio.TimerHandle | None = None

@@ -1,7 +1,7 @@
 """A worker's own figures: plain numbers that cost nanoseconds to change, read once a scrape.
 
-No series is labelled by key, address or anything else that a client can choose, so their number is bounded by the
-configuration.
+No series is labelled by key, address or anything else that a client can choose, so their number is bounded by
+the configuration.
 """
 
 from __future__ import annotations
@@ -9,14 +9,32 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any
 
-# Seconds. The first bounds are where a proxied call on one machine lies, the last is beyond any upstream's patience.
-LATENCY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# Seconds. The first bounds are where a proxied call on one machine lies, the last is beyond any upstream's
+# patience.
+LATENCY_BOUNDS = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
 
 HELP = {
     "tallygate_calls_total": "Calls by route, class and result (answered, or why not).",
     "tallygate_waived_units_total": "Units that were counted and are not charged, by reason.",
     "tallygate_call_seconds": "From a call's complete head to its last byte, by route.",
-    "tallygate_added_seconds": "The part of it that is the gateway's own: until the call is on its way upstream.",
+    "tallygate_added_seconds": "The part of it that is the gateway's own: until the call is sent on.",
     "tallygate_client_connections": "Client connections that stand.",
     "tallygate_calls_in_flight": "Calls under way.",
     "tallygate_upstream_connections": "Connections to an upstream, by state.",
@@ -24,7 +42,7 @@ HELP = {
     "tallygate_cached_keys": "Key records held by the worker.",
     "tallygate_key_lookups_total": "Lookups of key records, by where they were found.",
     "tallygate_counts_pending": "Counts that are queued or under way to Redis.",
-    "tallygate_connections_refused_total": "Connections that were closed at once because the worker has its fill.",
+    "tallygate_connections_refused_total": "Connections closed at once because the worker has its fill.",
     "tallygate_bad_requests_total": "Requests refused before a route was known, by failure.",
 }
 
@@ -85,7 +103,9 @@ class Tally:
                     for (route, klass, result), count in self.calls.items()
                 ],
                 "tallygate_waived_units_total": [[{"reason": name}, n] for name, n in self.waived.items()],
-                "tallygate_bad_requests_total": [[{"failure": name}, n] for name, n in self.bad_requests.items()],
+                "tallygate_bad_requests_total": [
+                    [{"failure": name}, n] for name, n in self.bad_requests.items()
+                ],
                 "tallygate_connections_refused_total": [[{}, self.connections_refused]],
                 "tallygate_key_lookups_total": [[{"found": name}, n] for name, n in lookups.items()],
             },

@@ -1,7 +1,7 @@
 """Connections to an upstream: opened as needed, kept for the next call, one exchange at a time on each.
 
-Answers are read by llhttp (httptools) and handed on in the pieces in which they came. A request is written once: when a
-connection breaks under it, the call fails, for the upstream may have acted on it already.
+Answers are read by llhttp (httptools) and handed on in the pieces in which they came. A request is written
+once: when a connection breaks under it, the call fails, for the upstream may have acted on it already.
 """
 
 from __future__ import annotations
@@ -143,7 +143,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.forget(self)
         if exchange is None:
             return
-        if self._head_done and not self._body_ended and not self._chunked and not self._length and exc is None:
+        if (
+            self._head_done
+            and not self._body_ended
+            and not self._chunked
+            and not self._length
+            and exc is None
+        ):
             exchange.on_answer_end()  # the answer's end is the connection's end
             exchange.on_answer_flush()
         elif not self._body_ended:
@@ -154,7 +160,8 @@ class UpstreamConnection(asyncio.Protocol):
     # -- httptools
 
     def on_message_begin(self) -> None:
-        """Note what begins after the answer's end: nobody asked for it, so the connection is not used again."""
+        """Note what begins after the answer's end: nobody asked for it, so the connection is not used
+        again."""
         if self._body_ended:
             self._reusable = False
 
@@ -177,10 +184,9 @@ class UpstreamConnection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200 or self._head_done:
             return
-        if self._head_bytes > ANSWER_HEAD_MAX_BYTES:
-            # The bytes read may be mostly body; the exact sum is only needed here.
-            if sum(len(name) + len(value) for name, value in self._headers) > ANSWER_HEAD_MAX_BYTES:
-                raise ValueError("endless head")
+        # What was read may be mostly body; the exact sum is only needed where it may be too much.
+        if self._head_bytes > ANSWER_HEAD_MAX_BYTES and _size(self._headers) > ANSWER_HEAD_MAX_BYTES:
+            raise ValueError("endless head")
         exchange = self.exchange
         assert exchange is not None
         self._head_done = True
@@ -337,7 +343,8 @@ class UpstreamPool:
         self._idle = kept
 
     def retire(self) -> None:
-        """Close idle connections now and the others when their call has ended: the upstream left the settings."""
+        """Close idle connections now and the others when their call has ended: the upstream left the
+        settings."""
         self._closing = True
         for connection in self._idle:
             connection.abort()
@@ -375,6 +382,10 @@ class UpstreamPool:
             self._open.add(connection)
             connection.serve(exchange)
             exchange.on_connected(connection)
+
+
+def _size(headers: list[Header]) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
 
 
 def _tls_context(upstream: Upstream) -> ssl.SSLContext | None:
