@@ -59,7 +59,7 @@ def day_of(now: float, zone: ZoneInfo) -> date:
     A day that has begun is not left again: where clocks go back across midnight, the repeated evening stays
     in the day that midnight began, so that `midnight(day) <= now < midnight(day + 1)` holds everywhere.
     """
-    local = datetime.fromtimestamp(now, zone)
+    local = datetime.fromtimestamp(now // 1, zone)  # rounding to microseconds could reach the next midnight
     day = local.date()
     if local.fold and now >= midnight(day + timedelta(days=1), zone):
         return day + timedelta(days=1)

@@ -109,6 +109,7 @@ def test_a_repeated_evening_stays_in_the_day_that_had_begun() -> None:
 @example(local(SAO_PAULO, "2018-11-03 23:59:59"), SAO_PAULO)
 @example(local(APIA, "2011-12-31 00:00:00"), APIA)
 @example(local(HAVANA, "2026-11-01 00:30:00", fold=1), HAVANA)
+@example(1590958799.9999998, MOSCOW)  # the last instant before a midnight that a number can tell
 def test_every_instant_lies_in_exactly_one_day(now: float, zone: ZoneInfo) -> None:
     """The day of an instant is the one whose half-open span from midnight to midnight holds it."""
     day = day_of(now, zone)
