@@ -94,7 +94,6 @@ async def test_what_is_no_sound_request_is_refused_and_closed(
     "target",
     [
         "/service-json/../service-json/Test",
-        "/service-json//Test",
         "/service-json/%2e%2e/Test",
         "/service-json/a%2fTest",
         "/service-json/Te%00st",
