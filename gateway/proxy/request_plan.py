@@ -127,6 +127,10 @@ class RequestPlan:
 
     def parameter_role(self, raw: bytes) -> ParameterRole | None:
         """Return what a parameter is for, by its raw name, and remember it."""
+        try:
+            return self.parameters[raw]
+        except KeyError:
+            pass
         found = None
         for folded, role in self._roles.items():
             spelling = Spelling.EXACT if raw == role[1] else spelling_of(raw, folded)
@@ -145,6 +149,10 @@ class RequestPlan:
 
         Underscores count as hyphens, because CGI's descendants make the same variable of both.
         """
+        try:
+            return self.headers[raw]
+        except KeyError:
+            pass
         found = self._header_roles.get(raw.lower().replace(b"_", b"-"))
         if len(raw) <= REMEMBERED_NAME_BYTES:
             if len(self.headers) >= REMEMBERED_NAMES:
