@@ -26,7 +26,7 @@ Progress = Callable[[str, int], None]  # what is being done, and to how many it 
 
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
-    """How many key days were looked at, how many counters were lower than in the ledger, how many records exist."""
+    """How many key days were looked at, counters were lower than in the ledger, and records exist."""
 
     key_days: int
     raised: int

@@ -22,15 +22,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.ledger import accounts, marks, usage
 from metering.ledger.audit import Author
-from metering.names import READY, SHARDS, collected_name, day_name, roll_name, touched_name
+from metering.live import CHUNK, key_of, read
+from metering.names import READY, SHARDS, collected_name, day_name, touched_name
 from metering.projection import project_pending
 from metering.restore import raise_call
 from metering.scripts import COLLECT, RAISE
-from metering.snapshot import Snapshot, behind, day_text, read_day, read_hash, read_window
+from metering.snapshot import Snapshot, behind, day_text
 from metering.wire import Command, Wire, refuse_errors
 from policies.period import day_of
 
-CHUNK = 2000
 AUTHOR = Author("rollup")
 
 
@@ -117,11 +117,11 @@ class _Carried:
 
     async def carry(self, wire: Wire, connection: AsyncConnection, members: Sequence[str]) -> None:
         chunks = [members[first : first + CHUNK] for first in range(0, len(members), CHUNK)]
-        snapshots: list[Snapshot] = await _read(wire, chunks[0]) if chunks else []
+        snapshots: list[Snapshot] = await read(wire, chunks[0]) if chunks else []
         for index, chunk in enumerate(chunks):
             # The next chunk is read while PostgreSQL takes this one; `wire` is free again when both are done.
             following = chunks[index + 1] if index + 1 < len(chunks) else ()
-            reading = asyncio.ensure_future(_read(wire, following))
+            reading = asyncio.ensure_future(read(wire, following))
             try:
                 higher = await self._write(connection, snapshots)
             except BaseException:
@@ -131,7 +131,7 @@ class _Carried:
             upcoming = await reading
             await self._raise(wire, snapshots, higher)
             refuse_errors(
-                await wire.exchange([("SREM", collected_name(_key_of(each)[-2:]), each) for each in chunk])
+                await wire.exchange([("SREM", collected_name(key_of(each)[-2:]), each) for each in chunk])
             )
             snapshots = upcoming
 
@@ -181,26 +181,3 @@ async def _in_ledger(connection: AsyncConnection, since: date) -> set[str]:
         found.update(f"{key_id}:{day_text(day)}" for key_id, day in places)
         after = places[-1]
     return found
-
-
-async def _read(wire: Wire, members: Sequence[str]) -> list[Snapshot]:
-    """Read the counters of (key, day), and the rolling window of those keys that have one."""
-    if not members:
-        return []
-    places = [each.split(":") for each in members]
-    hashes = refuse_errors(
-        await wire.exchange([("HGETALL", day_name(key_id, day)) for key_id, day in places])
-    )
-    snapshots = [
-        read_hash(key_id, read_day(day), pairs) for (key_id, day), pairs in zip(places, hashes, strict=True)
-    ]
-    rolling = [snapshot for snapshot in snapshots if snapshot.rolling]
-    if rolling:
-        commands: list[Command] = [("HGETALL", roll_name(snapshot.key_id)) for snapshot in rolling]
-        for snapshot, pairs in zip(rolling, refuse_errors(await wire.exchange(commands)), strict=True):
-            snapshot.buckets = read_window(pairs)
-    return snapshots
-
-
-def _key_of(member: str) -> str:
-    return member.partition(":")[0]

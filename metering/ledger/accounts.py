@@ -114,7 +114,7 @@ async def change(
 async def stamp_first_requests(
     connection: AsyncConnection, key_ids: Sequence[str], plans: Collection[str], *, now: datetime, by: Author
 ) -> list[str]:
-    """Give accounts without a first request that of their keys on these plans; return their ids (contract OT-2)."""
+    """Give accounts without a first request that of these keys on `plans`; return which (contract OT-2)."""
     keys, days, accounts = tables.keys, tables.key_days, tables.accounts
     first = (
         sa.select(keys.c.account_id, sa.func.min(days.c.first_at).label("at"))

@@ -1,0 +1,71 @@
+"""Reading counters out of Redis without changing them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from redis.asyncio import Redis
+
+from metering.names import SHARDS, collected_name, day_name, roll_name, shard_of, touched_name
+from metering.snapshot import Snapshot, read_day, read_hash, read_window
+from metering.wire import Command, Wire, refuse_errors
+from policies.quota import Window, oldest_counted_bucket
+
+CHUNK = 2000
+
+
+def key_of(member: str) -> str:
+    """Return the key's id out of `<key_id>:<day>`."""
+    return member.partition(":")[0]
+
+
+async def read(wire: Wire, members: Sequence[str]) -> list[Snapshot]:
+    """Read the counters of each `<key_id>:<day>`, in order, with the rolling window of keys that have one."""
+    if not members:
+        return []
+    places = [member.split(":") for member in members]
+    hashes = refuse_errors(
+        await wire.exchange([("HGETALL", day_name(key_id, day)) for key_id, day in places])
+    )
+    snapshots = [
+        read_hash(key_id, read_day(day), pairs) for (key_id, day), pairs in zip(places, hashes, strict=True)
+    ]
+    rolling = [snapshot for snapshot in snapshots if snapshot.rolling]
+    if rolling:
+        commands: list[Command] = [("HGETALL", roll_name(snapshot.key_id)) for snapshot in rolling]
+        for snapshot, pairs in zip(rolling, refuse_errors(await wire.exchange(commands)), strict=True):
+            snapshot.buckets = read_window(pairs)
+    return snapshots
+
+
+async def read_changed(
+    redis: Redis, key_ids: Collection[str] | None, first: str, last_excluded: str
+) -> list[Snapshot]:
+    """Read counters that the ledger does not have yet, of some keys or all; `first <= day < last_excluded`."""
+    shards = SHARDS if key_ids is None else sorted({shard_of(key_id) for key_id in key_ids})
+    wire = Wire(redis)
+    try:
+        commands: list[Command] = [("SUNION", touched_name(shard), collected_name(shard)) for shard in shards]
+        found = [
+            member
+            for members in refuse_errors(await wire.exchange(commands) if commands else [])
+            for raw in members
+            if first <= (member := raw.decode()).rpartition(":")[2] < last_excluded
+            and (key_ids is None or key_of(member) in key_ids)
+        ]
+        snapshots: list[Snapshot] = []
+        for start in range(0, len(found), CHUNK):
+            snapshots += await read(wire, found[start : start + CHUNK])
+        return snapshots
+    finally:
+        await wire.close()
+
+
+async def in_use(redis: Redis, key_id: str, *, day: str, window: Window, bucket: int) -> int:
+    """Return the units that count against a key's limit now; raises redis-py's RedisError or OSError."""
+    if window is Window.DAY:
+        used, back = await redis.hmget(day_name(key_id, day), ["used", "back"])
+        return int(used or 0) - int(back or 0)
+    buckets = await redis.hgetall(roll_name(key_id))
+    oldest = oldest_counted_bucket(bucket)
+    return sum(int(units) for name, units in buckets.items() if name.isdigit() and int(name) >= oldest)
