@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import strategies as st
 
 from policies.decision import Contract
+from policies.period import day_of
 from policies.plans import Plan
 from policies.quota import Window
 from policies.record import KeyRecord
@@ -83,7 +84,7 @@ def records(draw: st.DrawFn) -> KeyRecord:
     maybe = st.none() | near
     first_request_at = draw(maybe)
     purchased_at = draw(maybe | st.sampled_from([base, base + 7 * 86_400]))
-    unpaid = date.fromtimestamp(base) + timedelta(days=draw(st.integers(-30, 30)))  # noqa: DTZ012 any day will do
+    unpaid = day_of(base, MOSCOW) + timedelta(days=draw(st.integers(-30, 30)))
     return KeyRecord(
         key_id="key_" + draw(st.text("0123456789abcdef", min_size=16, max_size=16)),
         account_id="acc_" + draw(st.text("0123456789abcdef", min_size=16, max_size=16)),
