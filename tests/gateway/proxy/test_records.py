@@ -1,0 +1,168 @@
+"""The cache of key records: asked once, bounded, and never older than the answer to a later question."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from gateway.proxy.records import Entry, Records, Unavailable
+from metering.projection import Projection
+from policies.decision import Denied, Reason
+from policies.methods import Call
+from policies.record import KeyRecord
+from tests.rig import EXAMPLE
+
+T = TypeVar("T")
+NOW = 1_790_000_000.0
+DIGEST = "d" * 64
+CALL = Call("GetItemFullInfo", "item", True)
+
+
+def record(**fields: object) -> KeyRecord:
+    """Return a record of a paying key."""
+    base = KeyRecord("key_0000000000000001", "acc_1", "K1", 1, NOW - 1000, {DIGEST: None})
+    return dataclasses.replace(base, **fields)  # type: ignore[arg-type] # each test knows the fields
+
+
+class Store(Projection):
+    """A store of records in memory, whose answers wait until they are let go."""
+
+    def __init__(self, held: KeyRecord | None = None) -> None:
+        self.held = held
+        self.asked = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fault: Exception | None = None
+
+    async def find(self, digest: str) -> KeyRecord | None:
+        return await self.fetch("")
+
+    async def fetch(self, key_id: str) -> KeyRecord | None:
+        self.asked += 1
+        held = self.held  # what the store holds when the question arrives
+        await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+        return held
+
+
+def records(store: Store, **changes: float) -> Records:
+    """Return a cache in front of `store`."""
+    settings: dict[str, float] = {"capacity": 3, "negative_s": 10.0, "timeout_s": 0.2, **changes}
+    return Records(store, contract=EXAMPLE.contract, clock=lambda: NOW, **settings)  # type: ignore[arg-type]
+
+
+async def fetched(cache: Records, digest: str = DIGEST, now: float = NOW) -> Entry | Reason | Unavailable:
+    """Ask for a digest and wait for the answer."""
+    return await _answer(lambda done: cache.fetch(digest, now, done))
+
+
+async def confirmed(cache: Records, entry: Entry) -> bool | Unavailable:
+    """Ask whether an entry had to be renewed, and wait for the answer."""
+
+    def ask(done: Callable[[bool | Unavailable], None]) -> None:
+        cache.confirm(entry, done)
+
+    return await _answer(ask)
+
+
+async def _answer(ask: Callable[[Callable[[T], None]], None]) -> T:
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    ask(future.set_result)
+    return await future
+
+
+async def test_simultaneous_questions_for_one_key_are_one() -> None:
+    """A thousand calls with a key that is not cached ask the store once."""
+    store = Store(record())
+    cache = records(store)
+    answers = await asyncio.gather(*(fetched(cache) for _ in range(1000)))
+    assert store.asked == 1
+    assert len({id(answer) for answer in answers}) == 1
+    assert cache.get(DIGEST, NOW) is answers[0]
+
+
+async def test_an_unknown_key_is_remembered_for_a_while_only() -> None:
+    """Within the bound the store is not asked again; after it, it is."""
+    cache = records(Store(None))
+    assert await fetched(cache) is Reason.UNKNOWN_KEY
+    assert cache.get(DIGEST, NOW + 9.9) is Reason.UNKNOWN_KEY
+    assert cache.get(DIGEST, NOW + 10) is None
+
+
+async def test_the_cache_is_bounded() -> None:
+    """Over its capacity the oldest entries go."""
+    cache = records(Store(record()))
+    for number in range(5):
+        await fetched(cache, f"{number:064d}")
+    assert len(cache) == 3
+    assert cache.get(f"{0:064d}", NOW) is None
+
+
+@pytest.mark.parametrize("fault", [RedisConnectionError("gone"), OSError("gone"), None])
+async def test_a_store_that_fails_or_hangs_is_unavailable(fault: Exception | None) -> None:
+    """Neither an error nor silence of the store leaves a call waiting."""
+    store = Store(record())
+    store.fault = fault
+    if fault is None:
+        store.gate.clear()
+    cache = records(store)
+    assert isinstance(await fetched(cache), Unavailable)
+    store.fault = None
+    store.gate.set()
+    assert isinstance(await fetched(cache), Entry)
+
+
+async def test_whoever_asks_during_a_confirmation_gets_a_later_answer() -> None:
+    """A record changed after the first question left, and before the second came, is seen by the second."""
+    store = Store(record(suspended=True))
+    cache = records(store)
+    entry = await fetched(cache)
+    assert isinstance(entry, Entry)
+    store.gate.clear()
+    first = asyncio.ensure_future(confirmed(cache, entry))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    store.held = record(revision=2)
+    second = asyncio.ensure_future(confirmed(cache, entry))
+    await asyncio.sleep(0)
+    store.gate.set()
+    assert (await first, await second) == (False, True)
+    assert not isinstance(entry.rule(CALL, "20260101", 0), Denied)
+    assert store.asked == 3
+
+
+async def test_a_record_that_is_gone_cannot_be_confirmed() -> None:
+    """When the store has lost the record, the cached one is dropped and decides nothing."""
+    store = Store(record(suspended=True))
+    cache = records(store)
+    entry = await fetched(cache)
+    assert isinstance(entry, Entry)
+    store.held = None
+    assert isinstance(await confirmed(cache, entry), Unavailable)
+    assert cache.get(DIGEST, NOW) is None
+
+
+async def test_an_entry_is_judged_anew_when_its_time_has_come() -> None:
+    """A credential that ends, ends at its second without any news from the store."""
+    cache = records(Store(record(credentials={DIGEST: NOW + 5})))
+    entry = await fetched(cache)
+    assert isinstance(entry, Entry)
+    assert cache.get(DIGEST, NOW + 4.9) is entry
+    assert not isinstance(entry.rule(CALL, "20260101", 0), Denied)
+    assert cache.get(DIGEST, NOW + 5) is entry
+    assert entry.rule(CALL, "20260101", 0) == Denied(Reason.EXPIRED_KEY)
+
+
+async def test_equal_calls_share_one_take_within_a_bucket() -> None:
+    """What is to be counted is the same object for one method, day and bucket."""
+    cache = records(Store(record()))
+    entry = await fetched(cache)
+    assert isinstance(entry, Entry)
+    assert entry.rule(CALL, "20260101", 7) is entry.rule(CALL, "20260101", 7)
+    assert entry.rule(CALL, "20260101", 7) != entry.rule(CALL, "20260102", 7)
