@@ -130,7 +130,9 @@ def issue_token() -> str:
 
 def is_token(text: str) -> bool:
     """Say whether a text has a token's form and checksum."""
-    return text.startswith(TOKEN_PREFIX) and keys.is_well_formed(keys.PREFIX + text.removeprefix(TOKEN_PREFIX))
+    return text.startswith(TOKEN_PREFIX) and keys.is_well_formed(
+        keys.PREFIX + text.removeprefix(TOKEN_PREFIX)
+    )
 
 
 def token_digest(text: str, security: Security) -> str:
@@ -160,7 +162,9 @@ async def authenticate(
     failures.check(address, clock)
     text = bearer(headers)
     if text is None:
-        raise unauthorized("Send a token as `Authorization: Bearer tgc_...`; `tallygate token create` makes one.")
+        raise unauthorized(
+            "Send a token as `Authorization: Bearer tgc_...`; `tallygate token create` makes one."
+        )
     if is_token(text):
         async with engine.connect() as connection:
             for _, pepper in security.peppers:

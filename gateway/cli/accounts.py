@@ -1,0 +1,57 @@
+"""`tallygate account`: the customers whose keys are counted and billed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli import client, values
+from gateway.cli.output import Format, FormatOption, write_one, write_rows
+
+app = typer.Typer(no_args_is_help=True, help="Customers whose keys are counted and billed.")
+
+COLUMNS = ("id", "name", "main_domain", "currency", "first_request_at", "created_at")
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The customer's name.")],
+    domain: Annotated[str | None, typer.Option(help="The main site, for which support is given.")] = None,
+    first_request: Annotated[
+        str | None, typer.Option(help=f"When the customer first asked. {values.INSTANT_HELP}")
+    ] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Make an account."""
+    body = values.given(
+        name=name,
+        main_domain=domain,
+        first_request_at=None if first_request is None else values.instant(first_request, "--first-request"),
+    )
+    write_one(client.of(context).call("POST", "/v1/accounts", body), COLUMNS, form)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """List accounts, the oldest first."""
+    write_rows(client.of(context).pages("/v1/accounts", {}, limit), COLUMNS, form)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="The account's id, acc_...")],
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Show an account and its keys."""
+    connection = client.of(context)
+    found = connection.call("GET", f"/v1/accounts/{client.segment(account)}")
+    keys = list(connection.pages("/v1/keys", {"account": account}))
+    found["keys"] = [key["id"] for key in keys]
+    write_one(found, (*COLUMNS, "keys"), form)

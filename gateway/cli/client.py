@@ -1,0 +1,153 @@
+"""The control API as the commands use it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from gateway import config
+from gateway.cli.output import CliError
+from gateway.first_start import TOKEN_FILE
+from gateway.ports import reachable
+from gateway.settings import Settings
+
+TIMEOUT_S = 120.0
+PAGE = 1_000
+
+
+@dataclass
+class Connection:
+    """Where the control API is and which token opens it; looked up when first needed."""
+
+    given_url: str | None
+    given_token: str | None
+    config_path: Path | None
+    environ: Mapping[str, str]
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Return the configuration; raises ConfigError."""
+        return config.load(self.config_path, self.environ, keep_pepper=False)
+
+    @cached_property
+    def url(self) -> str:
+        """Return the control API's address without a trailing slash."""
+        if self.given_url is not None:
+            parts = urlsplit(self.given_url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise CliError(
+                    f"--url must be an address such as http://127.0.0.1:8081, not {self.given_url!r}"
+                )
+            return self.given_url.rstrip("/")
+        server = self.settings.server
+        host = reachable(server.control_host)
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if server.control_tls else 'http'}://{host}:{server.control_port}"
+
+    @cached_property
+    def token(self) -> str:
+        """Return the control token; raises CliError that says how to get one."""
+        if self.given_token is not None:
+            return self.given_token
+        if self.given_url is not None:
+            # The local gateway's token is not for another one's eyes.
+            raise CliError("With --url, give a token with --token or TALLYGATE_TOKEN.")
+        path = self.settings.stores.data_dir / TOKEN_FILE
+        try:
+            return path.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise CliError(
+                f"There is no control token: {path} cannot be read ({error.strerror}).\n"
+                "Start `tallygate serve` here first, or give one with --token or TALLYGATE_TOKEN."
+            ) from error
+
+    def call(
+        self,
+        verb: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Make one request and return its answer; raises CliError with what the API said."""
+        return asyncio.run(self._call(verb, path, body, query))
+
+    def pages(
+        self, path: str, query: Mapping[str, str], limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the entries of a list, page after page, at most `limit`."""
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            asked = dict(query) | {"limit": str(PAGE if left is None else min(left, PAGE))}
+            page = self.call("GET", path, query=asked | ({"cursor": cursor} if cursor else {}))
+            yield from page["items"]
+            left = None if left is None else left - len(page["items"])
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    async def _call(
+        self, verb: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str] | None
+    ) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        if verb == "POST":
+            headers["Idempotency-Key"] = secrets.token_hex(16)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session,
+                session.request(
+                    verb, self.url + path, json=body, params=query, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                answer: Any = None
+                with contextlib.suppress(ValueError):
+                    answer = await response.json(content_type=None)
+                if 200 <= response.status < 300 and answer is not None:
+                    return answer
+                raise ApiError(response.status, answer if isinstance(answer, dict) else {})
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise CliError(
+                f"The certificate of {self.url} is not trusted; set SSL_CERT_FILE to its authority."
+            ) from error
+        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+            raise CliError(
+                f"The control API does not answer at {self.url} ({type(error).__name__}).\n"
+                "Is `tallygate serve` running? Another address is given with --url or TALLYGATE_URL."
+            ) from error
+        except TimeoutError as error:
+            raise CliError(f"The control API at {self.url} took longer than {TIMEOUT_S:.0f} s.") from error
+
+
+class ApiError(CliError):
+    """What the API refused, with every field it named."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status = status
+        self.errors = [error for error in problem.get("errors", []) if isinstance(error, dict)]
+        detail = problem.get("detail") or "The answer is not one of a control API; check the address."
+        lines = [f"{problem.get('title', f'HTTP {status}')}: {detail}"]
+        lines += [f"  {error.get('field')}: {error.get('message')}" for error in self.errors]
+        if status >= 500 and problem.get("request_id"):
+            lines.append(f"  request id: {problem['request_id']}")
+        super().__init__("\n".join(lines))
+
+
+def of(context: Any) -> Connection:
+    """Return the connection of a command."""
+    connection: Connection = context.obj
+    return connection
+
+
+def segment(text: str) -> str:
+    """Return a text as one segment of a path."""
+    return quote(text, safe="")

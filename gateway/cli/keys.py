@@ -1,0 +1,310 @@
+"""`tallygate key`: make, change, rotate, hold and end keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli import client, key_import, values
+from gateway.cli.output import (
+    CliError,
+    DryRunOption,
+    Format,
+    FormatOption,
+    YesOption,
+    confirmed,
+    note,
+    write_one,
+    write_rows,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Keys: made, changed, rotated, held and ended.")
+app.command("import")(key_import.import_)
+
+LIST_COLUMNS = ("id", "hint", "account_id", "plan", "site", "standing", "limit_now", "label")
+COLUMNS = (
+    "id",
+    "account_id",
+    "plan",
+    "site",
+    "label",
+    "standing",
+    "limit_now",
+    "window_now",
+    "used_now",
+    "in_trial",
+    "hint",
+    "signed",
+    "created_at",
+    "purchased_at",
+    "expires_at",
+    "oldest_unpaid_issued_on",
+    "suspended_at",
+    "suspended_reason",
+    "revoked_at",
+    "closed_at",
+    "default_provider",
+    "default_search_method",
+    "in_force",
+)
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, key_...")]
+ProviderOption = Annotated[
+    str | None, typer.Option(help="Provider of a call that names none, or none.", metavar="NAME")
+]
+SearchMethodOption = Annotated[
+    str | None, typer.Option(help="SearchMethod of a search that names none, or none.", metavar="NAME")
+]
+SecretOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the secret that calls are signed with.", exists=True, dir_okay=False, readable=True
+    ),
+]
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    account: Annotated[str, typer.Option(help="The account's id, acc_...")],
+    plan: Annotated[str, typer.Option(help="A plan of the configuration, such as K1.")],
+    site: Annotated[str | None, typer.Option(help="The client site.")] = None,
+    label: Annotated[str | None, typer.Option(help="A note for people.")] = None,
+    purchased_at: Annotated[
+        str | None, typer.Option(help="When it was bought; default now. none: it is not bought yet.")
+    ] = None,
+    daily_limit: Annotated[
+        int | None, typer.Option(min=0, help="Units a day, in place of the plan's.")
+    ] = None,
+    unlimited: Annotated[bool, typer.Option("--unlimited", help="Lift every limit.")] = False,
+    window: Annotated[str | None, typer.Option(help="day or rolling_24h, in place of the plan's.")] = None,
+    expires_at: Annotated[str | None, typer.Option(help=values.INSTANT_HELP)] = None,
+    default_provider: ProviderOption = None,
+    default_search_method: SearchMethodOption = None,
+    signing_secret_file: SecretOption = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Make a key and show its text, this once."""
+    body: dict[str, Any] = values.given(
+        account_id=account,
+        plan=plan,
+        site=site,
+        label=label,
+        daily_limit=daily_limit,
+        window=window,
+        default_provider=default_provider,
+        default_search_method=default_search_method,
+        signing_secret=_secret(signing_secret_file),
+        expires_at=None if expires_at is None else values.instant(expires_at, "--expires-at"),
+    )
+    if unlimited:
+        body["unlimited"] = True
+    if purchased_at is not None:
+        bought = None if values.cleared(purchased_at) else values.instant(purchased_at, "--purchased-at")
+        body["purchased_at"] = bought
+    made = client.of(context).call("POST", "/v1/keys", body)
+    _write(made, form, first=("key",))
+    _tell_once(made)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """List keys, the oldest first."""
+    found = client.of(context).pages("/v1/keys", values.given(account=account), limit)
+    write_rows(map(_with_hint, found), LIST_COLUMNS, form, numbers=("limit_now",))
+
+
+@app.command()
+def show(context: typer.Context, key: KeyArgument, form: FormatOption = Format.TABLE) -> None:
+    """Show a key, its standing, its limit and what it used today."""
+    _write(client.of(context).call("GET", _path(key)), form)
+
+
+@app.command("set")
+def set_(
+    context: typer.Context,
+    key: KeyArgument,
+    daily_limit: Annotated[str | None, typer.Option(help="Units a day, or none for the plan's.")] = None,
+    unlimited: Annotated[
+        bool | None, typer.Option("--unlimited/--limited", help="Lift every limit, or not.")
+    ] = None,
+    window: Annotated[str | None, typer.Option(help="day, rolling_24h, or none for the plan's.")] = None,
+    unpaid_since: Annotated[
+        str | None,
+        typer.Option(help="Day of the oldest unpaid invoice (2026-11-10), or none when all is paid."),
+    ] = None,
+    purchased_at: Annotated[str | None, typer.Option(help=f"{values.INSTANT_HELP} Or none.")] = None,
+    expires_at: Annotated[str | None, typer.Option(help=f"{values.INSTANT_HELP} Or none.")] = None,
+    site: Annotated[str | None, typer.Option(help="The client site, or none.")] = None,
+    label: Annotated[str | None, typer.Option(help="A note for people, or none.")] = None,
+    default_provider: ProviderOption = None,
+    default_search_method: SearchMethodOption = None,
+    signing_secret_file: SecretOption = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Change a key; in force from its next call on."""
+    body: dict[str, Any] = values.given(
+        daily_limit=daily_limit,
+        unlimited=unlimited,
+        window=window,
+        oldest_unpaid_issued_on=unpaid_since,
+        purchased_at=purchased_at,
+        expires_at=expires_at,
+        site=site,
+        label=label,
+        default_provider=default_provider,
+        default_search_method=default_search_method,
+        signing_secret=_secret(signing_secret_file),
+    )
+    for name, value in body.items():
+        if name != "signing_secret" and isinstance(value, str) and values.cleared(value):
+            body[name] = None
+    if body.get("daily_limit") is not None:
+        if not str(daily_limit).isascii() or not str(daily_limit).isdigit():
+            raise typer.BadParameter("must be a number of units, or none", param_hint="--daily-limit")
+        body["daily_limit"] = int(str(daily_limit))
+    if body.get("oldest_unpaid_issued_on") is not None:
+        body["oldest_unpaid_issued_on"] = values.day(body["oldest_unpaid_issued_on"], "--unpaid-since")
+    for name in ("purchased_at", "expires_at"):
+        if body.get(name) is not None:
+            body[name] = values.instant(body[name], f"--{name.replace('_', '-')}")
+    if not body:
+        raise typer.BadParameter("say what to set, such as --daily-limit 100000; see --help")
+    changed = client.of(context).call("PATCH", _path(key), body)
+    _write(changed, form)
+    _tell_force(changed)
+
+
+@app.command()
+def rotate(
+    context: typer.Context,
+    key: KeyArgument,
+    overlap: Annotated[
+        float, typer.Option(min=0, help="Seconds for which the old text is still accepted; default a day.")
+    ] = 86_400.0,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Give a key a new text, shown this once."""
+    until = f"for {overlap:g} s more" if overlap else "no longer from now on"
+    connection = client.of(context)
+    if confirmed(
+        f"Give {_named(connection, key)} a new text; the old one is accepted {until}.",
+        yes=yes,
+        dry_run=dry_run,
+    ):
+        rotated = connection.call("POST", f"{_path(key)}/rotate", {"overlap_s": overlap})
+        _write(rotated, form, first=("key",))
+        _tell_once(rotated)
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    key: KeyArgument,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """End a key at once and for good."""
+    _change(context, key, "revoke", {}, "End {} at once and for good.", yes, dry_run, form)
+
+
+@app.command()
+def suspend(
+    context: typer.Context,
+    key: KeyArgument,
+    reason: Annotated[str | None, typer.Option(help="Why; shown to operators.")] = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Hold a key: every call is refused until it is resumed."""
+    body = values.given(reason=reason)
+    _change(context, key, "suspend", body, "Refuse every call of {} until it is resumed.", yes, dry_run, form)
+
+
+@app.command()
+def resume(context: typer.Context, key: KeyArgument, form: FormatOption = Format.TABLE) -> None:
+    """Let go of a key that was held."""
+    _change(context, key, "resume", {}, "Accept calls of {} again.", True, False, form)
+
+
+@app.command()
+def close(
+    context: typer.Context,
+    key: KeyArgument,
+    at: Annotated[
+        str | None, typer.Option(help=f"When its service ends; default now. {values.INSTANT_HELP}")
+    ] = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """End a key's service; it is billed up to that moment."""
+    body = {} if at is None else {"at": values.instant(at, "--at")}
+    what = f"End the service of {{}} {'now' if at is None else 'at ' + body['at']}."
+    _change(context, key, "close", body, what, yes, dry_run, form)
+
+
+def _change(
+    context: typer.Context,
+    key: str,
+    action: str,
+    body: dict[str, Any],
+    what: str,
+    yes: bool,
+    dry_run: bool,
+    form: Format,
+) -> None:
+    connection = client.of(context)
+    if confirmed(what.format(_named(connection, key)), yes=yes, dry_run=dry_run):
+        changed = connection.call("POST", f"{_path(key)}/{action}", body)
+        _write(changed, form)
+        _tell_force(changed)
+
+
+def _path(key: str) -> str:
+    if not key.startswith("key_"):
+        raise CliError(
+            "A key is named by its id (key_ and 16 digits), not by its text; see `tallygate key list`."
+        )
+    return f"/v1/keys/{client.segment(key)}"
+
+
+def _named(connection: client.Connection, key: str) -> str:
+    """Say which key is meant, so that a mistyped id is noticed before anything is done."""
+    found = connection.call("GET", _path(key))
+    site = f" for {found['site']}" if found["site"] else ""
+    return (
+        f"key {found['id']} (...{_with_hint(found)['hint']}, plan {found['plan']}{site}, {found['standing']})"
+    )
+
+
+def _secret(path: Path | None) -> str | None:
+    return None if path is None else path.read_text(encoding="utf-8").strip()
+
+
+def _with_hint(key: dict[str, Any]) -> dict[str, Any]:
+    return key | {"hint": key["credentials"][0]["hint"] if key["credentials"] else None}
+
+
+def _write(key: dict[str, Any], form: Format, first: tuple[str, ...] = ()) -> None:
+    write_one(key if form is Format.JSON else _with_hint(key), (*first, *COLUMNS), form)
+
+
+def _tell_once(key: dict[str, Any]) -> None:
+    note("Keep the key now: it is not stored and cannot be shown again.")
+    _tell_force(key)
+
+
+def _tell_force(key: dict[str, Any]) -> None:
+    if not key["in_force"]:
+        note("Redis cannot be reached: the change is kept and comes into force once it can.")

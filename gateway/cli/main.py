@@ -1,0 +1,116 @@
+"""The program: all commands under one roof, and every failure as a sentence instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from gateway.cli import accounts, audit, jobs, keys, processes, tokens, usage
+from gateway.cli.client import Connection
+from gateway.cli.output import CliError, report
+from gateway.config import ConfigError
+
+# Options that hold for every command, and may stand anywhere on the line.
+GLOBAL_OPTIONS = ("--url", "--token", "--config")
+
+app = typer.Typer(
+    name="tallygate",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    help="An API-key gateway that counts every call exactly.",
+    epilog="--url, --token and --config may stand anywhere. Exit codes: 0 done, 1 failed, 2 typed wrong.",
+)
+app.add_typer(accounts.app, name="account")
+app.add_typer(keys.app, name="key")
+app.add_typer(tokens.app, name="token")
+app.add_typer(audit.app, name="audit")
+usage.register(app)
+jobs.register(app)
+processes.register(app)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the control API. Default: that of the configuration.", envvar="TALLYGATE_URL"
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="Control token. Default: the file control-token in the data directory.",
+            envvar="TALLYGATE_TOKEN",
+            show_envvar=True,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Configuration file. Default: embedded stores and the demo.", envvar="TALLYGATE_CONFIG"
+        ),
+    ] = None,
+) -> None:
+    """Take down what holds for every command."""
+    context.obj = Connection(url, token, config, os.environ)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        result = app(args=hoisted(arguments), standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        report("Stopped; nothing more was done.")
+        return 1
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        report(error.format_message())
+        return error.exit_code
+    except (CliError, ConfigError) as error:
+        report(str(error))
+        return 1
+    except KeyboardInterrupt:
+        report("Interrupted.")
+        return 1
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has seen enough; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def hoisted(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the global options in front, wherever they stood before a `--`."""
+    front: list[str] = []
+    rest: list[str] = []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if argument == "--":
+            return [*front, *rest, argument, *remaining]
+        if argument in GLOBAL_OPTIONS and remaining:
+            front += [argument, remaining.pop(0)]
+        elif argument.startswith(tuple(f"{option}=" for option in GLOBAL_OPTIONS)):
+            front.append(argument)
+        else:
+            rest.append(argument)
+    return front + rest

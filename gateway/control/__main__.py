@@ -1,0 +1,92 @@
+"""The control process: the control API and the periodic jobs.
+
+Started by the supervisor as `python -m gateway.control`. SIGTERM stops it in order, SIGHUP reads the
+configuration again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from gateway import config
+from gateway.config import ConfigError
+from gateway.control.app import CONTROL, make_app
+from gateway.control.periodic import running
+from gateway.settings import Settings
+from gateway.telemetry import WorkerMetricsCollector, configure_logging
+from gateway.worker import tls_context
+from metering.ledger import make_engine
+from metering.wire import connect
+
+REDIS_TIMEOUT_S = (
+    5.0  # for jobs that move many counters; calls of client sites have a shorter one of their own
+)
+SHUTDOWN_S = 5.0
+
+log = structlog.get_logger("gateway.control")
+
+
+def main() -> None:
+    """Run the control process until it is told to stop."""
+    path = os.environ.get("TALLYGATE_CONFIG")
+    config_path = Path(path) if path else None
+    settings = config.load(config_path, os.environ)
+    configure_logging(settings.logging.level)
+    uvloop.run(serve(settings, config_path))
+
+
+async def serve(settings: Settings, config_path: Path | None) -> None:
+    """Serve the control API and run the jobs until a signal to stop."""
+    assert settings.stores.redis_url is not None, "the supervisor starts the store and names its URL"
+    assert settings.stores.database_url is not None, "the supervisor starts the store and names its URL"
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    engine = make_engine(settings.stores.database_url)
+    redis = connect(settings.stores.redis_url, timeout_s=REDIS_TIMEOUT_S)
+    run_dir = os.environ.get("TALLYGATE_RUN_DIR")
+    workers = WorkerMetricsCollector(Path(run_dir)) if run_dir is not None else None
+    app = make_app(settings, engine, redis, workers)
+    control = app[CONTROL]
+
+    def reload() -> None:
+        try:
+            control.settings = config.load(config_path, os.environ)
+        except ConfigError as error:
+            log.error("configuration refused, the old one stays", errors=error.errors)
+            return
+        configure_logging(control.settings.logging.level)
+        log.info("configuration reloaded")
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S)
+    await runner.setup()
+    server = settings.server
+    site = web.TCPSite(
+        runner, server.control_host, server.control_port, ssl_context=tls_context(server.control_tls)
+    )
+    try:
+        await site.start()
+        log.info("control ready", port=server.control_port)
+        async with running(control.jobs) as jobs:
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({stopping, jobs}, return_when=asyncio.FIRST_COMPLETED)
+            if jobs.done():
+                jobs.result()  # a job that ends has failed in a way nobody thought of: let it be seen
+            log.info("control stops")
+    finally:
+        await runner.cleanup()
+        await redis.aclose()
+        await engine.dispose()
+
+
+if __name__ == "__main__":
+    main()

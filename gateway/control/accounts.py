@@ -1,0 +1,154 @@
+"""Accounts: the customers whose keys are counted and billed."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gateway.control.auth import Right
+from gateway.control.operations import (
+    Call,
+    Input,
+    Instant,
+    NoInput,
+    NoQuery,
+    Operation,
+    Output,
+    PageQuery,
+    Reply,
+    Text,
+    wrong_cursor,
+)
+from metering.ledger import accounts
+
+FIRST_REQUEST = "When the customer first asked; opens the days in which a bought key brings a free month."
+
+
+class NewAccount(Input):
+    """An account to be made."""
+
+    name: Text
+    main_domain: Text | None = Field(None, description="The site for which support is given.")
+    first_request_at: Instant | None = Field(None, description=FIRST_REQUEST)
+
+
+class AccountChange(Input):
+    """Fields of an account to be set; those that are absent stay."""
+
+    name: Text = Field("", description="Cannot be emptied.")
+    main_domain: Text | None = None
+    first_request_at: Instant | None = Field(None, description=FIRST_REQUEST)
+
+
+class Account(Output):
+    """An account."""
+
+    id: str
+    name: str
+    main_domain: str | None
+    currency: str
+    first_request_at: Instant | None
+    created_at: Instant
+    closed_at: Instant | None
+
+
+class ChangedAccount(Account):
+    """An account after a change; `in_force` is False while its keys have yet to reach the gateways."""
+
+    in_force: bool = False
+
+
+class AccountPage(Output):
+    """Accounts, the oldest first."""
+
+    items: list[Account]
+    next_cursor: str | None
+
+
+async def create(call: Call[NewAccount, NoQuery]) -> Reply:
+    """Make an account."""
+    made = await accounts.create(
+        call.connection,
+        name=call.body.name,
+        main_domain=call.body.main_domain,
+        first_request_at=call.body.first_request_at,
+        currency=call.control.settings.billing.currency,
+        now=call.now,
+        by=call.by,
+    )
+    return Reply(_shown(made))
+
+
+async def listed(call: Call[NoInput, PageQuery]) -> Reply:
+    """List accounts."""
+    async with call.control.engine.connect() as connection:
+        try:
+            page = await accounts.listed(connection, cursor=call.query.cursor, limit=call.query.limit)
+        except ValueError as error:
+            raise wrong_cursor(error) from error
+    return Reply(AccountPage(items=[_shown(each) for each in page.items], next_cursor=page.next_cursor))
+
+
+async def show(call: Call[NoInput, NoQuery]) -> Reply:
+    """Return one account."""
+    async with call.control.engine.connect() as connection:
+        return Reply(_shown(await accounts.get(connection, call.path("account_id"))))
+
+
+async def change(call: Call[AccountChange, NoQuery]) -> Reply:
+    """Set fields of an account."""
+    wanted = call.body.model_dump(exclude_unset=True)
+    changed = await accounts.change(
+        call.connection, call.path("account_id"), wanted, now=call.now, by=call.by
+    )
+    return Reply(ChangedAccount(**_shown(changed).model_dump()))
+
+
+def _shown(account: accounts.Account) -> Account:
+    return Account.model_validate(account, from_attributes=True)
+
+
+OPERATIONS = (
+    Operation(
+        "createAccount",
+        "POST",
+        "/v1/accounts",
+        "Make an account",
+        create,
+        rights=(Right.ACCOUNTS_WRITE,),
+        body=NewAccount,
+        answer=Account,
+        status=201,
+        changes=True,
+    ),
+    Operation(
+        "listAccounts",
+        "GET",
+        "/v1/accounts",
+        "List accounts, the oldest first",
+        listed,
+        rights=(Right.ACCOUNTS_READ,),
+        query=PageQuery,
+        answer=AccountPage,
+    ),
+    Operation(
+        "showAccount",
+        "GET",
+        "/v1/accounts/{account_id}",
+        "Show an account",
+        show,
+        rights=(Right.ACCOUNTS_READ,),
+        answer=Account,
+    ),
+    Operation(
+        "changeAccount",
+        "PATCH",
+        "/v1/accounts/{account_id}",
+        "Set fields of an account",
+        change,
+        rights=(Right.ACCOUNTS_WRITE,),
+        body=AccountChange,
+        answer=ChangedAccount,
+        changes=True,
+        projects=True,
+    ),
+)

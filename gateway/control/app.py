@@ -1,0 +1,187 @@
+"""The aiohttp application of the control API: every operation under one error handling and one access log."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.control import accounts, audit, health, jobs, keys, tokens, usage
+from gateway.control.auth import FailureLimit
+from gateway.control.operations import CALLER, MAX_BODY_BYTES, REQUEST_ID, Operation, perform
+from gateway.control.periodic import Jobs
+from gateway.control.problems import Problem, unavailable
+from gateway.settings import Settings
+from gateway.telemetry import WorkerMetricsCollector
+from metering.projection import project_pending
+
+PROJECT_DEADLINE_S = 5.0  # for the answer to a change; the periodic job carries on
+
+log = structlog.get_logger("gateway.control")
+
+OPERATIONS: tuple[Operation, ...] = (
+    *accounts.OPERATIONS,
+    *keys.OPERATIONS,
+    *usage.OPERATIONS,
+    *tokens.OPERATIONS,
+    *audit.OPERATIONS,
+    *jobs.OPERATIONS,
+    *health.OPERATIONS,
+)
+
+
+class Control:
+    """What operations work with; `settings` is replaced when the configuration is read again."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: AsyncEngine,
+        redis: Redis,
+        workers: WorkerMetricsCollector | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.redis = redis
+        self.workers = workers
+        self.failures = FailureLimit()
+        self.registry = CollectorRegistry()
+        self.clock = clock
+        if workers is not None:
+            self.registry.register(workers)
+        self.jobs = Jobs(self, self.registry)
+
+    def now(self) -> datetime:
+        """Return the present instant."""
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    async def carry_changes(self) -> None:
+        """Carry all changed keys to Redis, a part at a time; what it raises is of the stores."""
+        while await project_pending(self.redis, self.engine):
+            pass
+
+    async def project(self) -> bool:
+        """Bring changed keys into force; False when that has to wait for the periodic job."""
+        try:
+            async with asyncio.timeout(PROJECT_DEADLINE_S):
+                await self.carry_changes()
+        except (RedisError, DBAPIError, OSError, TimeoutError) as error:
+            log.warning("changed keys are not in force yet", error=type(error).__name__)
+            return False
+        return True
+
+
+CONTROL: web.AppKey[Control] = web.AppKey("control", Control)
+
+
+def make_app(
+    settings: Settings,
+    engine: AsyncEngine,
+    redis: Redis,
+    workers_metrics: WorkerMetricsCollector | None = None,
+    clock: Callable[[], float] = time.time,
+) -> web.Application:
+    """Return the application; `app[CONTROL]` is what its operations work with."""
+    app = web.Application(middlewares=[_answer_always], client_max_size=MAX_BODY_BYTES)
+    app[CONTROL] = Control(settings, engine, redis, workers_metrics, clock)
+    for operation in OPERATIONS:
+        app.router.add_route(operation.verb, operation.path, _handler(operation))
+    return app
+
+
+def _handler(operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await perform(operation, request.app[CONTROL], request)
+
+    return handle
+
+
+@web.middleware
+async def _answer_always(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Number the request, turn every failure into a problem, and log it without its query and body."""
+    request_id = secrets.token_hex(8)
+    request[REQUEST_ID] = request_id
+    started = time.perf_counter()
+    problem: Problem | None = None
+    try:
+        response = await handler(request)
+    except Problem as refused:
+        problem = refused
+    except web.HTTPException as error:
+        problem = _of_http(error)
+    except (IntegrityError, DataError, ProgrammingError) as error:
+        log.error("the ledger refused a statement", request_id=request_id, error=type(error.orig).__name__)
+        problem = _internal()
+    except (DBAPIError, PoolTimeoutError) as error:
+        log.error("the ledger cannot be reached", request_id=request_id, error=type(error).__name__)
+        problem = unavailable("The ledger (PostgreSQL) cannot be reached; nothing was changed.")
+    except (RedisError, OSError, TimeoutError) as error:
+        log.error("a store cannot be reached", request_id=request_id, error=type(error).__name__)
+        problem = unavailable("A store cannot be reached; try again.")
+    except Exception as error:  # noqa: BLE001 - the client gets a problem, the log the place
+        log.error(
+            "an operation failed", request_id=request_id, error=type(error).__name__, place=_place(error)
+        )
+        problem = _internal()
+    if problem is not None:
+        response = problem.response(request_id)
+    response.headers["X-Request-Id"] = request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    resource = request.match_info.route.resource
+    caller = request.get(CALLER)
+    log.info(
+        "control request",
+        request_id=request_id,
+        method=request.method if request.method.isalpha() else "?",
+        route=resource.canonical if resource is not None else "none",
+        status=response.status,
+        ms=round((time.perf_counter() - started) * 1000, 1),
+        caller=caller.token_id if caller is not None else None,
+    )
+    return response
+
+
+def _of_http(error: web.HTTPException) -> Problem:
+    if error.status == 404:
+        return Problem(404, "not-found", "Not found", "The control API has no such path; see /openapi.json.")
+    if error.status == 405:
+        allowed = error.headers.get("Allow", "")
+        return Problem(
+            405,
+            "method-not-allowed",
+            "Wrong method",
+            f"This path takes {allowed}.",
+            headers={"Allow": allowed},
+        )
+    return Problem(error.status, "refused", error.reason, "The request was refused.")
+
+
+def _internal() -> Problem:
+    return Problem(
+        500,
+        "internal",
+        "The operation failed",
+        "This is a fault of the gateway; its log has more under the request id.",
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Say where an exception comes from, without its text: that may hold what a client sent."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-6:]))

@@ -1,0 +1,312 @@
+"""Keys: made, taken over, changed, rotated, held and ended; their text is told once and never stored."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from gateway import sealing
+from gateway.control.auth import Right, require
+from gateway.control.key_models import (
+    Closing,
+    ImportedKey,
+    ImportedKeys,
+    Key,
+    KeyChange,
+    KeyFields,
+    KeyImport,
+    KeyPage,
+    KeysQuery,
+    KeyWithText,
+    KeyWithUsage,
+    NewKey,
+    Rotation,
+    Suspension,
+    key_fields,
+)
+from gateway.control.me import units_in_use
+from gateway.control.operations import (
+    Call,
+    Handler,
+    Input,
+    NoInput,
+    NoQuery,
+    Operation,
+    Output,
+    Reply,
+    wrong_cursor,
+)
+from gateway.control.problems import FieldError, conflict, invalid
+from gateway.settings import Settings
+from gateway.validation import suggestion
+from metering.ledger import CredentialTakenError
+from metering.ledger import keys as ledger
+from policies import keys as texts
+
+# What a billing token may set; everything else takes the right to write keys.
+BILLING_FIELDS = frozenset({"oldest_unpaid_issued_on", "purchased_at"})
+
+
+async def create(call: Call[NewKey, NoQuery]) -> Reply:
+    """Make a key and tell its text."""
+    body, settings = call.body, call.control.settings
+    _refuse_misfits([("body", body)], settings)
+    text = texts.issue(secrets.token_bytes(texts.ENTROPY_BYTES))
+    bought_now = (
+        "purchased_at" not in body.model_fields_set and not settings.contract.plans[body.plan].sandbox
+    )
+    new = _new_key(body, text, settings, purchased_at=call.now if bought_now else body.purchased_at)
+    made = await ledger.create(call.connection, new, now=call.now, by=call.by)
+    return Reply(KeyWithText(key=text, **_fields(call, made)), once=frozenset({"key"}))
+
+
+async def take_over(call: Call[KeyImport, NoQuery]) -> Reply:
+    """Take over keys that were issued elsewhere, all or none."""
+    entries, settings = call.body.keys, call.control.settings
+    places = [(f"body.keys[{number}]", entry) for number, entry in enumerate(entries, 1)]
+    _refuse_misfits(places, settings)
+    new = [_new_key(entry, entry.credential, settings, purchased_at=entry.purchased_at) for entry in entries]
+    try:
+        made = await ledger.create_many(call.connection, new, now=call.now, by=call.by)
+    except CredentialTakenError as error:
+        raise conflict(
+            "Nothing was imported: some keys are in use already.",
+            [FieldError(f"{places[index][0]}.credential", "is in use already") for index in error.indexes],
+        ) from error
+    return Reply(ImportedKeys(imported=len(made), ids=[key.id for key in made]))
+
+
+async def listed(call: Call[NoInput, KeysQuery]) -> Reply:
+    """List keys."""
+    query = call.query
+    async with call.control.engine.connect() as connection:
+        try:
+            page = await ledger.listed(
+                connection, account_id=query.account, cursor=query.cursor, limit=query.limit
+            )
+        except ValueError as error:
+            raise wrong_cursor(error) from error
+    return Reply(
+        KeyPage(items=[Key(**_fields(call, each)) for each in page.items], next_cursor=page.next_cursor)
+    )
+
+
+async def show(call: Call[NoInput, NoQuery]) -> Reply:
+    """Return one key with what it used today."""
+    async with call.control.engine.connect() as connection:
+        key = await ledger.get(connection, call.path("key_id"))
+    fields = _fields(call, key)
+    return Reply(KeyWithUsage(used_now=await units_in_use(call, key.id, fields["window_now"]), **fields))
+
+
+async def change(call: Call[KeyChange, NoQuery]) -> Reply:
+    """Set fields of a key."""
+    key_id, settings = call.path("key_id"), call.control.settings
+    wanted = call.body.model_dump(exclude_unset=True)
+    if call.caller is not None and wanted.keys() - BILLING_FIELDS:
+        require(call.caller, Right.KEYS_WRITE)
+    if wanted.get("unlimited") and wanted.get("daily_limit") is not None:
+        raise invalid([FieldError("body.daily_limit", "has no effect beside unlimited; give one of them")])
+    if wanted.get("purchased_at") is not None:
+        key = await ledger.get(call.connection, key_id)
+        plan = settings.contract.plans.get(key.plan)
+        if plan is not None and plan.sandbox:
+            raise invalid(
+                [FieldError("body.purchased_at", f"a key of the sandbox plan {key.plan} cannot be bought")]
+            )
+    if wanted.get("signing_secret") is not None:
+        wanted["signing_secret"] = sealing.seal(wanted["signing_secret"], settings.security.peppers)
+    changed = await ledger.change(call.connection, key_id, wanted, now=call.now, by=call.by)
+    return Reply(Key(**_fields(call, changed)))
+
+
+async def rotate(call: Call[Rotation, NoQuery]) -> Reply:
+    """Give a key a new text; the old one is accepted for a while longer."""
+    key_id = call.path("key_id")
+    await _refuse_ended(call, key_id)
+    text = texts.issue(secrets.token_bytes(texts.ENTROPY_BYTES))
+    rotated = await ledger.rotate(
+        call.connection,
+        key_id,
+        _credential(text, call.control.settings),
+        overlap_s=call.body.overlap_s,
+        now=call.now,
+        by=call.by,
+    )
+    return Reply(KeyWithText(key=text, **_fields(call, rotated)), once=frozenset({"key"}))
+
+
+async def revoke(call: Call[NoInput, NoQuery]) -> Reply:
+    """End a key at once and for good."""
+    revoked = await ledger.revoke(call.connection, call.path("key_id"), now=call.now, by=call.by)
+    return Reply(Key(**_fields(call, revoked)))
+
+
+async def suspend(call: Call[Suspension, NoQuery]) -> Reply:
+    """Hold a key until it is resumed."""
+    key_id = call.path("key_id")
+    await _refuse_ended(call, key_id)
+    held = await ledger.suspend(call.connection, key_id, reason=call.body.reason, now=call.now, by=call.by)
+    return Reply(Key(**_fields(call, held)))
+
+
+async def resume(call: Call[NoInput, NoQuery]) -> Reply:
+    """Let go of a key that was held."""
+    resumed = await ledger.resume(call.connection, call.path("key_id"), now=call.now, by=call.by)
+    return Reply(Key(**_fields(call, resumed)))
+
+
+async def close(call: Call[Closing, NoQuery]) -> Reply:
+    """End a key's service, now or at a later instant (contract OT-14)."""
+    key_id = call.path("key_id")
+    at = call.body.at or call.now
+    if at < call.now - timedelta(seconds=1):
+        raise invalid([FieldError("body.at", "lies in the past; calls made since then are counted already")])
+    key = await ledger.get(call.connection, key_id)
+    if key.closed_at is not None and key.closed_at <= call.now:
+        return Reply(Key(**_fields(call, key)))
+    closed = await ledger.close(call.connection, key_id, at=at, now=call.now, by=call.by)
+    return Reply(Key(**_fields(call, closed)))
+
+
+def _refuse_misfits(entries: Sequence[tuple[str, KeyFields]], settings: Settings) -> None:
+    """Name every field that fits no plan or that contradicts another."""
+    plans = settings.contract.plans
+    errors = []
+    for place, entry in entries:
+        plan = plans.get(entry.plan)
+        if plan is None:
+            known = ", ".join(plans)
+            errors.append(
+                FieldError(
+                    f"{place}.plan",
+                    f"there is no plan {entry.plan!r}{suggestion(entry.plan, plans)} (plans: {known})",
+                )
+            )
+        elif plan.sandbox and entry.purchased_at is not None:
+            errors.append(
+                FieldError(f"{place}.purchased_at", f"a key of the sandbox plan {plan.name} cannot be bought")
+            )
+        if entry.unlimited and entry.daily_limit is not None:
+            errors.append(
+                FieldError(f"{place}.daily_limit", "has no effect beside unlimited; give one of them")
+            )
+        if isinstance(entry, ImportedKey) and not texts.is_well_formed(entry.credential):
+            errors.append(
+                FieldError(f"{place}.credential", "is no key: visible ASCII, and no mistyped tg_ key")
+            )
+    if errors:
+        raise invalid(errors)
+
+
+def _new_key(entry: KeyFields, text: str, settings: Settings, **given: Any) -> ledger.NewKey:
+    values = entry.model_dump(exclude={"credential"}) | given
+    if entry.signing_secret is not None:
+        values["signing_secret"] = sealing.seal(entry.signing_secret, settings.security.peppers)
+    return ledger.NewKey(credential=_credential(text, settings), **values)
+
+
+def _credential(text: str, settings: Settings) -> ledger.NewCredential:
+    pepper_id, pepper = settings.security.peppers[0]
+    return ledger.NewCredential(texts.digest(text, pepper), pepper_id, texts.hint(text))
+
+
+async def _refuse_ended(call: Call[Any, Any], key_id: str) -> None:
+    """What has ended cannot be held or given a new text."""
+    key = await ledger.get(call.connection, key_id)
+    if key.revoked_at is not None and key.revoked_at <= call.now:
+        raise conflict("The key was revoked, and that is for good; make a new one.")
+    if key.closed_at is not None and key.closed_at <= call.now:
+        raise conflict("The key's service has ended; make a new one.")
+
+
+def _fields(call: Call[Any, Any], key: ledger.Key) -> dict[str, Any]:
+    return key_fields(key, call.control.settings.contract, call.now)
+
+
+def _change_of(
+    action: str, summary: str, handle: Handler, right: Right, body: type[Input], answer: type[Output] = Key
+) -> Operation:
+    """Declare a POST under a key, such as `/v1/keys/{key_id}/rotate`."""
+    return Operation(
+        f"{action}Key",
+        "POST",
+        f"/v1/keys/{{key_id}}/{action}",
+        summary,
+        handle,
+        rights=(right,),
+        body=body,
+        answer=answer,
+        changes=True,
+        projects=True,
+    )
+
+
+OPERATIONS = (
+    Operation(
+        "createKey",
+        "POST",
+        "/v1/keys",
+        "Make a key; its text is told this once",
+        create,
+        rights=(Right.KEYS_WRITE,),
+        body=NewKey,
+        answer=KeyWithText,
+        status=201,
+        changes=True,
+        projects=True,
+    ),
+    Operation(
+        "importKeys",
+        "POST",
+        "/v1/keys/import",
+        "Take over keys that were issued elsewhere, all or none",
+        take_over,
+        rights=(Right.KEYS_WRITE,),
+        body=KeyImport,
+        answer=ImportedKeys,
+        status=201,
+        changes=True,
+        projects=True,
+    ),
+    Operation(
+        "listKeys",
+        "GET",
+        "/v1/keys",
+        "List keys, the oldest first",
+        listed,
+        rights=(Right.KEYS_READ,),
+        query=KeysQuery,
+        answer=KeyPage,
+    ),
+    Operation(
+        "showKey",
+        "GET",
+        "/v1/keys/{key_id}",
+        "Show a key, its standing, its limit and what it used today",
+        show,
+        rights=(Right.KEYS_READ,),
+        answer=KeyWithUsage,
+    ),
+    Operation(
+        "changeKey",
+        "PATCH",
+        "/v1/keys/{key_id}",
+        "Set fields of a key; in force from its next call on",
+        change,
+        rights=(Right.KEYS_WRITE, Right.KEYS_BILL),
+        body=KeyChange,
+        answer=Key,
+        changes=True,
+        projects=True,
+    ),
+    _change_of(
+        "rotate", "Give a key a new text, told this once", rotate, Right.KEYS_WRITE, Rotation, KeyWithText
+    ),
+    _change_of("revoke", "End a key at once and for good", revoke, Right.KEYS_WRITE, NoInput),
+    _change_of("suspend", "Hold a key until it is resumed", suspend, Right.KEYS_HOLD, Suspension),
+    _change_of("resume", "Let go of a key that was held", resume, Right.KEYS_HOLD, NoInput),
+    _change_of("close", "End a key's service, now or later", close, Right.KEYS_BILL, Closing),
+)

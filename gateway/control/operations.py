@@ -1,0 +1,339 @@
+"""Operations: what the control API can do, each declared once, and how a request becomes an answer.
+
+An operation names its path, the right it asks for, and the models of its query, body and answer; requests are
+checked against them, and the OpenAPI document is made from them. One that changes something runs in one
+transaction with its audit rows and, when the request carries an `Idempotency-Key`, with the answer kept for a
+repetition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+from aiohttp import hdrs, web
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.auth import Caller, Right, authenticate, require
+from gateway.control.problems import FieldError, Problem, invalid, not_found
+from gateway.validation import findings
+from metering.ledger import NotFoundError, idempotency
+from metering.ledger.audit import Author
+
+if TYPE_CHECKING:
+    from gateway.control.app import Control
+
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+IDEMPOTENCY_KEY = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+MAX_BODY_BYTES = 16 << 20
+MAX_PAGE, DEFAULT_PAGE = 1_000, 100
+# Beyond these years the calendar of a timezone cannot be computed, and nobody means them.
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+_IDENTIFIER = re.compile(r"[a-z]{3}_[0-9a-f]{16}\Z")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
+
+
+def _printable(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+def _sensible(instant: datetime) -> datetime:
+    if not EARLIEST <= instant < LATEST:
+        raise ValueError("must lie between the years 2000 and 2199")
+    return instant.astimezone(UTC)
+
+
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Instant = Annotated[AwareDatetime, AfterValidator(_sensible)]
+
+
+class Input(BaseModel):
+    """A body: unknown fields are refused, and types are not guessed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Query(BaseModel):
+    """The parameters of a query: unknown ones are refused, and texts are read as numbers and flags."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Output(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class NoInput(Input):
+    """A body that holds nothing."""
+
+
+class NoQuery(Query):
+    """A query without parameters."""
+
+
+class PageQuery(Query):
+    """Where a list goes on, and how much of it."""
+
+    cursor: Annotated[str, Field(max_length=1_000)] | None = Field(
+        None, description="The `next_cursor` of the page before, as it came."
+    )
+    limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="Entries on a page.")
+
+
+BodyT = TypeVar("BodyT", bound=Input)
+QueryT = TypeVar("QueryT", bound=Query)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[BodyT, QueryT]):
+    """One request to an operation, checked."""
+
+    control: Control
+    request: web.Request
+    caller: Caller | None
+    body: BodyT
+    query: QueryT
+    now: datetime
+    transaction: AsyncConnection | None
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """Return the open transaction of an operation that changes something."""
+        if self.transaction is None:
+            raise RuntimeError("an operation that changes nothing has no transaction")
+        return self.transaction
+
+    @property
+    def by(self) -> Author:
+        """Return who makes the change, for the audit log."""
+        actor = f"{self.caller.token_id} ({self.caller.name})" if self.caller is not None else "client"
+        return Author(actor, self.request[REQUEST_ID])
+
+    def path(self, name: str) -> str:
+        """Return an identifier out of the path; raises a Problem for what can be none."""
+        value = self.request.match_info[name]
+        if not _IDENTIFIER.match(value):
+            raise not_found(name.removesuffix("_id"), "with this identifier")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an operation gives: a model, or a finished response.
+
+    `once` holds fields that are told once only, such as the text of a new key: they are left out of what is
+    kept for a repeated request.
+    """
+
+    content: Output | web.Response
+    status: int = 200
+    once: frozenset[str] = frozenset()
+
+
+Handler = Callable[[Call[Any, Any]], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing the control API can do.
+
+    Any one of `rights` opens it; without any it is open to all. `changes` runs it in a transaction;
+    `projects` carries changed keys to where the gateways look them up before the answer is given.
+    """
+
+    name: str
+    verb: str
+    path: str
+    summary: str
+    handle: Handler
+    rights: tuple[Right, ...] = ()
+    query: type[Query] = NoQuery
+    body: type[Input] | None = None
+    answer: type[Output] | None = None
+    status: int = 200
+    changes: bool = False
+    projects: bool = False
+    media: Mapping[str, str] = field(default_factory=dict)  # further content types of the answer
+    tag: str = ""
+
+
+async def perform(operation: Operation, control: Control, request: web.Request) -> web.StreamResponse:
+    """Carry a request through: who asks, is it right, do it, answer. Refusals are raised as Problems."""
+    now = control.now()
+    caller = None
+    if operation.rights:
+        caller = await authenticate(
+            request.headers,
+            request.remote or "",
+            control.engine,
+            control.settings.security,
+            control.failures,
+            now,
+        )
+        request[CALLER] = caller
+        if not any(caller.may(right) for right in operation.rights):
+            require(caller, operation.rights[0])
+    raw = await _raw_body(operation, request)
+    query, body = _parse(operation, request, raw)
+
+    def call(transaction: AsyncConnection | None) -> Call[Any, Any]:
+        return Call(control, request, caller, body, query, now, transaction)
+
+    try:
+        if not operation.changes:
+            return _response(await operation.handle(call(None)))
+        return await _change(operation, control, request, caller, raw, call)
+    except NotFoundError as error:
+        raise not_found(error.noun, error.object_id) from error
+
+
+async def _change(
+    operation: Operation,
+    control: Control,
+    request: web.Request,
+    caller: Caller | None,
+    raw: bytes,
+    call: Callable[[AsyncConnection | None], Call[Any, Any]],
+) -> web.Response:
+    """Do it once: the change, its audit rows and the kept answer are one transaction."""
+    scope = _scope(request, caller)
+    text, headers, status = "", {}, operation.status
+    async with control.engine.begin() as connection:
+        kept = None
+        if scope is not None:
+            request_hash = _request_hash(control.settings.security.peppers[0][1], raw)
+            try:
+                kept = await idempotency.claim(connection, scope, request_hash, now=control.now())
+            except idempotency.DifferentRequestError as error:
+                raise invalid(
+                    [FieldError(f"header.{IDEMPOTENCY_KEY}", "was used for another request before")]
+                ) from error
+        if kept is not None:
+            text, status, headers = kept.body, kept.status, {REPLAYED: "true"}
+        else:
+            reply = await operation.handle(call(connection))
+            if isinstance(reply.content, web.Response):
+                raise TypeError(f"{operation.name} changes something and answers with no model")
+            status = reply.status if reply.status != 200 else operation.status
+            text = reply.content.model_dump_json()
+            if scope is not None:
+                remembered = reply.content.model_copy(update=dict.fromkeys(reply.once))
+                await idempotency.keep(
+                    connection, scope, idempotency.Answer(status, remembered.model_dump_json())
+                )
+    if operation.projects:
+        in_force = await control.project()
+        text = json.dumps({**json.loads(text), "in_force": in_force}, ensure_ascii=False)
+    headers["Cache-Control"] = "no-store"
+    return web.Response(status=status, text=text, content_type="application/json", headers=headers)
+
+
+def _response(reply: Reply) -> web.Response:
+    if isinstance(reply.content, web.Response):
+        return reply.content
+    return web.Response(
+        status=reply.status,
+        text=reply.content.model_dump_json(),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def _raw_body(operation: Operation, request: web.Request) -> bytes:
+    """Read the body whole; raises a Problem for one that is too large, no JSON or not asked for."""
+    try:
+        async with asyncio.timeout(30):
+            raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Problem(
+            413,
+            "too-large",
+            "The body is too large",
+            f"A body may have {MAX_BODY_BYTES} bytes; import keys in several requests.",
+        ) from error
+    except TimeoutError as error:
+        raise Problem(408, "timeout", "The body did not arrive", "Send the request again.") from error
+    if not raw:
+        return raw
+    if operation.body is None:
+        raise invalid([FieldError("body", "must be empty")])
+    charset = (request.charset or "utf-8").lower()
+    if request.content_type != "application/json" or charset not in ("utf-8", "us-ascii"):
+        raise Problem(
+            415,
+            "unsupported-media-type",
+            "The body is not JSON",
+            "Send it as `Content-Type: application/json` in UTF-8.",
+        )
+    return raw
+
+
+def _parse(operation: Operation, request: web.Request, raw: bytes) -> tuple[Query, Input]:
+    """Read query and body; raises a Problem that names what is wrong in both."""
+    errors: list[FieldError] = []
+    parameters: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in parameters:
+            errors.append(FieldError(f"query.{name}", "must be given once"))
+        parameters[name] = value
+    query: Query = NoQuery()
+    body: Input = NoInput()
+    try:
+        query = operation.query.model_validate(parameters)
+    except ValidationError as error:
+        errors += _errors("query", operation.query, error)
+    if operation.body is not None:
+        try:
+            body = operation.body.model_validate_json(raw or b"{}")
+        except ValidationError as error:
+            errors += _errors("body", operation.body, error)
+    if errors:
+        raise invalid(errors)
+    return query, body
+
+
+def _errors(where: str, kind: type[BaseModel], error: ValidationError) -> list[FieldError]:
+    named = []
+    for finding in findings(kind, error):
+        joint = "." if finding.place and not finding.place.startswith("[") else ""
+        named.append(FieldError(f"{where}{joint}{finding.place}", finding.message))
+    return named
+
+
+def _scope(request: web.Request, caller: Caller | None) -> idempotency.Scope | None:
+    values = request.headers.getall(IDEMPOTENCY_KEY, [])
+    if not values or caller is None:
+        return None
+    if request.method != hdrs.METH_POST:
+        raise invalid(
+            [FieldError(f"header.{IDEMPOTENCY_KEY}", "is for POST only; this may be repeated as it is")]
+        )
+    if len(values) > 1 or not _IDEMPOTENCY_KEY.match(values[0]):
+        raise invalid(
+            [FieldError(f"header.{IDEMPOTENCY_KEY}", "must be given once, with 1 to 255 visible characters")]
+        )
+    return idempotency.Scope(values[0], caller.token_id, f"{request.method} {request.path}")
+
+
+def _request_hash(pepper: bytes, raw: bytes) -> str:
+    """A keyed hash: a body may hold a key to import, which a plain hash would let somebody guess."""
+    return hmac.digest(pepper, raw, "sha256").hex()
+
+
+def wrong_cursor(error: ValueError) -> Problem:
+    """Return the problem of a cursor that is none of this list."""
+    return invalid([FieldError("query.cursor", str(error))])

@@ -1,0 +1,155 @@
+"""The jobs that run by themselves in the control process: roll-up, projection, rebuild, cleaning up.
+
+Each may run on several nodes at once: the metering package lets one of them carry counts at a time, and
+running twice changes nothing. A store that is away makes a job wait and try again, never stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from metering import rebuild as rebuilding
+from metering import rollup
+from metering.ledger import idempotency
+from metering.rebuild import RebuildReport
+from metering.rollup import RollupReport
+
+if TYPE_CHECKING:
+    from gateway.control.app import Control
+
+PROJECT_EVERY_S = 1.0
+FULL_EVERY_S = 3_600.0  # a full roll-up also finds counters that Redis lost without saying so
+KEEP_ANSWERS = timedelta(hours=24)
+SHOWN_RAISED = 20  # in one log line; the metric has them all
+
+log = structlog.get_logger("gateway.control")
+
+
+class Jobs:
+    """Runs the jobs of one control process, and keeps their figures."""
+
+    def __init__(self, control: Control, registry: CollectorRegistry) -> None:
+        self._control = control
+        self._last_rollup = Gauge(
+            "tallygate_rollup_timestamp_seconds",
+            "When counters were last written to the ledger.",
+            registry=registry,
+        )
+        self._raised = Counter(
+            "tallygate_counters_raised_total",
+            "Counters that Redis had lost a part of and that were raised again from the ledger.",
+            registry=registry,
+        )
+        self._rebuilds = Counter(
+            "tallygate_rebuilds_total", "How often Redis was filled from the ledger.", registry=registry
+        )
+        self._failures = Counter(
+            "tallygate_job_failures_total", "Runs of a job that failed.", ["job"], registry=registry
+        )
+        for job in ("rollup", "project", "clean"):
+            self._failures.labels(job)
+
+    async def roll_up(self, *, full: bool = False) -> RollupReport:
+        """Write the counters to the ledger, and rebuild Redis when it turns out to have lost its data."""
+        control = self._control
+        contract = control.settings.contract
+        report = await rollup.roll_up(
+            control.redis,
+            control.engine,
+            zone=contract.zone,
+            now=control.clock(),
+            full=full,
+            sandbox_plans=[plan.name for plan in contract.plans.values() if plan.sandbox],
+        )
+        if report.raised:
+            self._raised.inc(len(report.raised))
+            log.error(
+                "Redis had lost counts, which were raised again from the ledger",
+                counters=len(report.raised),
+                first=[
+                    f"{each.key_id} {each.day} {each.counter}: {each.seen} -> {each.ledger}"
+                    for each in report.raised[:SHOWN_RAISED]
+                ],
+            )
+        if report.lost or report.older:
+            log.warning(
+                "Redis came back without its newest data and is filled from the ledger", empty=report.lost
+            )
+            await self.rebuild()
+        self._last_rollup.set(control.clock())
+        return report
+
+    async def rebuild(self) -> RebuildReport:
+        """Fill Redis from the ledger."""
+        control = self._control
+        report = await rebuilding.rebuild(
+            control.redis, control.engine, zone=control.settings.contract.zone, now=control.clock()
+        )
+        self._rebuilds.inc()
+        log.info("Redis was filled from the ledger", keys=report.records, counters=report.raised)
+        return report
+
+    async def clean(self) -> None:
+        """Forget answers that are no longer repeated."""
+        async with self._control.engine.begin() as connection:
+            await idempotency.forget(connection, self._control.now() - KEEP_ANSWERS)
+
+    async def run(self) -> None:
+        """Run all jobs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._roll_up_often(), name="roll up")
+            group.create_task(self._often("project", self._control.carry_changes, lambda: PROJECT_EVERY_S))
+            group.create_task(self._often("clean", self.clean, lambda: FULL_EVERY_S))
+
+    async def _roll_up_often(self) -> None:
+        clock = asyncio.get_running_loop().time
+        last_full: float | None = None
+
+        async def once() -> None:
+            nonlocal last_full
+            full = last_full is None or clock() - last_full >= FULL_EVERY_S
+            await self.roll_up(full=full)
+            if full:
+                last_full = clock()
+
+        await self._often("rollup", once, lambda: self._control.settings.rollup_every_s)
+
+    async def _often(
+        self, job: str, once: Callable[[], Awaitable[object]], every_s: Callable[[], float]
+    ) -> None:
+        """Run a job again and again; a failure is told when it begins and when it ends."""
+        failing = False
+        while True:
+            try:
+                await once()
+            except (RedisError, SQLAlchemyError, OSError, TimeoutError) as error:
+                self._failures.labels(job).inc()
+                if not failing:
+                    log.error("a job fails and is tried again", job=job, error=type(error).__name__)
+                failing = True
+            else:
+                if failing:
+                    log.info("a job works again", job=job)
+                failing = False
+            await asyncio.sleep(every_s())
+
+
+@contextlib.asynccontextmanager
+async def running(jobs: Jobs) -> AsyncIterator[asyncio.Task[None]]:
+    """Run the jobs until the block ends."""
+    task = asyncio.create_task(jobs.run(), name="periodic jobs")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
