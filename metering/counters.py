@@ -142,9 +142,7 @@ class Counters:
         return owed
 
     async def _run(self) -> None:
-        while not self._closing:
-            await self._wake.wait()
-            self._wake.clear()
+        while True:
             while self._groups or self._owed:
                 self._flight = self._next_round()
                 try:
@@ -157,6 +155,10 @@ class Counters:
                 self._flight = None
                 self._refusing = False
                 self.last_error = None
+            if self._closing:
+                return
+            await self._wake.wait()
+            self._wake.clear()
 
     def _next_round(self) -> _Round:
         self._number += 1

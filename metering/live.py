@@ -41,7 +41,7 @@ async def read(wire: Wire, members: Sequence[str]) -> list[Snapshot]:
 async def read_changed(
     redis: Redis, key_ids: Collection[str] | None, first: str, last_excluded: str
 ) -> list[Snapshot]:
-    """Read counters that the ledger does not have yet, of some keys or all; `first <= day < last_excluded`."""
+    """Read counters the ledger does not have yet, of some keys or all; `first <= day < last_excluded`."""
     shards = SHARDS if key_ids is None else sorted({shard_of(key_id) for key_id in key_ids})
     wire = Wire(redis)
     try:

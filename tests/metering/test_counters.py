@@ -1,0 +1,386 @@
+"""What counters answer and count while all is well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from redis.asyncio import Redis
+
+from metering.counters import Outcome, Taken
+from metering.names import day_name, touched_name
+from policies.decision import Reason
+from policies.quota import BUCKETS_IN_24H, Window, bucket_of
+from policies.waiver import Waiver
+from tests.metering.samples import (
+    DAY,
+    KEY,
+    NOW,
+    OTHER_KEY,
+    counted,
+    counting,
+    day_of_key,
+    put_record,
+    settled,
+    take,
+    window_of_key,
+)
+
+ROLLING = {"window": Window.ROLLING_24H}
+METHOD = "SearchItemsFrame|search"
+
+
+async def test_granted_call_is_counted_by_method_and_class(redis: Redis) -> None:
+    """A granted call counts once as a call, with its cost in units."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        (taken,) = await counted(counters, take(cost=5))
+    assert taken == Taken(Outcome.GRANTED, 5)
+    assert await day_of_key(redis) == {"used": 5, f"c:{METHOD}": 1, f"t:{METHOD}": 5}
+
+
+async def test_first_grant_of_the_day_is_noted_once(redis: Redis) -> None:
+    """The time of a day's first grant stays what it was."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        await counted(counters, take(limit=0), now=NOW)
+        await counted(counters, take(), now=NOW + 1.5)
+        await counted(counters, take(), now=NOW + 3)
+    assert await redis.hget(day_name(KEY, DAY), "first") == str(int((NOW + 1.5) * 1000)).encode()
+
+
+async def test_day_is_dropped_after_its_retention(redis: Redis) -> None:
+    """A day's hash lives as long as it is told to, whether a grant or a denial made it."""
+    await put_record(redis)
+    await put_record(redis, OTHER_KEY)
+    async with counting(redis) as counters:
+        counters.deny(OTHER_KEY, DAY, Reason.BANNED)
+        await counted(counters, take())
+        await settled(counters)
+    for key_id in (KEY, OTHER_KEY):
+        assert 35 * 86_400 - 60 < await redis.ttl(day_name(key_id, DAY)) <= 35 * 86_400
+
+
+async def test_limit_is_granted_and_not_one_call_more(redis: Redis) -> None:
+    """Of calls that arrive at once, as many are granted as the limit has left, the first ones first."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        results = await counted(counters, *[take(limit=7)] * 10)
+        again = await counted(counters, take(limit=7))
+    assert [each.outcome for each in results] == [Outcome.GRANTED] * 7 + [Outcome.EXHAUSTED] * 3
+    assert [each.used for each in results + again] == [7] * 11
+    assert again[0].outcome is Outcome.EXHAUSTED
+    assert await day_of_key(redis) == {
+        "used": 7,
+        f"c:{METHOD}": 7,
+        f"t:{METHOD}": 7,
+        "d:quota_exceeded": 4,
+    }
+
+
+async def test_call_that_costs_more_than_is_left_is_denied_and_a_cheaper_one_granted(redis: Redis) -> None:
+    """A cost is granted whole or not at all."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        results = await counted(counters, take(limit=7, cost=5), take(limit=7, cost=5), take(limit=7, cost=2))
+    assert [each.outcome for each in results] == [Outcome.GRANTED, Outcome.EXHAUSTED, Outcome.GRANTED]
+    assert (await day_of_key(redis))["used"] == 7
+
+
+async def test_free_method_uses_quota_and_is_waived_at_once(redis: Redis) -> None:
+    """A method that nobody pays for is waived by its take."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        results = await counted(counters, *[take(billable=False, cost=2, limit=3)] * 2)
+    assert [each.outcome for each in results] == [Outcome.GRANTED, Outcome.EXHAUSTED]
+    assert await day_of_key(redis) == {
+        "used": 2,
+        f"c:{METHOD}": 1,
+        f"t:{METHOD}": 2,
+        f"w:{METHOD}": 2,
+        "v:free_method": 2,
+        "d:quota_exceeded": 1,
+    }
+
+
+async def test_waived_call_gives_its_quota_back(redis: Redis) -> None:
+    """A waived call is no longer charged and can be made again within the limit."""
+    await put_record(redis)
+    call = take(limit=5, cost=5)
+    async with counting(redis) as counters:
+        await counted(counters, call)
+        counters.waive(call, Waiver.ERROR_CODE)
+        await settled(counters)
+        (again,) = await counted(counters, call)
+    assert again == Taken(Outcome.GRANTED, 5)
+    assert await day_of_key(redis) == {
+        "used": 10,
+        "back": 5,
+        f"c:{METHOD}": 2,
+        f"t:{METHOD}": 10,
+        f"w:{METHOD}": 5,
+        "v:error_code": 5,
+    }
+
+
+async def test_waived_free_call_gives_quota_back_and_is_not_waived_twice(redis: Redis) -> None:
+    """The price of a free call is waived once, by its take."""
+    await put_record(redis)
+    call = take(billable=False)
+    async with counting(redis) as counters:
+        await counted(counters, call)
+        counters.waive(call, Waiver.UPSTREAM_TIMEOUT)
+    counts = await day_of_key(redis)
+    assert (counts["back"], counts[f"w:{METHOD}"]) == (1, 1)
+    assert [name for name in counts if name.startswith("v:")] == ["v:free_method"]
+
+
+async def test_further_units_may_pass_the_limit(redis: Redis) -> None:
+    """What a bulk result costs beyond its take is counted whatever the limit says, and then stands in the way."""
+    await put_record(redis)
+    call = take(limit=10)
+    async with counting(redis) as counters:
+        await counted(counters, call)
+        counters.charge_more(call, 40)
+        await settled(counters)
+        (after,) = await counted(counters, take(limit=10, cost=0))
+    assert after == Taken(Outcome.EXHAUSTED, 41)
+    counts = await day_of_key(redis)
+    assert (counts["used"], counts[f"c:{METHOD}"], counts[f"t:{METHOD}"]) == (41, 1, 41)
+
+
+async def test_denials_are_counted_by_reason(redis: Redis) -> None:
+    """Refusals add up by reason."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        for reason in (Reason.BANNED, Reason.RESTRICTED, Reason.BANNED):
+            counters.deny(KEY, DAY, reason)
+    assert await day_of_key(redis) == {"d:banned": 2, "d:restricted": 1}
+
+
+async def test_call_decided_on_another_revision_is_not_counted(redis: Redis) -> None:
+    """A call whose record was replaced learns the new one, while a call on the new one in the same batch is counted."""
+    new = await put_record(redis, revision=4, daily_limit=9)
+    async with counting(redis) as counters:
+        old, right = await counted(counters, take(revision=3), take(revision=4))
+    assert old == Taken(Outcome.STALE, 0, new)
+    assert right.outcome is Outcome.GRANTED
+    assert (await day_of_key(redis))["used"] == 1
+
+
+async def test_key_without_a_record_is_not_counted(redis: Redis) -> None:
+    """A call with a key that Redis does not know leaves nothing behind."""
+    async with counting(redis) as counters:
+        assert await counted(counters, take()) == [Taken(Outcome.MISSING, 0)]
+    assert await redis.keys("*") == []
+
+
+async def test_settlement_waits_for_the_record(redis: Redis) -> None:
+    """What is owed to a key whose counters are being restored is kept and written once they are there."""
+    async with counting(redis) as counters:
+        counters.deny(KEY, DAY, Reason.BANNED)
+        while not counters._held:
+            await asyncio.sleep(0.001)
+        assert await redis.keys("*") == []
+        await put_record(redis)
+        counters._release()
+        await settled(counters)
+    assert await day_of_key(redis) == {"d:banned": 1}
+
+
+async def test_call_across_midnight_belongs_to_its_start(redis: Redis) -> None:
+    """A call is settled on the day it was admitted, whenever it ends."""
+    await put_record(redis)
+    before, after = take(day="20261121", limit=1), take(day="20261122", limit=1)
+    async with counting(redis) as counters:
+        results = await counted(counters, before, after, before)
+        counters.waive(before, Waiver.UPSTREAM_BROKEN)
+    assert [each.outcome for each in results] == [Outcome.GRANTED, Outcome.GRANTED, Outcome.EXHAUSTED]
+    assert (await day_of_key(redis, day="20261121"))["back"] == 1
+    assert await day_of_key(redis, day="20261122") == {"used": 1, f"c:{METHOD}": 1, f"t:{METHOD}": 1}
+
+
+async def test_changed_counters_are_touched(redis: Redis) -> None:
+    """Whatever changes a counter names it for the next roll-up."""
+    await put_record(redis)
+    await put_record(redis, OTHER_KEY)
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        counters.deny(OTHER_KEY, DAY, Reason.BANNED)
+    assert await redis.smembers(touched_name("ab")) == {f"{KEY}:{DAY}".encode()}
+    assert await redis.smembers(touched_name("cd")) == {f"{OTHER_KEY}:{DAY}".encode()}
+
+
+async def test_broken_hash_of_one_key_does_not_stop_the_others(redis: Redis) -> None:
+    """A key whose counters are of another type is not counted; other keys are, in the same batch."""
+    await put_record(redis)
+    await put_record(redis, OTHER_KEY)
+    await redis.set(day_name(KEY, DAY), "not a hash")
+    async with counting(redis) as counters:
+        broken, right = await counted(counters, take(), take(key_id=OTHER_KEY))
+    assert (broken.outcome, right.outcome) == (Outcome.UNAVAILABLE, Outcome.GRANTED)
+
+
+async def test_answer_never_comes_within_the_take(redis: Redis) -> None:
+    """A result is delivered later, from the loop, also when there is nothing to ask."""
+    results: list[Taken] = []
+    async with counting(redis) as counters:
+        counters.take(take(), NOW, results.append)
+        assert results == []
+    counters.take(take(), NOW, results.append)
+    assert len(results) == 1
+    await asyncio.sleep(0)
+    assert [each.outcome for each in results] == [Outcome.MISSING, Outcome.UNAVAILABLE]
+
+
+async def test_callers_mistake_costs_nobody_else_the_answer(redis: Redis) -> None:
+    """A callback that raises is reported, and the calls beside it are answered."""
+    await put_record(redis)
+    reported: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    mistake = ValueError("mine")
+
+    def fail(taken: Taken) -> None:
+        raise mistake
+
+    async with counting(redis) as counters:
+        counters.take(take(), NOW, fail)
+        (other,) = await counted(counters, take())
+    assert other.outcome is Outcome.GRANTED
+    assert reported == [mistake]
+
+
+async def test_pending_counts_calls_and_settlements(redis: Redis) -> None:
+    """Calls and settlements are pending until Redis has them."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        assert counters.pending == 0
+        results = asyncio.ensure_future(counted(counters, take(), take(method="Other"), take()))
+        await asyncio.sleep(0)
+        counters.deny(KEY, DAY, Reason.BANNED)
+        assert counters.pending == 4
+        await results
+        await settled(counters)
+
+
+class TestRollingWindow:
+    """The window of 24 hours in buckets of ten minutes."""
+
+    async def test_units_come_back_when_their_bucket_has_left(self, redis: Redis) -> None:
+        """A unit is free again in the bucket that begins 24 hours after its own ended."""
+        await put_record(redis)
+        now = bucket_of(NOW)
+        async with counting(redis) as counters:
+            for later, outcome in (
+                (0, Outcome.GRANTED),
+                (1, Outcome.EXHAUSTED),
+                (BUCKETS_IN_24H, Outcome.EXHAUSTED),
+                (BUCKETS_IN_24H + 1, Outcome.GRANTED),
+            ):
+                call = take(limit=1, bucket=now + later, day=f"2026112{min(later, 2)}", **ROLLING)
+                (taken,) = await counted(counters, call)
+                assert taken.outcome is outcome, later
+                assert taken.used == 1
+        assert taken.oldest_bucket == now + BUCKETS_IN_24H + 1
+        assert await window_of_key(redis) == {
+            str(taken.oldest_bucket): 1,
+            "sum": 1,
+            "min": taken.oldest_bucket,
+        }
+
+    async def test_buckets_add_up(self, redis: Redis) -> None:
+        """Units of all buckets in the window count, and the oldest one is told."""
+        await put_record(redis)
+        now = bucket_of(NOW)
+        async with counting(redis) as counters:
+            for later in (0, 5, 9):
+                await counted(counters, take(limit=7, cost=3, bucket=now + later, **ROLLING))
+            (taken,) = await counted(counters, take(limit=6, bucket=now + 9, **ROLLING))
+        assert taken == Taken(Outcome.EXHAUSTED, 6, None, now)
+        assert await window_of_key(redis) == {str(now): 3, str(now + 5): 3, "sum": 6, "min": now}
+
+    async def test_waived_call_leaves_its_bucket(self, redis: Redis) -> None:
+        """Quota is given back to the bucket it was taken from, and an emptied oldest bucket is the oldest no more."""
+        await put_record(redis)
+        now = bucket_of(NOW)
+        first = take(limit=2, bucket=now, **ROLLING)
+        async with counting(redis) as counters:
+            await counted(counters, first, take(limit=2, bucket=now + 3, **ROLLING))
+            counters.waive(first, Waiver.UPSTREAM_UNREACHABLE)
+            await settled(counters)
+            assert await window_of_key(redis) == {str(now + 3): 1, "sum": 1, "min": now + 3}
+            (taken,) = await counted(counters, take(limit=2, bucket=now + 4, **ROLLING))
+        assert taken == Taken(Outcome.GRANTED, 2, None, now + 3)
+
+    async def test_units_that_left_the_window_are_not_given_back(self, redis: Redis) -> None:
+        """A waiver that comes after its bucket has gone leaves the window alone."""
+        await put_record(redis)
+        now = bucket_of(NOW)
+        old = take(bucket=now, **ROLLING)
+        async with counting(redis) as counters:
+            await counted(counters, old)
+            await counted(counters, take(bucket=now + 200, **ROLLING))
+            counters.waive(old, Waiver.ERROR_CODE)
+        assert await window_of_key(redis) == {str(now + 200): 1, "sum": 1, "min": now + 200}
+
+    async def test_further_units_fill_the_bucket(self, redis: Redis) -> None:
+        """What a bulk result costs counts in the window too."""
+        await put_record(redis)
+        call = take(**ROLLING)
+        async with counting(redis) as counters:
+            await counted(counters, call)
+            counters.charge_more(call, 4)
+        assert (await window_of_key(redis))["sum"] == 5
+
+    async def test_key_that_changes_to_a_rolling_window_keeps_what_it_used_today(self, redis: Redis) -> None:
+        """A change of the window gives no second quota for the day."""
+        await put_record(redis)
+        async with counting(redis) as counters:
+            await counted(counters, *[take(limit=5)] * 4)
+            results = await counted(counters, *[take(limit=5, **ROLLING)] * 3)
+            back = await counted(counters, take(limit=5))
+        assert Counter(each.outcome for each in results) == {Outcome.GRANTED: 1, Outcome.EXHAUSTED: 2}
+        assert back[0].outcome is Outcome.EXHAUSTED
+
+
+@pytest.mark.parametrize("window", Window)
+async def test_two_processes_grant_exactly_the_limit(redis: Redis, window: Window) -> None:
+    """A thousand calls at once on two writers and a limit of 100: 100 are granted and 900 counted as denied."""
+    await put_record(redis)
+    async with counting(redis) as one, counting(redis, writer="w1") as other:
+        mixed = [take(limit=100, window=window, method=f"Method{index % 3}") for index in range(500)]
+        halves = await asyncio.gather(counted(one, *mixed), counted(other, *mixed))
+    outcomes = Counter(each.outcome for half in halves for each in half)
+    assert outcomes == {Outcome.GRANTED: 100, Outcome.EXHAUSTED: 900}
+    counts = await day_of_key(redis)
+    assert (counts["used"], counts["d:quota_exceeded"]) == (100, 900)
+    assert sum(number for name, number in counts.items() if name.startswith("c:")) == 100
+
+
+async def test_calls_arriving_one_by_one_grant_exactly_the_limit(redis: Redis) -> None:
+    """The limit holds as well when batches of all sizes interleave with waivers."""
+    await put_record(redis)
+    async with counting(redis) as one, counting(redis, writer="w1") as other:
+
+        async def client(number: int) -> int:
+            counters = (one, other)[number % 2]
+            granted = 0
+            for _ in range(20):
+                (taken,) = await counted(counters, take(limit=100))
+                granted += taken.outcome is Outcome.GRANTED
+            return granted
+
+        granted = sum(await asyncio.gather(*map(client, range(50))))
+    assert granted == 100
+
+
+async def test_more_entries_than_a_batch_holds_take_several(redis: Redis) -> None:
+    """Calls of more keys than fit one script are all counted."""
+    ids = [f"key_{number:016x}" for number in range(1200)]
+    for key_id in ids:
+        await put_record(redis, key_id)
+    async with counting(redis) as counters:
+        results = await counted(counters, *[take(key_id=key_id) for key_id in ids])
+    assert Counter(each.outcome for each in results) == {Outcome.GRANTED: 1200}
