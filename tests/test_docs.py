@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from gateway.cli.main import app
 from gateway.dialects import otapi, problem, top
 from gateway.failures import Failure
 from gateway.proxy.tally import HELP
@@ -131,3 +135,32 @@ def written_as_otapi(cause: Reason | Failure) -> str:
 def written_as_top(cause: Reason | Failure) -> str:
     code, _, sub_code = top.CODES[cause]
     return f"`{code}` `{sub_code}`"
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return every `tallygate ...` of the pages, with the page it stands in."""
+    found = []
+    for page in PAGES:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            for text in re.findall(r"`(tallygate [^`]+)`", line):
+                found.append((str(page.relative_to(ROOT)), text))
+            typed = re.match(r"(?: {4}|\| )(?:\.venv/bin/)?(tallygate .+)", line)
+            if typed:
+                found.append((str(page.relative_to(ROOT)), re.split(r"\s+#|\s\|", typed[1])[0]))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_commands_in_the_pages_exist(page: str, line: str) -> None:
+    """Each command that a page names is one of the program, and knows the options it is given."""
+    command: Any = typer.main.get_command(app)
+    names = {option for parameter in command.params for option in parameter.opts}
+    words = shlex.split(line)[1:]
+    while words and hasattr(command, "commands") and not words[0].startswith("-"):
+        subcommand = command.commands.get(words[0])
+        assert subcommand is not None or words[0] == "...", f"{page}: {line}: no command {words[0]}"
+        if subcommand is None:
+            return
+        command, words = subcommand, words[1:]
+        names |= {option for parameter in command.params for option in parameter.opts}
+    assert {word.partition("=")[0] for word in words if word.startswith("--")} <= names
