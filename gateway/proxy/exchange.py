@@ -62,6 +62,7 @@ class Exchange:
 
     __slots__ = (
         "_added_s",
+        "_admitted",
         "_attempts",
         "_body",
         "_body_bytes",
@@ -110,6 +111,7 @@ class Exchange:
         self.deadline = proxy.tick + proxy.settings.server.body_timeout_s
         self._started = perf_counter()
         self._added_s: float | None = None
+        self._admitted = 0.0
         self._attempts = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -195,9 +197,6 @@ class Exchange:
             self.deny(found.reason)
             return
         self._identified = found
-        if not keys.is_well_formed(found.credential):
-            self.deny(Reason.UNKNOWN_KEY)
-            return
         self._look_up(0)
 
     def _look_up(self, pepper: int) -> None:
@@ -210,6 +209,9 @@ class Exchange:
             digest = keys.digest(self._identified.credential, peppers[index][1])
             entry = proxy.records.get(digest, now)
             if entry is None:
+                # The form of a cached key is known to be right; of others it is checked before any I/O.
+                if not keys.is_well_formed(self._identified.credential):
+                    break
                 self._candidates = index
                 proxy.records.fetch(digest, now, self._on_fetched)
                 return
@@ -236,7 +238,7 @@ class Exchange:
         assert identified is not None
         self._entry = entry
         record = entry.record
-        now = proxy.clock()
+        now = self._admitted = proxy.clock()
         reason = None
         if self._route.signed and record.signing_secret is not None:
             reason = self._verify(entry, identified, now)
@@ -322,7 +324,7 @@ class Exchange:
             self._limit_fields = b'RateLimit-Policy: "day";q=%d;w=86400\r\nRateLimit: "day";r=%d;t=%d\r\n' % (
                 limit,
                 left,
-                self._proxy.seconds_left_today(),
+                self._proxy.seconds_left_today(self._admitted),
             )
         else:
             self._limit_fields = (
@@ -333,7 +335,7 @@ class Exchange:
     def _retry_after(self, taken: Taken) -> int:
         assert self._take is not None
         if self._take.window is Window.DAY:
-            return self._proxy.seconds_left_today()
+            return self._proxy.seconds_left_today(self._admitted)
         if taken.oldest_bucket is None:
             return EXHAUSTED_RETRY_MAX_S
         return seconds_until_bucket_expires(self._proxy.clock(), taken.oldest_bucket)

@@ -37,7 +37,7 @@ _UNPARSED = re.compile(rb"[ \x80-\xff]")
 _CONNECTION_DEFAULTS = frozenset((b"keep-alive", b"close"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """The head of a request, as far as the path needs it; `target` and `headers` are the bytes as they
     came."""

@@ -51,6 +51,7 @@ _STATUS_LINES = {
 _request_names: dict[bytes, bool] = {}
 _answer_names: dict[bytes, bool] = {}
 _codings: dict[bytes, bytes] = {}
+_hosts: set[bytes] = set()
 
 
 def status_line(status: int) -> bytes:
@@ -60,7 +61,13 @@ def status_line(status: int) -> bytes:
 
 def is_host(value: bytes) -> bool:
     """Say whether a Host field is a name or an address with an optional port."""
-    return _HOST.match(value) is not None
+    if value in _hosts:
+        return True
+    if _HOST.match(value) is None:
+        return False
+    if len(_hosts) < _KNOWN_NAMES_MAX:
+        _hosts.add(value)
+    return True
 
 
 def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:

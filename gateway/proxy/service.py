@@ -140,9 +140,8 @@ class Proxy:
             self._day_ends = midnight(next_day(day), zone)
         return self._day
 
-    def seconds_left_today(self) -> int:
-        """Return the whole seconds until the billing timezone's next midnight, at least 1."""
-        now = self.clock()
+    def seconds_left_today(self, now: float) -> int:
+        """Return the whole seconds from `now` until the billing timezone's next midnight, at least 1."""
         self.day(now)
         return max(1, int(self._day_ends - now) + 1)
 

@@ -64,6 +64,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_head_bytes",
         "_head_done",
         "_headers",
+        "_held",
         "_interim",
         "_length",
         "_parser",
@@ -82,6 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange: AnswerSink | None = None
         self.idle_since = 0.0
         self.closed = False
+        self._held = False
         self._reset()
 
     def _reset(self) -> None:
@@ -236,12 +238,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def hold(self) -> None:
         """Stop reading the answer: the client does not keep up."""
-        with contextlib.suppress(RuntimeError):
+        if not self._held and not self.closed:
+            self._held = True
             self.transport.pause_reading()
 
     def unhold(self) -> None:
         """Go on reading the answer."""
-        with contextlib.suppress(RuntimeError):
+        if self._held and not self.closed:
+            self._held = False
             self.transport.resume_reading()
 
     def _finish(self, exchange: AnswerSink) -> None:
