@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from redis.asyncio import Redis
 
 from gateway import config, first_start, welcome
 from gateway.child import Child, ChildError
@@ -34,6 +33,7 @@ from gateway.settings import Settings
 from gateway.stores import EmbeddedPostgres, EmbeddedValkey, StoreError, run_directory
 from gateway.telemetry import configure_logging
 from metering.ledger import make_engine
+from metering.wire import connect
 
 CONTROL_GRACE_S = 10.0
 STORE_GRACE_S = 30.0
@@ -46,11 +46,11 @@ class StartError(Exception):
     """The gateway cannot be started; the message says why and what to do."""
 
 
-def serve(config_path: Path | None, environ: Mapping[str, str] = os.environ) -> int:
-    """Serve until told to stop; return the exit status, 0 after an orderly stop.
+def serve(config_path: Path | None, environ: Mapping[str, str], *, demo: bool | None = None) -> int:
+    """Serve until told to stop; return the exit status: 0 after an orderly stop, 2 for a wrong configuration.
 
-    Without a configuration the example is served, with the demo marketplace behind it and a key to call it
-    with.
+    `demo` runs the demo marketplace as the upstream named "demo" and makes a key to call it with; by default
+    that is done when there is no configuration, for which the example stands in.
     """
     try:
         settings = config.load(config_path, environ)
@@ -58,7 +58,7 @@ def serve(config_path: Path | None, environ: Mapping[str, str] = os.environ) -> 
         print(error, file=sys.stderr)
         return 2
     configure_logging(settings.logging.level)
-    return asyncio.run(Supervisor(config_path, settings, environ).run())
+    return asyncio.run(Supervisor(config_path, settings, environ, demo=demo).run())
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,19 @@ class PythonProgram:
 class Supervisor:
     """All processes of one `tallygate serve`."""
 
-    def __init__(self, config_path: Path | None, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        config_path: Path | None,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        demo: bool | None = None,
+    ) -> None:
         """Keep the configuration; nothing is started."""
         self._config_path = config_path.absolute() if config_path is not None else None
         self._settings = settings
         self._environ = dict(environ)
+        self._is_demo = demo if demo is not None else config_path is None and config.DEMO_URL not in environ
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -150,8 +158,7 @@ class Supervisor:
         self._environ.pop("TALLYGATE_CONFIG", None)
         if self._config_path is not None:
             self._environ["TALLYGATE_CONFIG"] = str(self._config_path)
-        is_demo = self._config_path is None and config.DEMO_URL not in self._environ
-        if is_demo:
+        if self._is_demo:
             port = free_port()
             self._environ[config.DEMO_URL] = f"http://127.0.0.1:{port}"
             self._others.append(
@@ -159,7 +166,7 @@ class Supervisor:
             )
         self._settings = await asyncio.to_thread(config.load, self._config_path, self._environ)
 
-        demo = await self._prepare_ledger(is_demo)
+        demo = await self._prepare_ledger()
         server = self._settings.server
         self._others.append(
             self._child("control", ("gateway.control",), listens(server.control_host, server.control_port))
@@ -169,16 +176,18 @@ class Supervisor:
         log.info("serving", proxy=server.proxy_port, control=server.control_port, workers=server.workers)
         print(welcome.text(self._settings, demo), flush=True)
 
-    async def _prepare_ledger(self, is_demo: bool) -> Demo | None:
+    async def _prepare_ledger(self) -> Demo | None:
         stores = self._settings.stores
         assert stores.database_url is not None, "the embedded store's URL is in the environment by now"
         assert stores.redis_url is not None, "the embedded store's URL is in the environment by now"
         engine = make_engine(stores.database_url)
-        redis = Redis.from_url(stores.redis_url)
+        redis = connect(stores.redis_url, timeout_s=stores.redis_timeout_s)
         try:
             await first_start.open_ledger(engine)
             await first_start.first_token(engine, self._settings)
-            return await first_start.demo_account(engine, redis, self._settings) if is_demo else None
+            if not self._is_demo:
+                return None
+            return await first_start.demo_account(engine, redis, self._settings)
         finally:
             await redis.aclose()
             await engine.dispose()

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.serving import Serving, change, paste, serving, start, wait_until, write_config
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A program with two workers that the tests of this module share and leave running."""
+    with serving(write_config(tmp_path_factory.mktemp("serve"), workers=2)) as running:
+        yield running
+
+
+def test_a_call_goes_through_and_shows_up_in_the_usage(tmp_path: Path) -> None:
+    """Started, called and stopped: nothing is left; started again: counts and secrets are the same."""
+    config_file = write_config(tmp_path)
+    with serving(config_file) as first:
+        assert first.search()["ErrorCode"] == "Ok"
+        wait_until(lambda: first.units() == 1)
+        key, token = first.key, first.token
+        family = [*first.family().values()]
+        family += [grandchild for child in family for grandchild in child.children(recursive=True)]
+        assert first.stop() == 0, first.output
+    _, alive = psutil.wait_procs(family, timeout=0)
+    assert alive == []
+    assert not (tmp_path / "data" / "run").exists()
+    assert "Traceback" not in first.output
+
+    with serving(config_file) as second:
+        assert (second.key, second.token) == (key, token)
+        assert second.units() == 1
+        assert second.search()["ErrorCode"] == "Ok"
+        wait_until(lambda: second.units(live=False) == 2)
+
+
+def test_the_secrets_of_the_data_directory_are_closed_to_others(program: Serving) -> None:
+    """Token, key, pepper and the database's password are readable for their owner alone."""
+    for name in ("control-token", "demo-key", "pepper", "postgres-password"):
+        assert (program.data_dir / name).stat().st_mode & 0o777 == 0o600, name
+
+
+def test_the_printed_calls_work_as_they_are_pasted(program: Serving) -> None:
+    """The first screen shows a search in JSON, one in XML, and the figures, each as a line for a shell."""
+    lines = [line.strip() for line in program.output.splitlines() if line.strip().startswith("curl ")]
+    (json_status, by_json), (xml_status, by_xml), (figures_status, figures) = map(paste, lines)
+    assert (json_status, xml_status, figures_status) == (200, 200, 200)
+    assert by_json.startswith('{"ErrorCode":"Ok"')
+    assert by_xml.startswith("<?xml")
+    assert "<ErrorCode>Ok</ErrorCode>" in by_xml
+    assert 'tallygate_worker_up{worker="1"} 1.0' in figures
+
+
+def test_a_killed_worker_is_replaced_and_the_port_goes_on(program: Serving) -> None:
+    """After kill -9 on one worker there are two again, and calls are answered all the while."""
+    before = program.workers()
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(lambda: len(program.workers()) == 2 and before[0] not in program.workers())
+    wait_until(lambda: program.search()["ErrorCode"] == "Ok")
+    assert before[1] in program.workers()
+
+
+@pytest.mark.parametrize("name", ["valkey-server", "postgres", "gateway.control", "demo"])
+def test_every_other_killed_process_is_replaced_too(program: Serving, name: str) -> None:
+    """The stores come back with their data, and so do the control process and the demo."""
+    before = program.family()[name]
+    units = program.units()
+    before.kill()
+    wait_until(lambda: program.family().get(name, before) != before)
+
+    def works() -> bool:
+        try:
+            return program.search()["ErrorCode"] == "Ok" and program.units() > units
+        except (AssertionError, OSError, http.client.HTTPException):  # not yet
+            return False
+
+    wait_until(works, 30.0)
+
+
+def test_a_wrong_configuration_is_refused_and_the_old_one_stays(program: Serving) -> None:
+    """SIGHUP names every error in the log; workers are the same, and so is what they do."""
+    before = program.workers()
+    right = program.config_file.read_text()
+    change(program.config_file, drain_s='"long"', max_headers="0")
+    try:
+        program.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "configuration refused, the old one stays" in program.output)
+        (line,) = [line for line in program.output.splitlines() if "configuration refused" in line]
+        assert "server.drain_s" in line
+        assert "server.max_headers" in line
+        assert program.workers() == before
+        assert program.search()["ErrorCode"] == "Ok"
+    finally:
+        program.config_file.write_text(right)
+
+
+def test_a_right_configuration_is_taken_over_without_a_restart(tmp_path: Path) -> None:
+    """SIGHUP changes the plan's limit and the number of workers; calls go on."""
+    config_file = write_config(tmp_path)
+    with serving(config_file) as running:
+        before = running.workers()
+        change(config_file, workers="2")
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(running.workers()) == 2 and "configuration reloaded" in running.output)
+        assert before[0] in running.workers()
+        change(config_file, workers="1")
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(running.workers()) == 1)
+        assert running.workers() == before
+        assert running.search()["ErrorCode"] == "Ok"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
+    """After kill -9 every process ends by itself, and the next start works at once."""
+    config_file = write_config(tmp_path)
+    with serving(config_file) as first:
+        assert first.search()["ErrorCode"] == "Ok"
+        wait_until(lambda: first.units() == 1)
+        family = list(first.family().values())
+        first.process.kill()
+        first.process.wait()
+        with serving(config_file) as second:
+            assert second.units() == 1
+            _, alive = psutil.wait_procs(family, timeout=10)
+            assert alive == []
+
+
+def test_a_second_program_on_the_same_data_is_refused(program: Serving) -> None:
+    """Two programs never share a data directory; the message says who has it and what to do."""
+    second = start(program.config_file, output_name="second")
+    assert second.process.wait(timeout=30) == 1
+    assert f"process {program.process.pid}" in second.output
+    assert "data_dir" in second.output
+
+
+def test_a_taken_port_is_an_error_that_names_the_setting(program: Serving, tmp_path: Path) -> None:
+    """A second program on another's port ends with a sentence, and leaves nothing running."""
+    second = start(write_config(tmp_path, proxy_port=program.proxy_port))
+    assert second.process.wait(timeout=30) == 1
+    assert f"127.0.0.1:{program.proxy_port} cannot be used" in second.output
+    assert "proxy_listen" in second.output
+    assert "Traceback" not in second.output
+
+
+def test_a_wrong_configuration_at_the_start_names_every_error(tmp_path: Path) -> None:
+    """Nothing is started, and the exit status is 2."""
+    config_file = write_config(tmp_path)
+    change(config_file, drain_s='"long"', max_headers="0")
+    started = start(config_file)
+    assert started.process.wait(timeout=30) == 2
+    assert "server.drain_s" in started.output
+    assert "server.max_headers" in started.output
+    assert not started.data_dir.exists()
+
+
+def test_stopping_during_the_start_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C right after the start ends it in order, whatever was under way."""
+    config_file = write_config(tmp_path)
+    early = start(config_file, "--demo")
+    wait_until(lambda: early.family())
+    family = list(early.family().values())
+    assert early.stop() == 0, early.output
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+    with serving(config_file) as after:
+        assert after.search()["ErrorCode"] == "Ok"
