@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import html
+import re
+import xml.etree.ElementTree as ElementTree
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.proxy.xml_values import MAX_DEPTH, Watch
+
+WATCH = Watch(frozenset({"Provider", "SearchMethod", "CategoryId"}))
+OFFICIAL = {"Provider": "Taobao", "SearchMethod": "Official"}
+
+PLAIN = (
+    "<SearchItemsParameters><Provider>Taobao</Provider><SearchMethod>Official</SearchMethod>"
+    "<ItemTitle>red dress</ItemTitle></SearchItemsParameters>"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN,
+        f"  {PLAIN}\r\n",
+        f'<?xml version="1.0"?>\n{PLAIN}',
+        f'<?xml version="1.0" encoding="UTF-8" standalone="yes"?>{PLAIN}',
+        PLAIN.replace("><", ">\n  <"),
+        PLAIN.replace("red dress", 'Красное "платье" & туфли'),
+        PLAIN.replace("red dress", "Tom &amp; Jerry &lt;new&gt;"),
+        PLAIN.replace("red dress", "C++ за 100% > цены"),
+        PLAIN.replace("red dress", "a provider's search method"),
+        PLAIN.replace("red dress", "红色连衣裙，新款"),
+        PLAIN.replace("<ItemTitle>red dress</ItemTitle>", "<ItemTitle/><Sort />"),
+        PLAIN.replace(
+            "</SearchItemsParameters>",
+            "<Configurators><Configurator Pid=\"20000\" Vid='1'/></Configurators></SearchItemsParameters>",
+        ),
+        PLAIN.replace(
+            "<SearchItemsParameters>",
+            '<SearchItemsParameters xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
+            ' xmlns:xsd="http://www.w3.org/2001/XMLSchema">',
+        ),
+    ],
+)
+def test_plain_documents_are_certain(text: str) -> None:
+    """Whatever clients are known to send is read: raw Cyrillic and quotes, layout, declarations, nested lists."""
+    reading = WATCH.read(text)
+    assert reading.certain
+    assert reading.values == OFFICIAL
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "<P/>", "<P></P>", "<P><ItemTitle>x</ItemTitle></P>"])
+def test_documents_without_the_elements_are_certain(text: str) -> None:
+    """Where nothing watched occurs, that itself is certain."""
+    reading = WATCH.read(text)
+    assert reading.certain
+    assert reading.values == {}
+
+
+def test_empty_elements_are_empty_values() -> None:
+    """An element in either empty form has the value of an empty text."""
+    reading = WATCH.read("<P><Provider></Provider><SearchMethod/><CategoryId /></P>")
+    assert reading.certain
+    assert reading.values == {"Provider": "", "SearchMethod": "", "CategoryId": ""}
+
+
+EVASIONS = {
+    "doubled": "<P><Provider>Taobao</Provider><SearchMethod>Official</SearchMethod><SearchMethod>Extended</SearchMethod></P>",
+    "doubled alike": "<P><SearchMethod>Official</SearchMethod><SearchMethod>Official</SearchMethod></P>",
+    "doubled and empty": "<P><SearchMethod/><SearchMethod>Official</SearchMethod></P>",
+    "other case": "<P><Provider>Taobao</Provider><searchMethod>Official</searchMethod></P>",
+    "doubled in other case": "<P><SearchMethod>Official</SearchMethod><SEARCHMETHOD>Extended</SEARCHMETHOD></P>",
+    "in a comment": "<P><!-- <SearchMethod>Official</SearchMethod> --></P>",
+    "a comment beside": "<P><!----><SearchMethod>Official</SearchMethod></P>",
+    "a comment in the value": "<P><SearchMethod>Offi<!-- -->cial</SearchMethod></P>",
+    "in CDATA": "<P><![CDATA[<SearchMethod>Official</SearchMethod>]]></P>",
+    "CDATA in the value": "<P><SearchMethod><![CDATA[Official]]></SearchMethod></P>",
+    "an entity in the value": "<P><SearchMethod>Offici&#97;l</SearchMethod></P>",
+    "entities for the brackets": "<P>&lt;SearchMethod&gt;Extended&lt;/SearchMethod&gt;</P>",
+    "numeric entities": "<P><Title>&#60;SearchMethod&#62;Extended&#60;/SearchMethod&#62;</Title></P>",
+    "hexadecimal entities": "<P><Title>&#x3C;&#x53;earchMethod></Title></P>",
+    "entities of entities": "<P><Title>&amp;lt;SearchMethod&amp;gt;</Title></P>",
+    "a document type": '<!DOCTYPE P [<!ENTITY e "Extended">]><P><SearchMethod>Official</SearchMethod></P>',
+    "an instruction": "<P><?x y?><SearchMethod>Official</SearchMethod></P>",
+    "another declaration": '<?xml version="1.0" encoding="utf-16"?><P><SearchMethod>Official</SearchMethod></P>',
+    "another version": '<?xml version="1.1"?><P><SearchMethod>Official</SearchMethod></P>',
+    "a late declaration": ' <?xml version="1.0"?><P><SearchMethod>Official</SearchMethod></P>',
+    "an attribute": '<P><SearchMethod x="1">Official</SearchMethod></P>',
+    "nil": '<P><SearchMethod xsi:nil="true">Official</SearchMethod></P>',
+    "a namespace": '<P xmlns="urn:x"><SearchMethod>Official</SearchMethod></P>',
+    "a prefix": "<P><x:SearchMethod>Extended</x:SearchMethod><SearchMethod>Official</SearchMethod></P>",
+    "a type on the root": '<P xsi:type="Q"><SearchMethod>Official</SearchMethod></P>',
+    "an attribute on the root": '<P Provider="Jd"><SearchMethod>Official</SearchMethod></P>',
+    "too deep": "<P><Q><SearchMethod>Official</SearchMethod></Q></P>",
+    "deep and shallow": "<P><SearchMethod>Official</SearchMethod><Q><SearchMethod>Extended</SearchMethod></Q></P>",
+    "as the root": "<SearchMethod>Official</SearchMethod>",
+    "as an empty root": "<Provider></Provider>",
+    "around": "<SearchMethod><Provider>Taobao</Provider></SearchMethod>",
+    "two roots": "<P><SearchMethod>Official</SearchMethod></P><P><SearchMethod>Extended</SearchMethod></P>",
+    "behind the root": "<P></P><SearchMethod>Official</SearchMethod>",
+    "text behind the root": "<P><SearchMethod>Official</SearchMethod></P>x",
+    "text before the root": "x<P><SearchMethod>Official</SearchMethod></P>",
+    "unbalanced": "<P><SearchMethod>Official</SearchMethod>",
+    "crossed": "<P><Q><SearchMethod>Official</SearchMethod></P></Q>",
+    "children": "<P><SearchMethod>Official<b/></SearchMethod></P>",
+    "blanks in the tag": "<P><SearchMethod >Official</SearchMethod></P>",
+    "a line in the tag": "<P><SearchMethod\n>Official</SearchMethod\n></P>",
+    "blanks in the value": "<P><SearchMethod> Official </SearchMethod></P>",
+    "a zero byte": "<P><SearchMethod>Official</SearchMethod><Search\0Method>Extended</Search\0Method></P>",
+    "a control in a text": "<P><SearchMethod>Official</SearchMethod><T>\x1b</T></P>",
+    "a byte-order mark": "\ufeff<P><SearchMethod>Official</SearchMethod></P>",
+    "percent twice": "%3CP%3E%3CSearchMethod%3EOfficial%3C/SearchMethod%3E%3C/P%3E",
+    "percent twice in a text": "<P><SearchMethod>Official</SearchMethod><T>%3CSearchMethod%3EExtended</T></P>",
+    "percent thrice in a text": "<P><SearchMethod>Official</SearchMethod><T>%253CSearchMethod%253E</T></P>",
+    "percent in the value": "<P><SearchMethod>Offici%61l</SearchMethod></P>",
+    "UTF-7": "<P><SearchMethod>Official</SearchMethod><T>+ADw-SearchMethod+AD4-Extended</T></P>",
+    "UTF-7 in one run": "<P><SearchMethod>Official</SearchMethod><T>+ADwAUw-earchMethod+AD4-</T></P>",
+    "escaped units": "<P><SearchMethod>Official</SearchMethod><T>\\u003cSearchMethod\\u003e</T></P>",
+    "wide brackets": "<P><SearchMethod>Official</SearchMethod><T>\uff1cSearchMethod\uff1e</T></P>",
+    "wide letters": "<P><\uff33earchMethod>Extended</\uff33earchMethod><SearchMethod>Official</SearchMethod></P>",
+    "no XML": '{"SearchMethod":"Official"}',
+    "nothing but text": "Official",
+}
+
+
+@pytest.mark.parametrize("text", EVASIONS.values(), ids=EVASIONS.keys())
+def test_whatever_could_be_read_otherwise_is_not_certain(text: str) -> None:
+    """Each known way to show one server an element that another does not see leaves the reading uncertain."""
+    reading = WATCH.read(text)
+    assert not reading.certain
+    assert not reading.values
+
+
+def test_uncertain_readings_mention_what_occurs() -> None:
+    """Names that occur in any form are mentioned, so that a surcharge cannot be hidden."""
+    watch = Watch(frozenset({"ForceUpdate"}))
+    for text in (
+        "<P><!----><ForceUpdate>true</ForceUpdate></P>",
+        "<P><!----><FORCEUPDATE>true</FORCEUPDATE></P>",
+        "<P><!---->&lt;Force&#85;pdate&gt;</P>",
+        "%3CForceUpdat%65%3Etrue",
+        "<P><Force\0Update>true</Force\0Update></P>",
+    ):
+        assert watch.read(text).mentions == {"ForceUpdate"}
+    assert watch.read("<P><!----></P>").mentions == frozenset()
+
+
+def test_depth_is_bounded() -> None:
+    """A document nested deeper than any client's is not read to its end."""
+    deep = "<a>" * (MAX_DEPTH + 1) + "</a>" * (MAX_DEPTH + 1)
+    assert not WATCH.read(deep).certain
+    assert WATCH.read("<a>" * MAX_DEPTH + "</a>" * MAX_DEPTH).certain
+
+
+@pytest.mark.parametrize(
+    "unit", ["<a>", "<a ", "<a></a>", "<a x='", "&lt;", "%3C", "\\u003c", "<!--", "+ADw", " "]
+)
+def test_long_hostile_documents_take_no_longer_than_their_length(unit: str) -> None:
+    """No pattern backtracks: a document of 100,000 characters is read in one go."""
+    WATCH.read(unit * (100_000 // len(unit)))
+    WATCH.read("<P>" + unit * (100_000 // len(unit)) + "</P>")
+
+
+# Readers that are more lenient than any server should be.
+
+
+def by_elementtree(text: str, name: str) -> set[str]:
+    """Read all elements of a name at any depth, letter case and namespace aside."""
+    try:
+        root = ElementTree.fromstring(text.strip().encode())  # noqa: S314 - of our own making
+    except (ElementTree.ParseError, ValueError, LookupError):
+        return set()
+    return {
+        "".join(element.itertext()).strip()
+        for element in root.iter()
+        if isinstance(element.tag, str) and element.tag.rpartition("}")[2].lower() == name.lower()
+    }
+
+
+def by_pattern(text: str, name: str) -> set[str]:
+    """Read whatever looks like an element of a name, in this text or in what it decodes to."""
+    texts = {text, html.unescape(text), unquote(text), html.unescape(unquote(text))}
+    texts |= {
+        re.sub(r"<!--.*?-->|<!\[CDATA\[|\]\]>|<\?.*?\?>", "", each, flags=re.DOTALL) for each in list(texts)
+    }
+    pattern = rf"<\s*(?:[\w-]+:)?{name}(?:\s[^<>]*)?>([^<]*)"
+    return {match.strip() for each in texts for match in re.findall(pattern, each, re.IGNORECASE)}
+
+
+SNIPPETS = [
+    "<SearchMethod>Extended</SearchMethod>",
+    "<searchmethod>Extended</searchmethod>",
+    "<Provider>Jd</Provider>",
+    "<x:Provider xmlns:x='urn:x'>Jd</x:Provider>",
+    "<Provider a='b'>Jd</Provider>",
+    "<Provider >Jd</Provider >",
+    "&lt;Provider&gt;Jd&lt;/Provider&gt;",
+    "%3CProvider%3EJd%3C/Provider%3E",
+    "<Q>",
+    "</Q>",
+    "<Q/>",
+    "<!--",
+    "-->",
+    "<![CDATA[",
+    "]]>",
+    "<?pi ?>",
+    "&#69;",
+    "&amp;",
+    "%45",
+    "x",
+    " ",
+    "/",
+    "<",
+    ">",
+    '"',
+    "\n",
+    "xmlns='urn:x'",
+]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> str:
+    """Draw an official document with pieces put in, taken out, repeated, encoded or turned to another case."""
+    text = PLAIN
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(text)))
+        end = min(len(text), start + draw(st.integers(0, 40)))
+        piece = text[start:end]
+        change = draw(st.integers(0, 6))
+        if change == 0:
+            piece = draw(st.sampled_from(SNIPPETS))
+        elif change == 1:
+            piece += piece
+        elif change == 2:
+            piece = piece.swapcase()
+        elif change == 3:
+            piece = "".join(f"&#{ord(letter)};" for letter in piece)
+        elif change == 4:
+            piece = "".join(f"%{ord(letter):02x}" for letter in piece)
+        elif change == 5:
+            piece = draw(st.sampled_from(SNIPPETS)) + piece + draw(st.sampled_from(SNIPPETS))
+        text = text[:start] + (piece if change < 6 else "") + text[end:]
+    return text
+
+
+@given(mutated())
+def test_a_certain_reading_is_everyones_reading(text: str) -> None:
+    """Where a reading is certain, readers far more lenient see the same values and no others."""
+    reading = WATCH.read(text)
+    if not reading.certain:
+        return
+    for name in ("Provider", "SearchMethod"):
+        expected = {reading.values[name]} if name in reading.values else set()
+        assert by_pattern(text, name) <= expected | {""}
+        assert by_elementtree(text, name) <= expected
+
+
+@given(mutated())
+def test_what_another_reader_takes_for_another_search_is_not_official(text: str) -> None:
+    """A document that any lenient reader takes for something else is never read as the official search."""
+    reading = WATCH.read(text)
+    seen = {
+        name: by_pattern(text, name) | by_elementtree(text, name) for name in ("Provider", "SearchMethod")
+    }
+    if any(seen[name] - {OFFICIAL[name]} for name in OFFICIAL):
+        assert not (reading.certain and reading.values == OFFICIAL)
