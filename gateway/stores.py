@@ -8,7 +8,7 @@ PostgreSQL refuses to run as root. Started by root it runs as the system user `t
 else as `nobody`. That user often cannot pass the directories above the data or above the installed wheel
 (`/root` is closed to everyone else). Opening them to everyone would change what is not ours; so PostgreSQL
 keeps, only in that case, the one capability that passes closed directories, and it always asks for a
-password that only the supervisor's user can read (docs/decisions/embedded-stores.md).
+password that only the supervisor's user can read (docs/decisions/0007).
 """
 
 from __future__ import annotations
