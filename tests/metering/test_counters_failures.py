@@ -1,0 +1,320 @@
+"""What counters answer and count while Redis fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.stores import EmbeddedValkey, run_directory
+from metering import names
+from metering.counters import Counters, Outcome, Taken
+from metering.wire import connect
+from policies.decision import Reason
+from policies.quota import Window
+from policies.waiver import Waiver
+from tests import servers
+from tests.metering.lossy import Lossy, lossy
+from tests.metering.samples import (
+    DAY,
+    KEY,
+    NOW,
+    counted,
+    counting,
+    day_of_key,
+    put_record,
+    settled,
+    take,
+    window_of_key,
+)
+
+METHOD = "SearchItemsFrame|search"
+
+
+@pytest.fixture
+async def proxy(valkey_url: str, redis: Redis, tmp_path: Path) -> AsyncIterator[tuple[Lossy, Redis]]:
+    """A proxy that loses what it is told to, and a client that goes through it."""
+    await put_record(redis)
+    async with lossy(valkey_url, tmp_path) as (broken, url):
+        client = connect(url, timeout_s=0.3)
+        yield broken, client
+        await client.aclose()
+
+
+@pytest.fixture
+def own_store(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    """A running Valkey of the test's own, to be stopped and killed."""
+    store = EmbeddedValkey(tmp_path, run_directory(tmp_path))
+    with servers.process(store):
+        yield store
+
+
+@pytest.fixture
+async def own_valkey(own_store: EmbeddedValkey) -> AsyncIterator[Redis]:
+    """A client of the test's own Valkey, with a key's record in it."""
+    client = connect(own_store.url, timeout_s=0.2)
+    await put_record(client)
+    yield client
+    await client.aclose()
+
+
+@pytest.mark.parametrize("window", Window)
+@pytest.mark.parametrize("times", [1, 3])
+async def test_lost_reply_counts_once(
+    redis: Redis, proxy: tuple[Lossy, Redis], window: Window, times: int
+) -> None:
+    """A batch that ran and whose reply was lost is sent again, answers the same, and has no second effect."""
+    broken, client = proxy
+    async with counting(client) as counters:
+        await counted(counters, take(method="Other", window=window))
+        broken.lose_replies = times
+        calls = [take(limit=10, cost=3, window=window), take(limit=10, cost=2, window=window, billable=False)]
+        results = await counted(counters, *calls * 2)
+    assert broken.lost == times
+    assert [each.outcome.value for each in results] == ["granted", "granted", "granted", "exhausted"]
+    counts = await day_of_key(redis)
+    assert counts == {
+        "used": 9,
+        "c:Other|search": 1,
+        "t:Other|search": 1,
+        f"c:{METHOD}": 3,
+        f"t:{METHOD}": 8,
+        f"w:{METHOD}": 2,
+        "v:free_method": 2,
+        "d:quota_exceeded": 1,
+    }
+    if window is Window.ROLLING_24H:
+        assert (await window_of_key(redis))["sum"] == 9
+
+
+async def test_lost_reply_of_a_stale_call_is_stale_again(redis: Redis, proxy: tuple[Lossy, Redis]) -> None:
+    """A batch of which one call was granted and one was stale is answered so again."""
+    broken, client = proxy
+    new = await put_record(redis, revision=2)
+    async with counting(client) as counters:
+        broken.lose_replies = 1
+        old, right = await counted(counters, take(revision=1), take(revision=2))
+    assert broken.lost == 1
+    assert (old, right) == (Taken(Outcome.STALE, 0, new), Taken(Outcome.GRANTED, 1))
+    assert (await day_of_key(redis))["used"] == 1
+
+
+async def test_lost_reply_settles_once(redis: Redis, proxy: tuple[Lossy, Redis]) -> None:
+    """Settlements whose reply was lost are added once, and the window gets its units back once."""
+    broken, client = proxy
+    call = take(window=Window.ROLLING_24H, cost=2)
+    async with counting(client) as counters:
+        await counted(counters, *[call] * 3)
+        broken.lose_replies = 2
+        counters.waive(call, Waiver.ERROR_CODE)
+        counters.charge_more(call, 5)
+        counters.deny(KEY, DAY, Reason.SUSPENDED)
+        await settled(counters)
+    assert broken.lost == 2
+    counts = await day_of_key(redis)
+    assert (counts["used"], counts["back"], counts["d:suspended"]) == (11, 2, 1)
+    assert (await window_of_key(redis))["sum"] == 9
+
+
+async def test_request_that_never_arrived_is_counted_when_sent_again(
+    redis: Redis, proxy: tuple[Lossy, Redis]
+) -> None:
+    """A batch lost on its way to Redis is counted by the next attempt."""
+    broken, client = proxy
+    async with counting(client) as counters:
+        broken.lose_requests = 2
+        results = await counted(counters, take(), take())
+    assert broken.lost == 2
+    assert [each.outcome for each in results] == [Outcome.GRANTED] * 2
+    assert (await day_of_key(redis))["used"] == 2
+
+
+async def test_late_copy_of_an_old_batch_has_no_effect(redis: Redis) -> None:
+    """A copy of a batch that a network held back does nothing once a later batch was counted, or the same one."""
+    await put_record(redis)
+    recorded: list[list[tuple[object, ...]]] = []
+    async with counting(redis) as counters:
+        exchange = counters._wire.exchange
+
+        async def record(commands: list[tuple[object, ...]]) -> list[object]:
+            recorded.append(list(commands))
+            return await exchange(commands)
+
+        counters._wire.exchange = record
+        await counted(counters, take(limit=5))
+        counters.deny(KEY, DAY, Reason.BANNED)
+        await settled(counters)
+        await counted(counters, take(limit=5))
+    before = await redis.hgetall(names.day_name(KEY, DAY))
+    for commands in recorded:
+        for command in commands:
+            await redis.execute_command(*command)
+    assert await redis.hgetall(names.day_name(KEY, DAY)) == before
+
+
+async def test_restarted_process_is_another_writer(redis: Redis) -> None:
+    """Numbers begin anew with a process, and are not taken for those of the one before."""
+    await put_record(redis)
+    for _ in range(3):
+        async with counting(redis, writer="w0") as counters:
+            await counted(counters, take())
+    assert (await day_of_key(redis))["used"] == 3
+
+
+async def test_flushed_scripts_are_loaded_again(redis: Redis) -> None:
+    """A Redis that forgot the scripts gets them again, and each call is counted once."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        for _ in range(3):
+            await redis.script_flush()
+            counters.deny(KEY, DAY, Reason.BANNED)
+            (taken,) = await counted(counters, take())
+            assert taken.outcome is Outcome.GRANTED
+        await settled(counters)
+    counts = await day_of_key(redis)
+    assert (counts["used"], counts["d:banned"]) == (3, 3)
+
+
+@pytest.mark.parametrize("blocked", ["oom", "readonly"])
+async def test_server_that_refuses_writes_fails_calls_and_recovers(own_valkey: Redis, blocked: str) -> None:
+    """Calls are unavailable while Redis is out of memory or read-only, and counted once it is not, exactly once."""
+    client = own_valkey
+    async with counting(client, deadline_s=0.2) as counters:
+        await counted(counters, take())
+        if blocked == "oom":
+            await client.config_set("maxmemory", "1")
+        else:
+            await client.replicaof("127.0.0.1", "1")
+        assert [each.outcome for each in await counted(counters, take(), take())] == [Outcome.UNAVAILABLE] * 2
+        assert counters.last_error is not None
+        assert [each.outcome for each in await counted(counters, take())] == [Outcome.UNAVAILABLE]
+        if blocked == "oom":
+            await client.config_set("maxmemory", "0")
+        else:
+            await client.replicaof("NO", "ONE")
+        await settled(counters)
+        assert counters.last_error is None
+        (taken,) = await counted(counters, take())
+    # The two that gave up were counted when Redis was back, and waived.
+    assert taken == Taken(Outcome.GRANTED, 2)
+    counts = await day_of_key(client)
+    assert (counts["used"], counts["back"], counts["v:not_forwarded"]) == (4, 2, 2)
+
+
+async def test_stopped_server_makes_no_call_wait_longer_than_the_deadline(
+    own_valkey: Redis,
+) -> None:
+    """While Redis hangs, calls are unavailable after the deadline and then at once; afterwards all adds up."""
+    client = own_valkey
+    loop = asyncio.get_running_loop()
+    server = (await client.info("server"))["process_id"]
+    attempted = 0
+    outcomes: Counter[Outcome] = Counter()
+    async with counting(client, deadline_s=0.3) as counters:
+        await counted(counters, take())
+        os.kill(server, signal.SIGSTOP)
+        try:
+            began = loop.time()
+            first = asyncio.ensure_future(counted(counters, *[take()] * 5))
+            await asyncio.sleep(0.1)  # the batch is on its way, and these form the next one
+            second = asyncio.ensure_future(counted(counters, *[take()] * 7))
+            for waiting in (first, second):
+                outcomes.update(each.outcome for each in await waiting)
+                attempted += len(waiting.result())
+            assert loop.time() - began < 0.6
+            began = loop.time()
+            outcomes.update(each.outcome for each in await counted(counters, take()))
+            assert loop.time() - began < 0.1
+            attempted += 1
+            await asyncio.sleep(0.5)  # several attempts pile up in front of the server
+        finally:
+            os.kill(server, signal.SIGCONT)
+        await settled(counters)
+        outcomes.update(each.outcome for each in await counted(counters, take()))
+    assert outcomes == {Outcome.UNAVAILABLE: 13, Outcome.GRANTED: 1}
+    counts = await day_of_key(client)
+    answered, kept = 2, counts["used"] - counts["back"]
+    assert kept == answered
+    assert answered <= counts["used"] <= answered + attempted
+    assert counts[f"w:{METHOD}"] == counts["back"] == 5
+
+
+async def test_short_stop_within_the_deadline_loses_nothing(own_valkey: Redis) -> None:
+    """Calls that wait through a stop shorter than the deadline are granted, each counted once."""
+    client = own_valkey
+    server = (await client.info("server"))["process_id"]
+    async with counting(client, deadline_s=3) as counters:
+        await counted(counters, take())
+        os.kill(server, signal.SIGSTOP)
+        try:
+            waiting = asyncio.ensure_future(counted(counters, *[take()] * 20))
+            await asyncio.sleep(0.5)  # more than twice the time after which a request is sent again
+        finally:
+            os.kill(server, signal.SIGCONT)
+        assert Counter(each.outcome for each in await waiting) == {Outcome.GRANTED: 20}
+    assert await day_of_key(client) == {"used": 21, f"c:{METHOD}": 21, f"t:{METHOD}": 21}
+
+
+async def test_killed_server_keeps_what_it_answered(own_store: EmbeddedValkey, own_valkey: Redis) -> None:
+    """After kill -9 and a restart, all answered calls are counted, and counting goes on by itself."""
+    client = own_valkey
+    server = (await client.info("server"))["process_id"]
+    with contextlib.ExitStack() as restarted:
+        async with counting(client, deadline_s=30) as counters:
+            calls = []
+            for number in range(400):
+                calls.append(asyncio.ensure_future(counted(counters, take())))
+                if number == 200:
+                    os.kill(server, signal.SIGKILL)
+                await asyncio.sleep(0)
+            await asyncio.to_thread(restarted.enter_context, servers.process(own_store))
+            results = await asyncio.gather(*calls)
+        assert Counter(taken.outcome for (taken,) in results) == {Outcome.GRANTED: 400}
+        assert (await day_of_key(client))["used"] == 400
+
+
+async def test_close_is_bounded_while_redis_is_away(tmp_path: Path) -> None:
+    """Closing waits for the deadline at most, and answers whoever still waits."""
+    client = connect(f"unix://{tmp_path}/nobody.sock", timeout_s=0.2)
+    counters = Counters(client, writer="w0", deadline_s=0.2, retention_days=35)
+    await counters.start()
+    waiting = asyncio.ensure_future(counted(counters, take()))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(1):
+        await counters.close()
+        assert await waiting == [Taken(Outcome.UNAVAILABLE, 0)]
+    await client.aclose()
+
+
+async def test_settlements_outlive_an_outage(redis: Redis, proxy: tuple[Lossy, Redis]) -> None:
+    """What is settled while Redis is away is added up and written when it is back."""
+    broken, client = proxy
+    call = take()
+    async with counting(client, deadline_s=0.1) as counters:
+        await counted(counters, *[call] * 4)
+        broken.lose_requests = 4
+        for _ in range(4):
+            counters.waive(call, Waiver.UPSTREAM_TIMEOUT)
+            counters.deny(KEY, DAY, Reason.BANNED)
+            await asyncio.sleep(0.02)
+        await settled(counters)
+    counts = await day_of_key(redis)
+    assert (counts["back"], counts["v:upstream_timeout"], counts["d:banned"]) == (4, 4, 4)
+
+
+async def test_redis_that_came_back_empty_counts_nothing(redis: Redis) -> None:
+    """Keys are missing, and nothing is counted, until the emptied Redis has been rebuilt."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        await redis.flushall()
+        assert [each.outcome for each in await counted(counters, take(), take())] == [Outcome.MISSING] * 2
+        counters.take(take(), NOW, lambda _: None)
+    assert await redis.keys("*") == []
