@@ -28,6 +28,7 @@ Command = tuple[Argument, ...]
 LOST = (RedisError, OSError)  # what a broken connection or an unfit server raises
 DEFAULT_TIMEOUT_S = 1.0
 _INCOMPLETE = object()
+_PLAIN_REPLIES = ("HELLO", "2")
 
 
 def connect(url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, max_connections: int = 32) -> Redis:
@@ -124,11 +125,13 @@ class Wire:
         try:
             async with asyncio.timeout(2 * self._timeout_s):
                 await connection.connect()  # type: ignore[no-untyped-call]
-            writer = connection._writer
-            if writer is None:
-                raise RedisConnectionError("the connection was closed while it was made")
-            link = _Link(writer.transport)
-            writer.transport.set_protocol(link)
+                writer = connection._writer
+                if writer is None:
+                    raise RedisConnectionError("the connection was closed while it was made")
+                link = _Link(writer.transport)
+                writer.transport.set_protocol(link)
+                # Whatever the client is set to, replies here come in one form: hashes are flat lists.
+                refuse_errors(await link.ask([hiredis.pack_command(_PLAIN_REPLIES)]))  # type: ignore[arg-type]
         except BaseException:
             await connection.disconnect(nowait=True)
             raise

@@ -68,7 +68,8 @@ _WRITE_DAYS = sa.text(
             THEN COALESCE(excluded.buckets, old.buckets) ELSE old.buckets END
     WHERE old.used < excluded.used OR old.back < excluded.back
         OR old.first_at IS DISTINCT FROM LEAST(old.first_at, excluded.first_at)
-        OR (excluded.used = old.used AND excluded.back = old.back AND excluded.buckets <> old.buckets)
+        OR (excluded.used = old.used AND excluded.back = old.back
+            AND COALESCE(excluded.buckets, old.buckets) IS DISTINCT FROM old.buckets)
     """
 ).bindparams(
     *_PLACES,

@@ -1,0 +1,150 @@
+"""What comes back from the ledger into an emptied Redis."""
+
+from __future__ import annotations
+
+import asyncio
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from metering.counters import Outcome
+from metering.ledger import keys
+from metering.names import READY, day_name, roll_name
+from metering.projection import Projection, project_pending
+from metering.rebuild import RebuildReport, rebuild
+from metering.rollup import roll_up
+from policies.decision import Reason
+from policies.quota import Window
+from policies.waiver import Waiver
+from tests.metering.samples import (
+    BY,
+    DAY,
+    NOW,
+    WHEN,
+    ZONE,
+    counted,
+    counting,
+    day_of_key,
+    make_key,
+    take,
+    window_of_key,
+)
+
+
+async def rebuilt(redis: Redis, engine: AsyncEngine) -> RebuildReport:
+    """A rebuild at noon."""
+    return await rebuild(redis, engine, zone=ZONE, now=NOW)
+
+
+async def rolled(redis: Redis, engine: AsyncEngine) -> None:
+    """A roll-up at noon."""
+    await roll_up(redis, engine, zone=ZONE, now=NOW)
+
+
+async def test_emptied_redis_gets_keys_and_counts_back(redis: Redis, engine: AsyncEngine) -> None:
+    """After a rebuild the counters are what the last roll-up saw, and calls are counted on."""
+    key = await make_key(engine)
+    await rebuilt(redis, engine)
+    call = take(key_id=key.id, limit=10, cost=2)
+    async with counting(redis) as counters:
+        await counted(counters, call, call, take(key_id=key.id, day="20261120"))
+        counters.waive(call, Waiver.ERROR_CODE)
+        counters.deny(key.id, DAY, Reason.BANNED)
+    await rolled(redis, engine)
+    before = [await day_of_key(redis, key.id, day) for day in (DAY, "20261120")]
+    first = await redis.hget(day_name(key.id, DAY), "first")
+    await redis.flushall()
+    steps: list[tuple[str, int]] = []
+    report = await rebuild(
+        redis, engine, zone=ZONE, now=NOW, progress=lambda what, count: steps.append((what, count))
+    )
+    assert (report.key_days, report.records) == (2, 1)
+    assert steps == [("counters", 2), ("records", 1)]
+    assert [await day_of_key(redis, key.id, day) for day in (DAY, "20261120")] == before
+    assert await redis.hget(day_name(key.id, DAY), "first") == first
+    assert await redis.ttl(day_name(key.id, DAY)) > 86_400
+    assert await redis.exists(READY)
+    async with counting(redis) as counters:
+        results = await counted(counters, *[call] * 5)
+    assert [each.outcome for each in results].count(Outcome.GRANTED) == 4
+
+
+async def test_rolling_window_comes_back_from_both_days(redis: Redis, engine: AsyncEngine) -> None:
+    """A rolling window's buckets survive an emptied Redis, with their sum and the oldest of them."""
+    key = await make_key(engine)
+    await rebuilt(redis, engine)
+    async with counting(redis) as counters:
+        for day, bucket in (("20261120", 100), (DAY, 150), (DAY, 160)):
+            await counted(
+                counters,
+                take(key_id=key.id, day=day, bucket=bucket, window=Window.ROLLING_24H, limit=10, cost=3),
+            )
+            await rolled(redis, engine)
+        before = await window_of_key(redis, key.id)
+        await redis.flushall()
+        await rebuilt(redis, engine)
+        assert await window_of_key(redis, key.id) == before == {
+            "100": 3, "150": 3, "160": 3, "sum": 9, "min": 100,
+        }  # fmt: skip
+        assert await redis.ttl(roll_name(key.id)) > 86_400
+        (taken,) = await counted(
+            counters, take(key_id=key.id, bucket=161, window=Window.ROLLING_24H, limit=10, cost=3)
+        )
+    assert taken.outcome is Outcome.EXHAUSTED
+
+
+async def test_older_days_stay_in_the_ledger(redis: Redis, engine: AsyncEngine) -> None:
+    """Days before yesterday are not brought back: nothing counts on them any more."""
+    key = await make_key(engine)
+    await rebuilt(redis, engine)
+    async with counting(redis) as counters:
+        await counted(counters, take(key_id=key.id, day="20261119"))
+    await rolled(redis, engine)
+    await redis.flushall()
+    assert (await rebuilt(redis, engine)).key_days == 0
+
+
+async def test_rebuild_under_way_lowers_nothing(redis: Redis, engine: AsyncEngine) -> None:
+    """Run on a Redis that has lost nothing, in the midst of calls, a rebuild changes no count."""
+    key = await make_key(engine)
+    await rebuilt(redis, engine)
+    async with counting(redis) as counters:
+        await counted(counters, take(key_id=key.id))
+        await rolled(redis, engine)
+        granted = 1
+        building = asyncio.ensure_future(rebuilt(redis, engine))
+        while not building.done():
+            granted += len(await counted(counters, take(key_id=key.id)))
+        assert building.result().raised == 0
+    assert (await day_of_key(redis, key.id))["used"] == granted
+
+
+async def test_newer_record_survives_a_rebuild(redis: Redis, engine: AsyncEngine) -> None:
+    """A record that was projected after the rebuild had read it is not replaced by the older one."""
+    key = await make_key(engine)
+    old = keys.record_of(key)
+    async with engine.begin() as connection:
+        await keys.suspend(connection, key.id, reason=None, now=WHEN, by=BY)
+    await rebuilt(redis, engine)
+    await Projection(redis).put([old], restored=True)
+    found = await Projection(redis).fetch(key.id)
+    assert found is not None
+    assert (found.revision, found.suspended) == (2, True)
+
+
+async def test_changed_key_does_not_come_back_without_its_counts(redis: Redis, engine: AsyncEngine) -> None:
+    """A key that is changed while Redis is empty gets its counts back before its record."""
+    key = await make_key(engine)
+    await rebuilt(redis, engine)
+    async with counting(redis) as counters:
+        await counted(counters, *[take(key_id=key.id)] * 3)
+        await rolled(redis, engine)
+        await redis.flushall()
+        async with engine.begin() as connection:
+            changed = await keys.change(connection, key.id, {"daily_limit": 3}, now=WHEN, by=BY)
+        assert await Projection(redis).put([keys.record_of(changed)]) == [key.id]
+        assert await Projection(redis).fetch(key.id) is None
+        assert await project_pending(redis, engine) == 1
+        (taken,) = await counted(counters, take(key_id=key.id, revision=2, limit=3))
+    assert taken.outcome is Outcome.EXHAUSTED
+    assert (await day_of_key(redis, key.id))["used"] == 3
