@@ -193,10 +193,10 @@ def rotate(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Give a key a new text, shown this once."""
-    until = f"for {overlap:g} s more" if overlap else "no longer from now on"
+    until = f"is accepted for {overlap:g} s more" if overlap else "ends at once"
     connection = client.of(context)
     if confirmed(
-        f"Give {_named(connection, key)} a new text; the old one is accepted {until}.",
+        f"Give {_named(connection, key)} a new text; the old one {until}.",
         yes=yes,
         dry_run=dry_run,
     ):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from gateway.cli import accounts, audit, jobs, keys, processes, tokens, usage
@@ -73,29 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
     try:
-        result = app(args=hoisted(arguments), standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.Abort:
-        report("Stopped; nothing more was done.")
-        return 1
-    except click.UsageError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        report(error.format_message())
-        return error.exit_code
+        app(args=hoisted(arguments), prog_name="tallygate")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
     except (CliError, ConfigError) as error:
         report(str(error))
         return 1
-    except KeyboardInterrupt:
-        report("Interrupted.")
-        return 1
-    except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has seen enough; what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return 0
 
 
 def hoisted(arguments: Sequence[str]) -> list[str]:

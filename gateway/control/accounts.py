@@ -5,19 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from gateway.control.auth import Right
-from gateway.control.operations import (
-    Call,
-    Input,
-    Instant,
-    NoInput,
-    NoQuery,
-    Operation,
-    Output,
-    PageQuery,
-    Reply,
-    Text,
-    wrong_cursor,
-)
+from gateway.control.models import Input, Instant, NoInput, NoQuery, Output, PageQuery, Text
+from gateway.control.operations import Call, Operation, Reply, wrong_cursor
 from metering.ledger import accounts
 
 FIRST_REQUEST = "When the customer first asked; opens the days in which a bought key brings a free month."

@@ -8,17 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from gateway.control.auth import Right
-from gateway.control.operations import (
-    Call,
-    Instant,
-    NoInput,
-    Operation,
-    Output,
-    PageQuery,
-    Reply,
-    Text,
-    wrong_cursor,
-)
+from gateway.control.models import Instant, NoInput, Output, PageQuery, Text
+from gateway.control.operations import Call, Operation, Reply, wrong_cursor
 from metering.ledger import audit
 
 

@@ -178,12 +178,12 @@ async def authenticate(
     raise unauthorized("This is no valid token; check that it was copied whole.")
 
 
-def unauthorized(detail: str) -> Problem:
-    """Return the problem of a request without a valid token."""
+def unauthorized(detail: str, what: str = "token") -> Problem:
+    """Return the problem of a request without a valid token or key."""
     return Problem(
         401,
         "unauthorized",
-        "A token is needed",
+        f"A {what} is needed",
         detail,
         headers={"WWW-Authenticate": 'Bearer realm="tallygate"'},
     )

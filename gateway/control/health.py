@@ -10,7 +10,8 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from gateway.control.auth import Right
-from gateway.control.operations import Call, NoInput, NoQuery, Operation, Output, Reply
+from gateway.control.models import NoInput, NoQuery, Output
+from gateway.control.operations import Call, Operation, Reply
 
 READY_DEADLINE_S = 2.0
 

@@ -7,7 +7,8 @@ from datetime import date
 from pydantic import Field
 
 from gateway.control.auth import Right
-from gateway.control.operations import Call, Input, NoInput, NoQuery, Operation, Output, Reply
+from gateway.control.models import Input, NoInput, NoQuery, Output
+from gateway.control.operations import Call, Operation, Reply
 
 SHOWN_RAISED = 100
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from gateway.control.operations import EARLIEST, LATEST, Input, Instant, Output, PageQuery, Text
+from gateway.control.models import EARLIEST, LATEST, AccountId, Input, Instant, Output, PageQuery, Text
 from metering.ledger import keys as ledger
 from policies.decision import Contract, conditions
 from policies.keys import IMPORTED_MAX, IMPORTED_MIN
@@ -27,7 +27,6 @@ def _sensible_day(day: date) -> date:
 
 Day = Annotated[date, AfterValidator(_sensible_day)]
 Limit = Annotated[int, Field(ge=0, le=2**53 - 1)]
-AccountId = Annotated[str, Field(pattern=r"^acc_[0-9a-f]{16}$")]
 UNPAID = "The day of the oldest unpaid invoice, in the billing timezone; null when nothing is unpaid."
 PURCHASED = "When the key was bought; null for one that was not."
 

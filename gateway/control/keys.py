@@ -27,17 +27,8 @@ from gateway.control.key_models import (
     key_fields,
 )
 from gateway.control.me import units_in_use
-from gateway.control.operations import (
-    Call,
-    Handler,
-    Input,
-    NoInput,
-    NoQuery,
-    Operation,
-    Output,
-    Reply,
-    wrong_cursor,
-)
+from gateway.control.models import Input, NoInput, NoQuery, Output
+from gateway.control.operations import Call, Handler, Operation, Reply, wrong_cursor
 from gateway.control.problems import FieldError, conflict, invalid
 from gateway.settings import Settings
 from gateway.validation import suggestion

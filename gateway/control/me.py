@@ -32,7 +32,9 @@ async def own_key(call: Call[Any, Any]) -> ledger.Key:
     values = request.headers.getall(KEY_HEADER, [])
     text = values[0] if len(values) == 1 else bearer(request.headers) if not values else None
     if text is None:
-        raise unauthorized(f"Send the key in one header: `{KEY_HEADER}: ...` or `Authorization: Bearer ...`.")
+        raise unauthorized(
+            f"Send the key in one header: `{KEY_HEADER}: ...` or `Authorization: Bearer ...`.", "key"
+        )
     if texts.is_well_formed(text):
         async with control.engine.connect() as connection:
             for _, pepper in control.settings.security.peppers:
@@ -41,7 +43,7 @@ async def own_key(call: Call[Any, Any]) -> ledger.Key:
                 if key is not None and _opens(call, key, digest):
                     return key
     control.failures.note(address, clock)
-    raise unauthorized("This is no key that is in use; check that it was copied whole.")
+    raise unauthorized("This is no key that is in use; check that it was copied whole.", "key")
 
 
 async def quota_of(call: Call[Any, Any], key: ledger.Key) -> dict[str, Any]:

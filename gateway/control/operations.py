@@ -14,14 +14,18 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiohttp import hdrs, web
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.auth import Caller, Right, authenticate, require
+from gateway.control.models import Input, NoInput, NoQuery, Output, Query
 from gateway.control.problems import FieldError, Problem, invalid, not_found
 from gateway.validation import findings
 from metering.ledger import NotFoundError, idempotency
@@ -35,63 +39,9 @@ CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 IDEMPOTENCY_KEY = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 MAX_BODY_BYTES = 16 << 20
-MAX_PAGE, DEFAULT_PAGE = 1_000, 100
-# Beyond these years the calendar of a timezone cannot be computed, and nobody means them.
-EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 _IDENTIFIER = re.compile(r"[a-z]{3}_[0-9a-f]{16}\Z")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
-
-
-def _printable(text: str) -> str:
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise ValueError("must not hold control characters")
-    return text
-
-
-def _sensible(instant: datetime) -> datetime:
-    if not EARLIEST <= instant < LATEST:
-        raise ValueError("must lie between the years 2000 and 2199")
-    return instant.astimezone(UTC)
-
-
-Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-Instant = Annotated[AwareDatetime, AfterValidator(_sensible)]
-
-
-class Input(BaseModel):
-    """A body: unknown fields are refused, and types are not guessed."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Query(BaseModel):
-    """The parameters of a query: unknown ones are refused, and texts are read as numbers and flags."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Output(BaseModel):
-    """An answer."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class NoInput(Input):
-    """A body that holds nothing."""
-
-
-class NoQuery(Query):
-    """A query without parameters."""
-
-
-class PageQuery(Query):
-    """Where a list goes on, and how much of it."""
-
-    cursor: Annotated[str, Field(max_length=1_000)] | None = Field(
-        None, description="The `next_cursor` of the page before, as it came."
-    )
-    limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="Entries on a page.")
 
 
 BodyT = TypeVar("BodyT", bound=Input)

@@ -53,8 +53,8 @@ class Problem(Exception):  # noqa: N818 - a problem is what RFC 9457 calls it
 
 def invalid(errors: Sequence[FieldError]) -> Problem:
     """Return the problem of input that does not fit; each error names its field."""
-    count = "One field does" if len(errors) == 1 else f"{len(errors)} fields do"
-    return Problem(422, "invalid", "The request is not valid", f"{count} not fit; see errors.", errors)
+    count = "One field does not" if len(errors) == 1 else f"{len(errors)} fields do not"
+    return Problem(422, "invalid", "The request is not valid", f"{count} fit.", errors)
 
 
 def not_found(noun: str, object_id: str) -> Problem:

@@ -7,19 +7,8 @@ from datetime import datetime
 from pydantic import Field
 
 from gateway.control.auth import Right, Role, issue_token, token_digest
-from gateway.control.operations import (
-    Call,
-    Input,
-    Instant,
-    NoInput,
-    NoQuery,
-    Operation,
-    Output,
-    PageQuery,
-    Reply,
-    Text,
-    wrong_cursor,
-)
+from gateway.control.models import Input, Instant, NoInput, NoQuery, Output, PageQuery, Text
+from gateway.control.operations import Call, Operation, Reply, wrong_cursor
 from metering.ledger import tokens
 
 

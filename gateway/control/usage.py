@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from gateway.control.auth import Right
-from gateway.control.key_models import AccountId
 from gateway.control.me import own_key, quota_of
-from gateway.control.operations import Call, NoInput, Operation, Output, Query, Reply, Text, wrong_cursor
+from gateway.control.models import AccountId, KeyId, NoInput, Output, Query, Text
+from gateway.control.operations import Call, Operation, Reply, wrong_cursor
 from gateway.control.problems import FieldError, invalid
 from gateway.control.rows import MEDIA, Form, written
 from gateway.validation import suggestion
@@ -24,8 +24,6 @@ from policies.standing import Standing
 DEFAULT_PAGE, MAX_PAGE = 1_000, 10_000
 OWN_GROUPS = ("site", "method", "class", "day", "month")
 COUNTS = ("calls", "taken", "waived", "billable")
-
-KeyId = Annotated[str, Field(pattern=r"^key_[0-9a-f]{16}$")]
 
 
 class RowsQuery(Query):

@@ -1,0 +1,76 @@
+"""What every model of the control API is made of: strict bodies, queries, and values within bounds."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+
+MAX_PAGE, DEFAULT_PAGE = 1_000, 100
+# Beyond these years the calendar of a timezone cannot be computed, and nobody means them.
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _identifier(text: str) -> str:
+    if not re.match(r"[a-z]{3}_[0-9a-f]{16}\Z", text):
+        raise ValueError("must be an id: three letters, _ and 16 hex digits")
+    return text
+
+
+def _printable(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+def _sensible(instant: datetime) -> datetime:
+    if not EARLIEST <= instant < LATEST:
+        raise ValueError("must lie between the years 2000 and 2199")
+    return instant.astimezone(UTC)
+
+
+AccountId = Annotated[
+    str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": "^acc_[0-9a-f]{16}$"})
+]
+KeyId = Annotated[
+    str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": "^key_[0-9a-f]{16}$"})
+]
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Instant = Annotated[AwareDatetime, AfterValidator(_sensible)]
+
+
+class Input(BaseModel):
+    """A body: unknown fields are refused, and types are not guessed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Query(BaseModel):
+    """The parameters of a query: unknown ones are refused, and texts are read as numbers and flags."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Output(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class NoInput(Input):
+    """A body that holds nothing."""
+
+
+class NoQuery(Query):
+    """A query without parameters."""
+
+
+class PageQuery(Query):
+    """Where a list goes on, and how much of it."""
+
+    cursor: Annotated[str, Field(max_length=1_000)] | None = Field(
+        None, description="The `next_cursor` of the page before, as it came."
+    )
+    limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="Entries on a page.")

@@ -1,0 +1,130 @@
+"""The jobs of the control process: roll-up, rebuild, and carrying changes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.control.app import Control
+from gateway.control.periodic import running
+from gateway.settings import Settings
+from metering.projection import Projection
+from tests.gateway.control.conftest import Api, Clock
+from tests.gateway.control.counting import count
+
+PATIENCE_S = 10.0
+
+
+async def eventually(question: Any) -> None:
+    """Wait until an asynchronous question is answered with yes."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await question():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_second_roll_up_changes_nothing(
+    admin: Api, key: dict[str, Any], redis: Redis, settings: Settings, clock: Clock
+) -> None:
+    """The first writes a row, the second none, and usage is the same after both."""
+    await count(redis, settings, clock, key["id"], calls=3)
+    first, second = [(await admin.post("/v1/rollup", {"full": True})).body for _ in range(2)]
+    assert (first["rows"], second["rows"]) == (1, 0)
+    assert (await admin.get("/v1/usage?group_by=key")).body["items"][0]["calls"] == 3
+
+
+async def test_an_emptied_redis_is_filled_again(
+    admin: Api, key: dict[str, Any], redis: Redis, settings: Settings, clock: Clock, control: Control
+) -> None:
+    """The next roll-up notices that Redis lost its data: today's counters and the keys come back."""
+    await control.jobs.roll_up()
+    await count(redis, settings, clock, key["id"], calls=4)
+    await admin.post("/v1/rollup")
+    await redis.flushall()
+    rolled = await admin.post("/v1/rollup")
+    assert rolled.body["rebuilt"] is True
+    assert await Projection(redis).fetch(key["id"]) is not None
+    assert (await admin.get(f"/v1/keys/{key['id']}")).body["used_now"] == 4
+    assert b"tallygate_rebuilds_total 2.0" in generate_latest(control.registry)
+
+
+async def test_a_rebuild_can_be_asked_for(admin: Api, key: dict[str, Any], redis: Redis) -> None:
+    """Asked for, it fills an emptied Redis, and says how many keys are in force."""
+    await redis.flushall()
+    rebuilt = await admin.post("/v1/rebuild")
+    assert (rebuilt.status, rebuilt.body["records"]) == (200, 1)
+    assert await Projection(redis).fetch(key["id"]) is not None
+
+
+async def test_a_first_call_of_a_sandbox_is_the_first_request(
+    admin: Api, account: str, redis: Redis, settings: Settings, clock: Clock
+) -> None:
+    """The roll-up stamps the account with the time of the first call made with a free key (contract OT-2)."""
+    sandbox = (await admin.post("/v1/keys", {"account_id": account, "plan": "sandbox"})).body
+    await count(redis, settings, clock, sandbox["id"])
+    rolled = await admin.post("/v1/rollup")
+    assert rolled.body["stamped_accounts"] == [account]
+    assert (await admin.get(f"/v1/accounts/{account}")).body["first_request_at"] == "2026-11-21T09:00:00Z"
+    assert [entry["actor"] for entry in (await admin.get("/v1/audit?limit=1")).body["items"]] == ["rollup"]
+
+
+async def test_the_jobs_run_by_themselves(
+    admin: Api, key: dict[str, Any], redis: Redis, settings: Settings, clock: Clock, control: Control
+) -> None:
+    """Without anybody asking, counts reach the ledger and a lost projection is restored."""
+    await count(redis, settings, clock, key["id"], calls=2)
+
+    async def is_written() -> bool:
+        return bool((await admin.get("/v1/usage")).body["items"])
+
+    async def is_restored() -> bool:
+        return await Projection(redis).fetch(key["id"]) is not None
+
+    control.settings = _often(settings)
+    async with running(control.jobs):
+        await eventually(is_written)
+        await redis.flushall()
+        await eventually(is_restored)
+
+
+async def test_jobs_survive_a_store_that_is_away(
+    admin: Api, key: dict[str, Any], redis: Redis, settings: Settings, control: Control
+) -> None:
+    """While Redis cannot be reached the jobs fail, are counted as such, and go on when it is back."""
+    control.settings = _often(settings)
+    control.redis = Redis.from_url("redis://127.0.0.1:1", socket_connect_timeout=0.2)
+
+    async def has_failed() -> bool:
+        return 'job="rollup"} 0.0' not in generate_latest(control.registry).decode()
+
+    async def works() -> bool:
+        figures = generate_latest(control.registry).decode()
+        return "tallygate_rollup_timestamp_seconds 0.0" not in figures
+
+    async with running(control.jobs) as task:
+        await eventually(has_failed)
+        await control.redis.aclose()
+        control.redis = redis
+        await eventually(works)
+        assert not task.done()
+
+
+async def test_a_wrong_request_starts_no_job(admin: Api, engine: AsyncEngine) -> None:
+    """Unknown fields are refused here too."""
+    assert (await admin.post("/v1/rollup", {"fully": True})).fields == {"body.fully"}
+    assert (await admin.post("/v1/rebuild", {"now": True})).fields == {"body.now"}
+
+
+def _often(settings: Settings) -> Settings:
+    return replace(settings, rollup_every_s=0.05)
+
+
+@pytest.fixture(autouse=True)
+async def _ready(control: Control) -> None:
+    """Let the first roll-up of a test find Redis as a running gateway has left it."""
+    await control.jobs.rebuild()
