@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 
 PIECE_BYTES = 64 * 1024
 
-_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_FIELD_LENGTH = len(b"content-encoding")
+_GZIP = 16 + zlib.MAX_WBITS
+_ZLIB = zlib.MAX_WBITS
 _BARE_DEFLATE = -zlib.MAX_WBITS
+_GZIP_NAMES = ([b"gzip"], [b"x-gzip"])
 
 
 class UnreadableCodingError(ValueError):
@@ -25,14 +28,15 @@ class Decoder:
         codings = [
             coding
             for name, value in headers
-            if name.lower() == b"content-encoding"
+            if len(name) == _FIELD_LENGTH and name.lower() == b"content-encoding"
             for coding in value.lower().replace(b" ", b"").split(b",")
             if coding not in (b"", b"identity")
         ]
         self.is_plain = not codings
-        self.is_readable = not codings or codings in ([b"gzip"], [b"x-gzip"], [b"deflate"])
-        self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
-        self._started = False
+        self._is_gzip = codings in _GZIP_NAMES
+        self.is_readable = self.is_plain or self._is_gzip or codings == [b"deflate"]
+        self._stream = zlib.decompressobj(_GZIP) if self._is_gzip else None
+        self._held = b""
 
     def decode(self, data: bytes, limit: int = PIECE_BYTES) -> Iterator[bytes]:
         """Yield the decoded data in pieces of at most `limit` bytes; raises UnreadableCodingError."""
@@ -41,27 +45,30 @@ class Decoder:
             return
         if not self.is_readable:
             raise UnreadableCodingError("unknown coding")
+        if self._stream is None:
+            data = self._held = self._held + data
+            if len(data) < 2:
+                return
+            self._stream = _deflate_stream(data)
+            self._held = b""
         while data:
             if self._stream.eof:
                 # A gzip file may have several members; anything else behind the end is no part of the answer.
-                if not data.startswith(b"\x1f"):
+                if not self._is_gzip or not data.startswith(b"\x1f"):
                     return
-                self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
-            piece = self._inflate(data, limit)
+                self._stream = zlib.decompressobj(_GZIP)
+            try:
+                piece = self._stream.decompress(data, limit)
+            except zlib.error as error:
+                raise UnreadableCodingError("broken data") from error
             data = self._stream.unconsumed_tail or self._stream.unused_data
             if piece:
                 yield piece
 
-    def _inflate(self, data: bytes, limit: int) -> bytes:
-        try:
-            piece = self._stream.decompress(data, limit)
-        except zlib.error as error:
-            if self._started:
-                raise UnreadableCodingError("broken data") from error
-            self._stream = zlib.decompressobj(_BARE_DEFLATE)
-            try:
-                piece = self._stream.decompress(data, limit)
-            except zlib.error:
-                raise UnreadableCodingError("broken data") from error
-        self._started = True
-        return piece
+
+def _deflate_stream(data: bytes) -> zlib._Decompress:
+    """Tell from the first two bytes whether `deflate` means zlib's format, as the standard says, or bare
+    data.
+    """
+    is_zlib = data[0] & 0x0F == 8 and int.from_bytes(data[:2]) % 31 == 0
+    return zlib.decompressobj(_ZLIB if is_zlib else _BARE_DEFLATE)

@@ -15,7 +15,8 @@ import ijson
 
 MAX_DEPTH = 128
 
-_VALUES = frozenset({"start_map", "start_array", "string", "number", "boolean", "null"})
+_STARTS = frozenset({"start_map", "start_array"})
+_ENDS = frozenset({"end_map", "end_array"})
 
 
 class _Counter(Protocol):
@@ -47,27 +48,45 @@ class ItemCounter:
 
 
 class _JsonItems:
+    """Follows the path itself, on ijson's plain events: its own path grows with hostile nesting without
+    bound.
+    """
+
     def __init__(self, path: str) -> None:
         self.count = 0
-        self._item = f"{path}.item"
+        self._list = path.split(".")
+        # For every open object its current member, for every open array None.
+        self._path: list[str | None] = []
         self._open = True
         events = self._events()
         next(events)
-        self._parser = ijson.parse_coro(events)
+        self._parser = ijson.basic_parse_coro(events, use_float=True)
 
     def feed(self, data: bytes) -> None:
         if not self._open:
             return
         try:
             self._parser.send(data)
-        except (ijson.JSONError, StopIteration):
+        except (ijson.JSONError, ValueError, OverflowError, StopIteration):
             self._open = False
 
-    def _events(self) -> Generator[None, tuple[str, str, Any], None]:
+    def _events(self) -> Generator[None, tuple[str, Any], None]:
+        path = self._path
+        depth = len(self._list)
         while True:
-            prefix, event, _ = yield
-            if prefix == self._item and event in _VALUES:
+            event, value = yield
+            if event == "map_key":
+                path[-1] = value
+                continue
+            if event in _ENDS:
+                path.pop()
+                continue
+            if len(path) == depth + 1 and path[-1] is None and path[:-1] == self._list:
                 self.count += 1
+            if event in _STARTS:
+                path.append(None)
+                if len(path) > MAX_DEPTH:
+                    raise ValueError("nested too deep")
 
 
 class _XmlItems:

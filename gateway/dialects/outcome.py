@@ -90,6 +90,12 @@ class PrefixReader:
             self.items = self._counting.total()
 
     def _look(self, data: bytes) -> None:
+        if self._decoder.is_plain and not self._prefix:
+            # Nearly always the first bytes tell all, and nothing has to be kept.
+            self.known, self.verdict = self._judge(data[:PREFIX_BYTES], len(data) >= PREFIX_BYTES)
+            if not self.known:
+                self._prefix = data
+            return
         try:
             for piece in self._decoder.decode(data, PREFIX_BYTES):
                 self._prefix += piece[: PREFIX_BYTES - len(self._prefix)]

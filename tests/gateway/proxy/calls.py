@@ -133,7 +133,7 @@ def refusal(parts: Parts, route: Route = OTAPI, methods: MethodTable = METHODS) 
 
 
 def is_official(identified: Identified) -> bool:
-    """Say whether the contract takes a call for an official search, for a key whose default is not official."""
+    """Say whether a call is an official search, for a key whose default is another."""
     call = classify(identified.counted, identified.rule, identified.reading, "Taobao", "Extended")
     return call.klass == OFFICIAL_SEARCH
 

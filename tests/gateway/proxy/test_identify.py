@@ -186,7 +186,9 @@ def test_a_fragment_in_the_target_is_refused() -> None:
 
 
 def test_unknown_methods_are_refused_or_counted_together() -> None:
-    """A method without a rule is refused, or where the route allows it counted under `*`, so names stay bounded."""
+    """A method without a rule is refused, or where the route allows it counted under `*`, so names stay
+    bounded.
+    """
     parts = get(f"/service-json/NoSuchMethod?instanceKey={KEY}")
     assert refusal(parts) is Reason.UNKNOWN_METHOD
     identified = found(parts, route_of(unknown_methods=UnknownMethods.ALLOW))
@@ -216,7 +218,9 @@ TOP = route_of(
 
 
 def test_top_calls_name_their_method_as_a_parameter() -> None:
-    """TOP's key and method stand in the query or in the form, and a pattern's calls are counted under the pattern."""
+    """TOP's key and method stand in the query or in the form, and a pattern's calls are counted under the
+    pattern.
+    """
     by_get = found(get(f"/router/rest?method=taobao.item.get&app_key={KEY}&v=2.0&format=json"), TOP)
     by_post = found(post("/router/rest", f"method=taobao.item.get&app_key={KEY}".encode()), TOP)
     mixed = found(post(f"/router/rest?method=taobao.item.get&app_key={KEY}", b"num_iid=1"), TOP)
@@ -393,7 +397,8 @@ def test_json_rpc_calls_are_named_by_their_body() -> None:
     """The `method` member of a JSON-RPC request is the method, and `params` are read as a form's are."""
     body = b'{"jsonrpc":"2.0","id":1,"method":"GetRootCategoryInfoList","params":{"language":"ru"}}'
     assert found(post(f"/rpc?instanceKey={KEY}", body, JSON), JSON_RPC).counted == "GetRootCategoryInfoList"
-    body = b'{"method":"GetItemFullInfo","params":{"itemId":"pdd-1","itemParameters":"<P><ForceUpdate>1</ForceUpdate></P>"}}'
+    force = b'"itemParameters":"<P><ForceUpdate>1</ForceUpdate></P>"'
+    body = b'{"method":"GetItemFullInfo","params":{"itemId":"pdd-1",%b}}' % force
     assert cost_of(found(post(f"/rpc?instanceKey={KEY}", body, JSON), JSON_RPC)) == 25
 
 
@@ -449,7 +454,7 @@ def raw_get(xml: str) -> Parts:
     ],
 )
 def test_official_searches_are_seen_as_such(parts: Parts) -> None:
-    """GET and POST, encoded or nearly raw, with Cyrillic and quotes: the pair of provider and method is read."""
+    """GET and POST, encoded or nearly raw, with Cyrillic and quotes: provider and method are read."""
     assert is_official(found(parts))
 
 
@@ -464,7 +469,9 @@ def test_official_searches_are_seen_as_such(parts: Parts) -> None:
     ],
 )
 def test_other_searches_are_not_official(xml: str) -> None:
-    """Another provider or search method, or none under a key whose default is another, is certain and not official."""
+    """Another provider or search method, or none under a key whose default is another, is certain and not
+    official.
+    """
     for parts in (search_by_get(xml), search_by_post(xml)):
         assert found(parts).reading.certain
         assert not is_official(found(parts))
@@ -569,7 +576,9 @@ NAMES = [
 def test_a_certain_search_is_the_same_to_every_reader(
     query: list[tuple[str, str]], form: list[tuple[str, str]], method: str
 ) -> None:
-    """First or last wins, query or form wins, letter case matters or not: an official search is one to all of them."""
+    """First or last wins, query or form wins, letter case matters or not: an official search is one to all of
+    them.
+    """
     target = SEARCH + "".join(f"&{name}={value}" for name, value in query)
     body = "&".join(f"{name}={value}" for name, value in form).encode()
     identified = found(post(target, body, method=method) if form else get(target, method=method))
@@ -644,7 +653,8 @@ def test_a_body_that_was_not_seen_pays_the_surcharge() -> None:
         "POST", f"/service/GetItemFullInfo?instanceKey={KEY}&itemId=1".encode(), [HOST, FORM], None, False
     )
     assert cost_of(found(parts)) >= 5
-    body = b"--b\r\nContent-Disposition: form-data; name=itemParameters\r\n\r\n<P><forceupdate>true</forceupdate></P>\r\n--b--"
+    head = b"--b\r\nContent-Disposition: form-data; name=itemParameters\r\n\r\n"
+    body = head + b"<P><forceupdate>true</forceupdate></P>\r\n--b--"
     multipart = (b"Content-Type", b"multipart/form-data; boundary=b")
     assert cost_of(found(post(f"/service/GetItemFullInfo?instanceKey={KEY}", body, multipart))) == 5
     assert cost_of(found(post(f"/service/GetItemFullInfo?instanceKey={KEY}", b"--b--", multipart))) == 1

@@ -60,7 +60,7 @@ def test_text_of_any_bytes_can_be_compared() -> None:
     ],
 )
 def test_names_are_recognised_in_every_spelling(raw: bytes, spelling: Spelling | None) -> None:
-    """A name in another letter case or encoded is the same name; with brackets or blanks some readers see it."""
+    """A name in another letter case or encoded is the same; with brackets only some readers see it."""
     assert spelling_of(raw, "instancekey") is spelling
 
 

@@ -46,7 +46,9 @@ PLAIN = (
     ],
 )
 def test_plain_documents_are_certain(text: str) -> None:
-    """Whatever clients are known to send is read: raw Cyrillic and quotes, layout, declarations, nested lists."""
+    """Whatever clients are known to send is read: raw Cyrillic and quotes, layout, declarations, nested
+    lists.
+    """
     reading = WATCH.read(text)
     assert reading.certain
     assert reading.values == OFFICIAL
@@ -68,11 +70,11 @@ def test_empty_elements_are_empty_values() -> None:
 
 
 EVASIONS = {
-    "doubled": "<P><Provider>Taobao</Provider><SearchMethod>Official</SearchMethod><SearchMethod>Extended</SearchMethod></P>",
+    "doubled": "<P><SearchMethod>Official</SearchMethod><SearchMethod>Extended</SearchMethod></P>",
     "doubled alike": "<P><SearchMethod>Official</SearchMethod><SearchMethod>Official</SearchMethod></P>",
     "doubled and empty": "<P><SearchMethod/><SearchMethod>Official</SearchMethod></P>",
     "other case": "<P><Provider>Taobao</Provider><searchMethod>Official</searchMethod></P>",
-    "doubled in other case": "<P><SearchMethod>Official</SearchMethod><SEARCHMETHOD>Extended</SEARCHMETHOD></P>",
+    "doubled in other case": "<P><Provider>Taobao</Provider><PROVIDER>Jd</PROVIDER></P>",
     "in a comment": "<P><!-- <SearchMethod>Official</SearchMethod> --></P>",
     "a comment beside": "<P><!----><SearchMethod>Official</SearchMethod></P>",
     "a comment in the value": "<P><SearchMethod>Offi<!-- -->cial</SearchMethod></P>",
@@ -85,7 +87,7 @@ EVASIONS = {
     "entities of entities": "<P><Title>&amp;lt;SearchMethod&amp;gt;</Title></P>",
     "a document type": '<!DOCTYPE P [<!ENTITY e "Extended">]><P><SearchMethod>Official</SearchMethod></P>',
     "an instruction": "<P><?x y?><SearchMethod>Official</SearchMethod></P>",
-    "another declaration": '<?xml version="1.0" encoding="utf-16"?><P><SearchMethod>Official</SearchMethod></P>',
+    "another declaration": '<?xml version="1.0" encoding="utf-16"?><P><Provider>Taobao</Provider></P>',
     "another version": '<?xml version="1.1"?><P><SearchMethod>Official</SearchMethod></P>',
     "a late declaration": ' <?xml version="1.0"?><P><SearchMethod>Official</SearchMethod></P>',
     "an attribute": '<P><SearchMethod x="1">Official</SearchMethod></P>',
@@ -95,7 +97,7 @@ EVASIONS = {
     "a type on the root": '<P xsi:type="Q"><SearchMethod>Official</SearchMethod></P>',
     "an attribute on the root": '<P Provider="Jd"><SearchMethod>Official</SearchMethod></P>',
     "too deep": "<P><Q><SearchMethod>Official</SearchMethod></Q></P>",
-    "deep and shallow": "<P><SearchMethod>Official</SearchMethod><Q><SearchMethod>Extended</SearchMethod></Q></P>",
+    "deep and shallow": "<P><SearchMethod>Official</SearchMethod><Q><SearchMethod>Jd</SearchMethod></Q></P>",
     "as the root": "<SearchMethod>Official</SearchMethod>",
     "as an empty root": "<Provider></Provider>",
     "around": "<SearchMethod><Provider>Taobao</Provider></SearchMethod>",
@@ -113,14 +115,14 @@ EVASIONS = {
     "a control in a text": "<P><SearchMethod>Official</SearchMethod><T>\x1b</T></P>",
     "a byte-order mark": "\ufeff<P><SearchMethod>Official</SearchMethod></P>",
     "percent twice": "%3CP%3E%3CSearchMethod%3EOfficial%3C/SearchMethod%3E%3C/P%3E",
-    "percent twice in a text": "<P><SearchMethod>Official</SearchMethod><T>%3CSearchMethod%3EExtended</T></P>",
+    "percent twice in a text": "<P><Provider>Taobao</Provider><T>%3CProvider%3EJd</T></P>",
     "percent thrice in a text": "<P><SearchMethod>Official</SearchMethod><T>%253CSearchMethod%253E</T></P>",
     "percent in the value": "<P><SearchMethod>Offici%61l</SearchMethod></P>",
     "UTF-7": "<P><SearchMethod>Official</SearchMethod><T>+ADw-SearchMethod+AD4-Extended</T></P>",
     "UTF-7 in one run": "<P><SearchMethod>Official</SearchMethod><T>+ADwAUw-earchMethod+AD4-</T></P>",
     "escaped units": "<P><SearchMethod>Official</SearchMethod><T>\\u003cSearchMethod\\u003e</T></P>",
     "wide brackets": "<P><SearchMethod>Official</SearchMethod><T>\uff1cSearchMethod\uff1e</T></P>",
-    "wide letters": "<P><\uff33earchMethod>Extended</\uff33earchMethod><SearchMethod>Official</SearchMethod></P>",
+    "wide letters": "<P><Provider>Taobao</Provider><\uff30rovider>Jd</\uff30rovider></P>",
     "no XML": '{"SearchMethod":"Official"}',
     "nothing but text": "Official",
 }
@@ -223,7 +225,7 @@ SNIPPETS = [
 
 @st.composite
 def mutated(draw: st.DrawFn) -> str:
-    """Draw an official document with pieces put in, taken out, repeated, encoded or turned to another case."""
+    """Draw an official document with pieces put in, taken out, repeated, encoded or swapped in case."""
     text = PLAIN
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(text)))
