@@ -19,6 +19,7 @@ paths:
   /service/METHOD, /OtapiWebService2.asmx/METHOD   OTAPI in XML
   /router/rest                         TOP
   /rest/items, /rest/items/ID, /rest/search?q=     REST
+  /rest/uploads                        takes any body by POST or PUT and tells its size and hash
   /demo/requests?limit=N               what arrived, byte for byte; DELETE forgets it
   /demo/health                         answers when the marketplace is up
 """

@@ -11,7 +11,9 @@ PAGE_MAX = 100
 
 
 def answer(marketplace: Marketplace, request: Request) -> Answer:
-    """Answer `GET /rest/items`, `GET /rest/items/{id}` and `GET /rest/search?q=`."""
+    """Answer `GET /rest/items`, `GET /rest/items/{id}`, `GET /rest/search?q=` and any upload."""
+    if request.path == "/rest/uploads" and request.method in (b"POST", b"PUT"):
+        return _json(201, {"bytes": request.body.length, "sha256": request.body.sha256()})
     if request.method not in (b"GET", b"HEAD"):
         return problem(405, "Method Not Allowed")
     parameters = request.parameters

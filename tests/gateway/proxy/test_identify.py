@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.proxy.identify import Parts, identify, needs_body
 from gateway.proxy.parameters import MAX_PARAMETERS
-from gateway.settings import Dialect, KeyOut, UnknownMethods
+from gateway.settings import Dialect, KeyOut, Route, UnknownMethods
 from policies.decision import Reason
 from policies.methods import MethodRule, MethodTable
 from tests.gateway.proxy.calls import (
@@ -678,7 +678,7 @@ def test_a_body_that_was_not_seen_pays_the_surcharge() -> None:
     ],
 )
 def test_bodies_are_buffered_only_where_something_is_read_from_them(
-    content_type: bytes, route, needed: bool
+    content_type: bytes, route: Route, needed: bool
 ) -> None:
     """Forms always, envelopes where the route names them; everything else may stream."""
     assert needs_body(route, "POST", [HOST, (b"content-type", content_type)]) is needed
@@ -700,7 +700,7 @@ def test_a_key_in_an_unseen_form_cannot_be_taken_out() -> None:
         (route_of(method_from=("path", "json_rpc")), b"application/json"),
     ],
 )
-def test_a_method_in_an_unseen_body_is_not_certain(route, content_type: bytes) -> None:
+def test_a_method_in_an_unseen_body_is_not_certain(route: Route, content_type: bytes) -> None:
     """A body over the bound may name another method than the one that was found elsewhere."""
     target = f"{ROOTS}?instanceKey={KEY}&app_key={KEY}&method=taobao.item.get"
     parts = Parts("POST", target.encode(), [HOST, (b"Content-Type", content_type)], None, False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.proxy.identify import Parts
 from gateway.proxy.key_out import rewrite
 from gateway.proxy.signature import verify
-from gateway.settings import KeyOut, UpstreamCredential
+from gateway.settings import KeyOut, Route, UpstreamCredential
 from tests.gateway.proxy.calls import FORM, HOST, KEY, OFFICIAL, found, get, post, route_of
 
 NOW = 1_795_000_000.0
@@ -157,7 +157,7 @@ def test_an_envelope_is_rid_of_the_key() -> None:
     st.integers(0, 6),
     st.sampled_from([STRIP, REPLACE]),
 )
-def test_all_other_bytes_survive(segments: list[bytes], at: int, route) -> None:
+def test_all_other_bytes_survive(segments: list[bytes], at: int, route: Route) -> None:
     """Whatever else a query holds arrives byte for byte and in its order."""
     harmless = [segment for segment in segments if b";" not in segment]
     own = [b"instanceKey=" + QUOTED] if route is REPLACE else []

@@ -178,7 +178,7 @@ def by_elementtree(text: str, name: str) -> set[str]:
     return {
         "".join(element.itertext()).strip()
         for element in root.iter()
-        if isinstance(element.tag, str) and element.tag.rpartition("}")[2].lower() == name.lower()
+        if element.tag.rpartition("}")[2].lower() == name.lower()
     }
 
 
