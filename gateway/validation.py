@@ -34,8 +34,9 @@ def findings(kind: type[BaseModel], error: ValidationError) -> list[Finding]:
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known name closest to a wrong one, or nothing."""
-    close = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    by_folded = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(wrong.lower(), by_folded, n=1)
+    return f"; did you mean {by_folded[close[0]]!r}?" if close else ""
 
 
 def _finding(kind: type[BaseModel], details: ErrorDetails) -> tuple[str, str]:

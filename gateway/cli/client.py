@@ -79,7 +79,10 @@ class Connection:
         query: Mapping[str, str] | None = None,
     ) -> Any:
         """Make one request and return its answer; raises CliError with what the API said."""
-        return asyncio.run(self._call(verb, path, body, query))
+        headers = {"Authorization": f"Bearer {self.token}"}
+        if verb == "POST":
+            headers["Idempotency-Key"] = secrets.token_hex(16)
+        return asyncio.run(_answer(self.url, verb, path, body, query, headers))
 
     def pages(
         self, path: str, query: Mapping[str, str], limit: int | None = None
@@ -96,37 +99,6 @@ class Connection:
             if cursor is None:
                 return
 
-    async def _call(
-        self, verb: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str] | None
-    ) -> Any:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        if verb == "POST":
-            headers["Idempotency-Key"] = secrets.token_hex(16)
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session,
-                session.request(
-                    verb, self.url + path, json=body, params=query, headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                answer: Any = None
-                with contextlib.suppress(ValueError):
-                    answer = await response.json(content_type=None)
-                if 200 <= response.status < 300 and answer is not None:
-                    return answer
-                raise ApiError(response.status, answer if isinstance(answer, dict) else {})
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise CliError(
-                f"The certificate of {self.url} is not trusted; set SSL_CERT_FILE to its authority."
-            ) from error
-        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
-            raise CliError(
-                f"The control API does not answer at {self.url} ({type(error).__name__}).\n"
-                "Is `tallygate serve` running? Another address is given with --url or TALLYGATE_URL."
-            ) from error
-        except TimeoutError as error:
-            raise CliError(f"The control API at {self.url} took longer than {TIMEOUT_S:.0f} s.") from error
-
 
 class ApiError(CliError):
     """What the API refused, with every field it named."""
@@ -140,6 +112,40 @@ class ApiError(CliError):
         if status >= 500 and problem.get("request_id"):
             lines.append(f"  request id: {problem['request_id']}")
         super().__init__("\n".join(lines))
+
+
+async def _answer(
+    url: str,
+    verb: str,
+    path: str,
+    body: Mapping[str, Any] | None,
+    query: Mapping[str, str] | None,
+    headers: Mapping[str, str],
+) -> Any:
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session,
+            session.request(
+                verb, url + path, json=body, params=query, headers=headers, allow_redirects=False
+            ) as response,
+        ):
+            answer: Any = None
+            with contextlib.suppress(ValueError):
+                answer = await response.json(content_type=None)
+            if 200 <= response.status < 300 and answer is not None:
+                return answer
+            raise ApiError(response.status, answer if isinstance(answer, dict) else {})
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise CliError(
+            f"The certificate of {url} is not trusted; set SSL_CERT_FILE to its authority."
+        ) from error
+    except TimeoutError as error:
+        raise CliError(f"The control API at {url} took longer than {TIMEOUT_S:.0f} s.") from error
+    except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+        raise CliError(
+            f"The control API does not answer at {url} ({type(error).__name__}).\n"
+            "Is `tallygate serve` running? Another address is given with --url or TALLYGATE_URL."
+        ) from error
 
 
 def of(context: Any) -> Connection:

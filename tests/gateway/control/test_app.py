@@ -19,7 +19,9 @@ from gateway.telemetry import configure_logging
 from metering.ledger import make_engine
 from tests.gateway.control.conftest import Api
 
-NOWHERE = "postgresql://nobody:nothing@127.0.0.1:1/none?sslmode=disable"  # asyncpg looks for certificates otherwise
+NOWHERE = (
+    "postgresql://nobody:nothing@127.0.0.1:1/none?sslmode=disable"  # asyncpg looks for certificates otherwise
+)
 
 
 async def test_health_needs_no_token(client: TestClient[Any, Any]) -> None:
