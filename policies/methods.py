@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 SEARCH = "search"
 OFFICIAL_SEARCH = "official_search"
@@ -103,8 +104,7 @@ class MethodRule:
         return frozenset(names)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A call as the contract sees it: counted method name, class, whether it is paid, cost in units."""
 
     method: str
@@ -183,6 +183,8 @@ def classify(
 
 def _cost(rule: MethodRule, reading: Reading, provider: str | None) -> int:
     """The dearest surcharge that applies, and never less than the rule's own cost."""
+    if not rule.surcharges:
+        return rule.cost
     applying = (surcharge for surcharge in rule.surcharges if surcharge.applies(reading))
     return max([rule.cost, *(surcharge.cost_for(provider, reading) for surcharge in applying)])
 

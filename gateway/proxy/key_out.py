@@ -15,6 +15,8 @@ from gateway.proxy.request_plan import RequestPlan
 from gateway.proxy.signature import SIGNATURE, TIMESTAMP, decoded, decoded_arguments, sign, timestamp_of
 from gateway.settings import KeyOut, Route
 
+# Escapes of letters, digits and the underscore.
+_NEEDLESS_ESCAPE = re.compile(rb"%(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])")
 _AWS_CREDENTIAL = re.compile(rb"(Credential=)[^/,\s]+", re.IGNORECASE)
 
 
@@ -54,6 +56,7 @@ class _Key:
     def __init__(self, plan: RequestPlan, credential: bytes, replacement: bytes | None) -> None:
         self._plan = plan
         self._credential = credential
+        self._is_plain = credential.replace(b"_", b"").isalnum()
         self._replacement = replacement
         self._quoted = None if replacement is None else quote(replacement, safe="").encode()
 
@@ -61,15 +64,22 @@ class _Key:
         """Take the key out of a query or a form."""
         if not raw:
             return raw
+        # A text of unreserved characters can hide only behind escapes that nobody needs to write.
+        hidden = not self._is_plain or raw.count(self._credential) > 1 or _NEEDLESS_ESCAPE.search(raw) is not None
         segments = []
+        roles = self._plan.parameters
         for segment in raw.split(b"&"):
             name, equals, value = segment.partition(b"=")
-            if self._is_key_parameter(name, in_form) and equals:
+            try:
+                role = roles[name]
+            except KeyError:
+                role = self._plan.parameter_role(name)
+            if role is not None and equals and (role.key_in_form if in_form else role.key_in_query) is not None:
                 if self._quoted is None:
                     continue
                 # An empty one was not the key, and an upstream would read it as none.
                 segment = name + b"=" + self._quoted if value else segment
-            elif self._repeats(segment):
+            elif self._credential in segment or (hidden and self._repeats(segment)):
                 # The client wrote its key where no key belongs, and the upstream must not learn it.
                 continue
             segments.append(segment)
@@ -82,8 +92,12 @@ class _Key:
     def out_of_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Take the key out of the header fields."""
         kept = []
+        roles = self._plan.headers
         for name, value in headers:
-            role = self._plan.header_role(name)
+            try:
+                role = roles[name]
+            except KeyError:
+                role = self._plan.header_role(name)
             if role is not None and role.key is not None:
                 if self._replacement is not None:
                     kept.append((name, self._replacement if value.strip() else value))
@@ -93,10 +107,6 @@ class _Key:
             elif self._credential not in value:
                 kept.append((name, value))
         return kept
-
-    def _is_key_parameter(self, name: bytes, in_form: bool) -> bool:
-        role = self._plan.parameter_role(name)
-        return role is not None and (role.key_in_form if in_form else role.key_in_query) is not None
 
     def _repeats(self, segment: bytes) -> bool:
         return self._credential in segment or (

@@ -43,7 +43,7 @@ class Unavailable:
 class Entry:
     """One accepted key: its record, what holds for it now, and the counts it has lately asked for."""
 
-    __slots__ = ("_takes", "conditions", "digest", "ended", "record", "secret", "until")
+    __slots__ = ("_bucket", "_day", "_takes", "conditions", "digest", "ended", "record", "secret", "until")
 
     def __init__(self, digest: str, record: KeyRecord, contract: Contract, now: float) -> None:
         self.digest = digest
@@ -59,21 +59,24 @@ class Entry:
         self.conditions: Conditions = conditions(record, contract, now)
         end = record.credentials.get(self.digest)
         self.until = min(self.conditions.until, end if end is not None and end > now else FOREVER)
-        self._takes: dict[tuple[Call, str, int], Take] = {}
+        self._takes: dict[Call, Take] = {}
+        self._day, self._bucket = "", -1
 
     def rule(self, call: Call, day: str, bucket: int) -> Take | Denied:
         """Decide on a call, and return what has to be counted for it to be made."""
-        if self.ended is not None:
-            return Denied(self.ended)
-        verdict = decide(self.conditions, call)
-        if not isinstance(verdict, Allowed):
-            return verdict
-        wanted = (call, day, bucket)
-        take = self._takes.get(wanted)
+        if bucket != self._bucket or day != self._day:
+            self._bucket, self._day = bucket, day
+            self._takes.clear()
+        take = self._takes.get(call)
         if take is None:
+            if self.ended is not None:
+                return Denied(self.ended)
+            verdict = decide(self.conditions, call)
+            if not isinstance(verdict, Allowed):
+                return verdict
             if len(self._takes) > 64:
                 self._takes.clear()
-            take = self._takes[wanted] = Take(
+            take = self._takes[call] = Take(
                 key_id=self.record.key_id,
                 revision=self.record.revision,
                 day=day,

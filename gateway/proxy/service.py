@@ -50,7 +50,7 @@ class Proxy:
         self._pools: dict[Upstream, UpstreamPool] = {}
         self._day = ""
         self._day_began = self._day_ends = 0.0
-        self._request_base = secrets.token_hex(5)
+        self._request_base = secrets.token_hex(5).encode() + b"-"
         self._request_number = 0
         self._ticker: asyncio.TimerHandle | None = None
         self._take_settings(settings)
@@ -128,7 +128,7 @@ class Proxy:
     def next_request_id(self) -> bytes:
         """Return an id that no other request of any worker has."""
         self._request_number += 1
-        return b"%b-%x" % (self._request_base.encode(), self._request_number)
+        return self._request_base + b"%x" % self._request_number
 
     def day(self, now: float) -> str:
         """Return the billing timezone's calendar day, as 20261121."""
