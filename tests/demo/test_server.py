@@ -79,7 +79,8 @@ async def test_bodies_come_in_chunks_and_pieces(shop: Shop) -> None:
 
 async def test_a_hundred_continue_is_given(shop: Shop) -> None:
     """A client that asks whether to go on is told to."""
-    raw = b"PUT /rest/uploads HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab"
+    head = b"PUT /rest/uploads HTTP/1.1\r\nExpect: 100-continue\r\n"
+    raw = head + b"Content-Length: 2\r\nConnection: close\r\n\r\nab"
     assert (await shop.send(raw)).startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\n")
 
 
