@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -80,8 +79,6 @@ class Connection:
     ) -> Any:
         """Make one request and return its answer; raises CliError with what the API said."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        if verb == "POST":
-            headers["Idempotency-Key"] = secrets.token_hex(16)
         return asyncio.run(_answer(self.url, verb, path, body, query, headers))
 
     def pages(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway import config
 from gateway.cli import client, values
@@ -102,7 +102,7 @@ async def _create_locally(settings: Settings, name: str, role: Role, ends: str |
                 now=datetime.now(UTC),
                 by=Author("command line"),
             )
-    except (DBAPIError, OSError, TimeoutError) as error:
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
         raise CliError(
             f"The ledger cannot be reached ({type(error).__name__}).\n"
             "An embedded one runs only while `tallygate serve` does."

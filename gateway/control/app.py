@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -79,7 +79,7 @@ class Control:
         try:
             async with asyncio.timeout(PROJECT_DEADLINE_S):
                 await self.carry_changes()
-        except (RedisError, DBAPIError, OSError, TimeoutError) as error:
+        except (RedisError, SQLAlchemyError, OSError, TimeoutError) as error:
             log.warning("changed keys are not in force yet", error=type(error).__name__)
             return False
         return True

@@ -7,7 +7,7 @@ import asyncio
 from aiohttp import web
 from prometheus_client import generate_latest
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.control.auth import Right
 from gateway.control.models import NoInput, NoQuery, Output
@@ -76,7 +76,7 @@ async def _ledger(call: Call[NoInput, NoQuery]) -> bool:
     try:
         async with asyncio.timeout(READY_DEADLINE_S), call.control.engine.connect():
             pass  # a connection is asked for a sign of life before it is given out
-    except (DBAPIError, OSError, TimeoutError):
+    except (SQLAlchemyError, OSError, TimeoutError):
         return False
     return True
 
