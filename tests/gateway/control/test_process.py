@@ -44,14 +44,14 @@ async def running(environ: dict[str, str], log: Path) -> AsyncIterator[Process]:
 async def until_logged(log: Path, text: str) -> None:
     """Wait until the process has logged a text."""
     async with asyncio.timeout(PATIENCE_S):
-        while text not in log.read_text():
+        while text not in await asyncio.to_thread(log.read_text):
             await asyncio.sleep(0.02)
 
 
 async def test_it_serves_reloads_and_stops(
     tmp_path: Path, redis: Redis, valkey_url: str, engine: AsyncEngine, database_url: str
 ) -> None:
-    """SIGHUP takes a right configuration and keeps the old one instead of a wrong one; SIGTERM ends with 0."""
+    """SIGHUP takes a right configuration and refuses a wrong one; SIGTERM ends with 0."""
     port, log, file = free_port(), tmp_path / "log", tmp_path / "config.toml"
     text = EXAMPLE.replace("127.0.0.1:8081", f"127.0.0.1:{port}")
     file.write_text(text, encoding="utf-8")
