@@ -12,7 +12,8 @@ stolen database or Redis holds nothing that can be sent as a key.
 
 from __future__ import annotations
 
-import hmac
+import functools
+import hashlib
 import re
 import zlib
 
@@ -21,6 +22,7 @@ ENTROPY_BYTES = 16
 IMPORTED_MIN, IMPORTED_MAX = 8, 256
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
+_BLOCK_BYTES = 64  # of SHA-256
 _SECRET_LENGTH = 26
 _CHECKSUM_LENGTH = 7
 _BODY = re.compile(rf"[{_ALPHABET}]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}\Z")
@@ -44,12 +46,28 @@ def is_well_formed(credential: str) -> bool:
 
 def digest(credential: str, pepper: bytes) -> str:
     """Return the HMAC-SHA-256 of a key under `pepper`, 64 hex digits."""
-    return hmac.digest(pepper, credential.encode(), "sha256").hex()
+    inner, outer = _keyed(pepper)
+    first = inner.copy()
+    first.update(credential.encode())
+    second = outer.copy()
+    second.update(first.digest())
+    return second.hexdigest()
 
 
 def hint(credential: str) -> str:
     """Return the last characters, by which people tell keys apart: four, or a quarter of a short key."""
     return credential[-min(4, len(credential) // 4) :]
+
+
+@functools.lru_cache(maxsize=16)
+def _keyed(pepper: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """Return both halves of HMAC (RFC 2104) with the key already in them, which halves its time for every
+    call."""
+    block = hashlib.sha256(pepper).digest() if len(pepper) > _BLOCK_BYTES else pepper
+    block = block.ljust(_BLOCK_BYTES, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+    return inner, outer
 
 
 def _is_body(text: str) -> bool:

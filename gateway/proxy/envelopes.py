@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from xml.parsers import expat
 
+from gateway.proxy.parameters import MAX_PARAMETERS
+
 MAX_DEPTH = 64
 SOAP_NAMESPACES = frozenset(
     {"http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope"}
@@ -65,6 +67,8 @@ def read_json_rpc(body: bytes) -> Envelope:
         raise UnreadableError("no method")
     arguments = []
     if isinstance(parameters, _Members):
+        if len(parameters) > MAX_PARAMETERS:
+            raise UnreadableError("too many parameters")
         for name, value in parameters:
             text = value if isinstance(value, str) else json.dumps(value)
             arguments.append(Argument(name, text, plain=not isinstance(value, _Members | list)))
@@ -95,6 +99,7 @@ class _SoapReader:
         parser.CharacterDataHandler = self._characters
         parser.StartDoctypeDeclHandler = self._refuse
         parser.ProcessingInstructionHandler = self._refuse
+        parser.buffer_text = True
         self._parser = parser
 
     def read(self, body: bytes) -> Envelope:
@@ -126,6 +131,8 @@ class _SoapReader:
         elif depth == 3 and self._in_body():
             self._text = []
             self._arguments.append(Argument(local, "", plain=not attributes))
+            if len(self._arguments) > MAX_PARAMETERS:
+                raise UnreadableError("too many parameters")
         elif depth > 3 and self._in_body():
             self._arguments[-1].plain = False
         if depth >= MAX_DEPTH:

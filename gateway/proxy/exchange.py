@@ -14,6 +14,7 @@ the exchange lives on until it is, because the outcome decides whether the call 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING
 from gateway.dialects import OutcomeReader, read_outcome, refuse
 from gateway.failures import Failure
 from gateway.proxy import signature
-from gateway.proxy.headers import Header, answer_fields, connection_options, request_fields, status_line
+from gateway.proxy.headers import Header
+from gateway.proxy.heads import LAST_CHUNK, answer_head, chunk, limit_fields, refusal_head
 from gateway.proxy.identify import Identified, Parts, identify, needs_body
 from gateway.proxy.key_out import rewrite
 from gateway.proxy.records import Entry, Unavailable
@@ -284,7 +286,7 @@ class Exchange:
         assert take is not None and self._entry is not None
         match taken.outcome:
             case Outcome.GRANTED:
-                self._set_limit_fields(taken.used)
+                self._limit_fields = self._limits(take, taken)
                 if self.front is None:
                     self._waive(Waiver.NOT_FORWARDED)
                     self._close("client_left")
@@ -293,7 +295,7 @@ class Exchange:
                 else:
                     self._connect()
             case Outcome.EXHAUSTED:
-                self._set_limit_fields(taken.used)
+                self._limit_fields = self._limits(take, taken)
                 if self.stage is Stage.COUNTING:
                     self._refuse(Reason.QUOTA_EXCEEDED, self._retry_after(taken))
             case Outcome.STALE:
@@ -313,24 +315,8 @@ class Exchange:
             case Outcome.UNAVAILABLE:
                 self.fail(Failure.COUNTING_UNAVAILABLE)
 
-    def _set_limit_fields(self, used: int) -> None:
-        take = self._take
-        assert take is not None
-        limit = take.limit
-        if limit is None:
-            return
-        left = limit - used if used < limit else 0
-        if take.window is Window.DAY:
-            self._limit_fields = b'RateLimit-Policy: "day";q=%d;w=86400\r\nRateLimit: "day";r=%d;t=%d\r\n' % (
-                limit,
-                left,
-                self._proxy.seconds_left_today(self._admitted),
-            )
-        else:
-            self._limit_fields = (
-                b'RateLimit-Policy: "rolling_24h";q=%d;w=86400\r\nRateLimit: "rolling_24h";r=%d\r\n'
-                % (limit, left)
-            )
+    def _limits(self, take: Take, taken: Taken) -> bytes:
+        return limit_fields(take, taken.used, self._proxy.seconds_left_today(self._admitted))
 
     def _retry_after(self, taken: Taken) -> int:
         assert self._take is not None
@@ -361,7 +347,8 @@ class Exchange:
         self._body = []
         route = self._route
         request = self.request
-        target, headers = request.target, request.headers
+        target = request.target
+        headers: Sequence[Header] = request.headers
         if route.key_out is not KeyOut.PASS:
             assert self._identified is not None
             whole = body if self._body_whole and request.has_body else None
@@ -369,46 +356,26 @@ class Exchange:
             target, headers, rewritten = rewrite(route, parts, self._identified, self._proxy.clock())
             if rewritten is not None:
                 body = rewritten
-        head = self._request_head(target, headers, len(body))
+        front = self.front
+        assert front is not None  # an exchange whose client has left asks for no connection
+        fields = front.fields_to_send(headers, readable=route.dialect in _CODING_READERS)
+        framing = b""
+        if not self._body_whole:
+            framing = (
+                b"Transfer-Encoding: chunked\r\n"
+                if request.length is None
+                else b"Content-Length: %d\r\n" % request.length
+            )
+        elif request.has_body:
+            framing = b"Content-Length: %d\r\n" % len(body)
+        head = self._pool.head.write(request, target, fields, self.request_id, framing)
         if self._body_whole:
             connection.write(head + body if body else head)
             return
         self._streaming = True
         self._welcome_body()
-        if self.request.length is None and body:
-            body = b"%x\r\n%b\r\n" % (len(body), body)
-        connection.write(head + body)
-        if self.front is not None:
-            self.front.release_body()
-
-    def _request_head(self, target: bytes, headers: list[Header], body_bytes: int) -> bytes:
-        request = self.request
-        route = self._route
-        upstream = route.upstream
-        options = connection_options(headers) if request.has_options else frozenset()
-        lines = [
-            b"%b %b%b HTTP/1.1\r\nHost: %b\r\n"
-            % (
-                request.method.encode(),
-                upstream.base_path.encode(),
-                target,
-                upstream.host_header.encode(),
-            )
-        ]
-        lines += request_fields(headers, options, readable=route.dialect in _CODING_READERS)
-        lines.append(
-            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: %b\r\n"
-            % (request.client, request.scheme, self.request_id)
-        )
-        if self._body_whole:
-            if request.has_body:
-                lines.append(b"Content-Length: %d\r\n" % body_bytes)
-        elif request.length is not None:
-            lines.append(b"Content-Length: %d\r\n" % request.length)
-        else:
-            lines.append(b"Transfer-Encoding: chunked\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
+        connection.write(head + chunk(body) if body and request.length is None else head + body)
+        front.release_body()
 
     def _send_body(self, data: bytes) -> None:
         connection = self._connection
@@ -416,9 +383,9 @@ class Exchange:
             return
         if self.request.length is None:
             if data:
-                data = b"%x\r\n%b\r\n" % (len(data), data)
+                data = chunk(data)
             if self._body_whole:
-                data += b"0\r\n\r\n"
+                data += LAST_CHUNK
         if data:
             connection.write(data)
         self.deadline = self._proxy.tick + (
@@ -447,7 +414,6 @@ class Exchange:
         self.stage = Stage.STREAMING
         self._status = status
         self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
-        request = self.request
         call = self._call
         assert call is not None
         self._outcome = read_outcome(
@@ -457,29 +423,13 @@ class Exchange:
         if front is None:
             return
         self._opened = True
-        out = self._out
-        out.append(status_line(status))
-        options = frozenset[bytes]()
-        length: bytes | None = None
-        for name, value in headers:
-            size = len(name)
-            if size == 10 and name.lower() == b"connection":
-                options = connection_options(headers)
-            elif size == 14 and name.lower() == b"content-length":
-                length = value
-        out += answer_fields(headers, options)
-        if length is not None and not chunked:
-            out.append(b"Content-Length: %b\r\n" % length)
-        elif not self.head_request and status not in (204, 304):
-            if request.http_11:
-                self._chunk_answer = True
-                out.append(b"Transfer-Encoding: chunked\r\n")
-            else:
+        own = b"%bX-Request-Id: %b\r\n" % (self._limit_fields, self.request_id)
+        head, framing = answer_head(self.request, status, headers, chunked=chunked, own=own)
+        if framing is not None:
+            self._chunk_answer = framing == b"chunked"
+            if not self._chunk_answer:
                 front.close_after()
-        out.append(self._limit_fields)
-        out.append(b"X-Request-Id: %b\r\n" % self.request_id)
-        out.append(front.connection_field())
-        out.append(b"\r\n")
+        self._out += (head, front.connection_field(), b"\r\n")
 
     def on_answer_data(self, data: bytes) -> None:
         """Pass a piece of the answer on, and read the outcome in it."""
@@ -490,9 +440,7 @@ class Exchange:
             outcome.feed(data)
         if self.front is not None:
             if self._chunk_answer:
-                self._out.append(b"%x\r\n" % len(data))
-                self._out.append(data)
-                self._out.append(b"\r\n")
+                self._out += (b"%x\r\n" % len(data), data, b"\r\n")
             else:
                 self._out.append(data)
         elif self._outcome_is_settled(outcome):
@@ -511,7 +459,7 @@ class Exchange:
             self._close("client_left")
             return
         if self._chunk_answer:
-            self._out.append(b"0\r\n\r\n")
+            self._out.append(LAST_CHUNK)
         self._flush(front)
         self._close("answered")
         front.on_answered(self)
@@ -632,18 +580,12 @@ class Exchange:
         self._close(cause.value.name if isinstance(cause, Failure) else cause.value)
         if front is None:
             return
-        lines = [status_line(refusal.status)]
-        lines += (b"%b: %b\r\n" % field for field in refusal.headers)
-        lines.append(self._limit_fields)
         if not self._body_whole:
             front.close_after()
-        lines.append(
-            b"X-Request-Id: %b\r\nContent-Length: %d\r\n%b\r\n"
-            % (self.request_id, len(refusal.body), front.connection_field())
-        )
+        own = b"%bX-Request-Id: %b\r\n" % (self._limit_fields, self.request_id)
+        data = b"%b%b\r\n" % (refusal_head(refusal, own), front.connection_field())
         if not self.head_request:
-            lines.append(refusal.body)
-        data = b"".join(lines)
+            data += refusal.body
         self.sent_bytes += len(data)
         front.write(data)
         front.on_answered(self)

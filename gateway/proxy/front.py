@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
@@ -19,7 +20,8 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from gateway.dialects import refuse
 from gateway.failures import Failure
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.headers import Header, is_host, status_line
+from gateway.proxy.headers import Header, connection_options, is_host, request_fields
+from gateway.proxy.heads import refusal_head
 from gateway.settings import Dialect
 
 if TYPE_CHECKING:
@@ -45,14 +47,24 @@ class Request:
     method: str
     target: bytes
     path: bytes
-    headers: list[Header]
+    headers: tuple[Header, ...]
     http_11: bool
     has_body: bool
     length: int | None
     expects_continue: bool
-    has_options: bool  # Connection lists more than keep-alive or close
     client: bytes
     scheme: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Framing:
+    """What the header fields say of the message; a client that repeats them is not read twice."""
+
+    headers: tuple[Header, ...]
+    http_11: bool
+    length: int | None
+    expects_continue: bool
+    options: frozenset[bytes]
 
 
 class _ParserPeer:
@@ -77,12 +89,15 @@ class Front(asyncio.Protocol):
         "_discarded",
         "_exchange",
         "_feeding",
+        "_fields",
+        "_fields_of",
         "_head",
         "_keep_10",
         "_lenient",
         "_parsed_one",
         "_parser",
         "_payload",
+        "_previous",
         "_proxy",
         "_raw_target",
         "_reading_held",
@@ -108,6 +123,9 @@ class Front(asyncio.Protocol):
         self._reading_held = False
         self._parsed_one = False
         self._keep_10 = False
+        self._previous: _Framing | None = None
+        self._fields_of: tuple[Sequence[Header], bool] | None = None
+        self._fields = b""
         self._client = b""
         self._scheme = b"http"
         self.stalled = False
@@ -258,44 +276,22 @@ class Front(asyncio.Protocol):
         if not target.startswith(b"/") or b"#" in target:
             return Failure.BAD_REQUEST
         http_11 = version == HttpVersion11
-        length: int | None = None
-        expects = options = chunked = False
-        hosts = 0
-        for name, value in message.raw_headers:
-            size = len(name)
-            if size == 4:
-                if name.lower() == b"host":
-                    hosts += 1
-                    if not is_host(value):
-                        return Failure.BAD_REQUEST
-            elif size == 6:
-                if name.lower() == b"expect":
-                    if value.lower() != b"100-continue":
-                        return Failure.BAD_REQUEST
-                    expects = True
-            elif size == 10:
-                if name.lower() == b"connection" and value.lower() not in _CONNECTION_DEFAULTS:
-                    options = True
-            elif size == 14:
-                if name.lower() == b"content-length":
-                    length = int(value)
-            elif size == 17 and name.lower() == b"transfer-encoding":
-                if not http_11 or value.lower() != b"chunked":
-                    return Failure.BAD_REQUEST
-                chunked = True
-        if (hosts != 1 if http_11 else hosts > 1) or (chunked and length is not None):
-            return Failure.BAD_REQUEST
+        framing = self._previous
+        if framing is None or framing.headers != message.raw_headers or framing.http_11 is not http_11:
+            read = _read_framing(message.raw_headers, http_11)
+            if isinstance(read, Failure):
+                return read
+            framing = self._previous = read
         query = target.find(b"?")
         return Request(
             method=method,
             target=target,
             path=target if query < 0 else target[:query],
-            headers=list(message.raw_headers),
+            headers=framing.headers,
             http_11=http_11,
             has_body=payload is not EMPTY_PAYLOAD,
-            length=length,
-            expects_continue=expects and http_11,
-            has_options=options,
+            length=framing.length,
+            expects_continue=framing.expects_continue,
             client=self._client,
             scheme=self._scheme,
         )
@@ -359,14 +355,8 @@ class Front(asyncio.Protocol):
         refusal = refuse(
             Dialect.PROBLEM, failure, path=path, request_id=request_id.decode(), retry_after_s=None
         )
-        lines = [status_line(refusal.status)]
-        lines += (b"%b: %b\r\n" % field for field in refusal.headers)
-        lines.append(
-            b"X-Request-Id: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
-            % (request_id, len(refusal.body))
-        )
-        lines.append(refusal.body)
-        self._transport.write(b"".join(lines))
+        own = b"X-Request-Id: %b\r\nConnection: close\r\n\r\n" % request_id
+        self._transport.write(refusal_head(refusal, own) + refusal.body)
         self._begin_discard()
 
     # -- the exchange's side
@@ -374,6 +364,18 @@ class Front(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
         self._transport.write(data)
+
+    def fields_to_send(self, headers: Sequence[Header], *, readable: bool) -> bytes:
+        """Return the lines of the request that go on to the upstream."""
+        previous = self._previous
+        assert previous is not None
+        if headers is not previous.headers:  # the key was taken out of them
+            return request_fields(headers, previous.options, readable=readable)
+        wanted = (previous.headers, readable)
+        if self._fields_of != wanted:
+            self._fields_of = wanted
+            self._fields = request_fields(headers, previous.options, readable=readable)
+        return self._fields
 
     def write_continue(self) -> None:
         """Ask the client for the body that it holds back."""
@@ -462,6 +464,39 @@ class Front(asyncio.Protocol):
             self._reading_held = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
+
+
+def _read_framing(headers: tuple[Header, ...], http_11: bool) -> _Framing | Failure:
+    """Check the fields that frame a message, and refuse what an origin might read in another way."""
+    length: int | None = None
+    expects = chunked = False
+    options: frozenset[bytes] = frozenset()
+    hosts = 0
+    for name, value in headers:
+        size = len(name)
+        if size == 4:
+            if name.lower() == b"host":
+                hosts += 1
+                if not is_host(value):
+                    return Failure.BAD_REQUEST
+        elif size == 6:
+            if name.lower() == b"expect":
+                if value.lower() != b"100-continue":
+                    return Failure.BAD_REQUEST
+                expects = True
+        elif size == 10:
+            if name.lower() == b"connection" and value.lower() not in _CONNECTION_DEFAULTS:
+                options = connection_options(headers)
+        elif size == 14:
+            if name.lower() == b"content-length":
+                length = int(value)
+        elif size == 17 and name.lower() == b"transfer-encoding":
+            if not http_11 or value.lower() != b"chunked":
+                return Failure.BAD_REQUEST
+            chunked = True
+    if (hosts != 1 if http_11 else hosts > 1) or (chunked and length is not None):
+        return Failure.BAD_REQUEST
+    return _Framing(headers, http_11, length, expects and http_11, options)
 
 
 _PEER = _ParserPeer()

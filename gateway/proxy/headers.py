@@ -79,14 +79,14 @@ def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
     return frozenset(listed)
 
 
-def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, readable: bool) -> list[bytes]:
+def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, readable: bool) -> bytes:
     """Return the lines of a client's request that go on to the upstream, in their order and bytes.
 
     A name with an underscore goes no further: some servers read it as the same name with a hyphen. With
     `readable` the content codings that the client offers are narrowed to those whose outcome the gateway can
     read.
     """
-    lines = []
+    out: list[bytes] = []
     for name, value in headers:
         passes = _request_names.get(name)
         if passes is None:
@@ -95,20 +95,18 @@ def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, read
             continue
         if readable and len(name) == 15 and name.lower() == b"accept-encoding":
             value = _readable_codings(value)
-        lines.append(b"%b: %b\r\n" % (name, value))
-    return lines
+        out += (name, b": ", value, b"\r\n")
+    return b"".join(out)
 
 
-def answer_fields(headers: Sequence[Header], options: frozenset[bytes]) -> list[bytes]:
-    """Return the lines of an upstream's answer that go on to the client, in their order and bytes."""
-    lines = []
+def answer_fields(headers: Sequence[Header], options: frozenset[bytes], out: list[bytes]) -> None:
+    """Add the pieces of an upstream's answer that go on to the client, in their order and bytes."""
     for name, value in headers:
         passes = _answer_names.get(name)
         if passes is None:
             passes = _learn(_answer_names, name, _ANSWER_OWN)
         if passes and not (options and name.lower() in options):
-            lines.append(b"%b: %b\r\n" % (name, value))
-    return lines
+            out += (name, b": ", value, b"\r\n")
 
 
 def _learn(known: dict[bytes, bool], name: bytes, own: frozenset[bytes]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.proxy.content import BodyKind, Content, content_of
@@ -51,9 +51,9 @@ class Parts:
     """
 
     http_method: str
-    target: bytes
-    headers: Sequence[tuple[bytes, bytes]]
-    body: bytes | None
+    target: bytes = field(repr=False)
+    headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
+    body: bytes | None = field(repr=False)
     body_complete: bool
 
 
@@ -65,16 +65,16 @@ class Identified:
     `form` and `envelope` hold the parameters, raw, for signatures; `plan` knows which of them are the key.
     """
 
-    credential: str
+    credential: str = field(repr=False)
     credential_places: tuple[Place, ...]
     counted: str
     rule: MethodRule
     reading: Reading
     method: str
-    query: bytes
-    form: bytes | None
-    envelope: Envelope | None
-    plan: RequestPlan
+    query: bytes = field(repr=False)
+    form: bytes | None = field(repr=False)
+    envelope: Envelope | None = field(repr=False)
+    plan: RequestPlan = field(repr=False)
 
 
 def needs_body(route: Route, http_method: str, headers: Sequence[tuple[bytes, bytes]]) -> bool:
@@ -178,7 +178,7 @@ class _Scan:
 
     def read_parameters(self, raw: bytes, *, in_form: bool) -> None:
         """Look through the parameters of a query or a form."""
-        if raw.count(b"&") >= MAX_PARAMETERS:
+        if raw.count(b"&") >= MAX_PARAMETERS or raw.count(b";") >= MAX_PARAMETERS:
             self.unreadable = True
             return
         roles = self.plan.parameters
@@ -362,6 +362,10 @@ def _merged(view: RuleView, scan: _Scan, found: list[_Found], from_form: bool) -
         name = role.data
         assert name is not None
         certain &= in_form is from_form and not unsure and name not in seen
+        if name in seen and name != ITEM_ID:
+            # What the upstream makes of two is unknown, so a second one is not worth reading.
+            mentions |= view.watch.names
+            continue
         seen.add(name)
         if name in view.xml:
             inner = view.read(raw) if isinstance(raw, bytes) else view.watch.read(raw)

@@ -7,6 +7,7 @@ All other bytes keep their value and their order. With PASS nothing is even copi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from gateway.proxy.identify import Identified, Parts
@@ -22,14 +23,14 @@ _AWS_CREDENTIAL = re.compile(rb"(Credential=)[^/,\s]+", re.IGNORECASE)
 
 def rewrite(
     route: Route, parts: Parts, identified: Identified, now: float
-) -> tuple[bytes, list[tuple[bytes, bytes]], bytes | None]:
+) -> tuple[bytes, Sequence[tuple[bytes, bytes]], bytes | None]:
     """Return the target, headers and body to send: the very same objects where nothing changes.
 
     STRIP takes the key out wherever the route looks for it, and drops whatever else repeats it. REPLACE swaps
     it in place, and signs the call anew when the route's credential has a secret. A new body may have another
     length: the Content-Length field is the caller's to set.
     """
-    headers = parts.headers if isinstance(parts.headers, list) else list(parts.headers)
+    headers = parts.headers
     if route.key_out is KeyOut.PASS:
         return parts.target, headers, parts.body
     replacement = None
@@ -65,7 +66,9 @@ class _Key:
         if not raw:
             return raw
         # A text of unreserved characters can hide only behind escapes that nobody needs to write.
-        hidden = not self._is_plain or raw.count(self._credential) > 1 or _NEEDLESS_ESCAPE.search(raw) is not None
+        hidden = (
+            not self._is_plain or raw.count(self._credential) > 1 or _NEEDLESS_ESCAPE.search(raw) is not None
+        )
         segments = []
         roles = self._plan.parameters
         for segment in raw.split(b"&"):
@@ -74,7 +77,8 @@ class _Key:
                 role = roles[name]
             except KeyError:
                 role = self._plan.parameter_role(name)
-            if role is not None and equals and (role.key_in_form if in_form else role.key_in_query) is not None:
+            key = None if role is None else role.key_in_form if in_form else role.key_in_query
+            if key is not None and equals:
                 if self._quoted is None:
                     continue
                 # An empty one was not the key, and an upstream would read it as none.
@@ -89,24 +93,29 @@ class _Key:
         """Take the key out of an envelope, where its characters stand as in plain text."""
         return body.replace(self._credential, self._replacement or b"")
 
-    def out_of_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def out_of_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
         """Take the key out of the header fields."""
         kept = []
+        changed = False
+        credential = self._credential
         roles = self._plan.headers
-        for name, value in headers:
+        for field in headers:
+            name, value = field
             try:
                 role = roles[name]
             except KeyError:
                 role = self._plan.header_role(name)
             if role is not None and role.key is not None:
+                changed = True
                 if self._replacement is not None:
                     kept.append((name, self._replacement if value.strip() else value))
-            elif role is not None and role.authorization and self._credential in value:
-                if self._replacement is not None:
-                    kept.append((name, value.replace(self._credential, self._replacement)))
-            elif self._credential not in value:
-                kept.append((name, value))
-        return kept
+            elif credential not in value:
+                kept.append(field)
+            else:
+                changed = True
+                if role is not None and role.authorization and self._replacement is not None:
+                    kept.append((name, value.replace(credential, self._replacement)))
+        return kept if changed else headers
 
     def _repeats(self, segment: bytes) -> bool:
         return self._credential in segment or (

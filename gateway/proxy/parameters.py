@@ -56,13 +56,11 @@ def decode_text(raw: bytes) -> str:
     return (raw if decoded is None else decoded).decode("utf-8", "replace")
 
 
-def spelling_of(raw: bytes, folded: str) -> Spelling | None:
-    """Say how a raw name, not the same bytes, relates to a name in lower case; None when it does not."""
+def folded_name(raw: bytes) -> tuple[str, str]:
+    """Return a raw name decoded and in lower case, and what is left of it for readers that trim a name."""
     text = decode_text(raw).lower()
-    if text == folded:
-        return Spelling.VARIANT
     core = _CORE.match(text)
-    return Spelling.LOOSE if core is not None and core.group(1) == folded else None
+    return text, "" if core is None else core.group(1)
 
 
 def split(raw: bytes) -> list[tuple[bytes, bytes]]:

@@ -5,21 +5,21 @@ Every map from what clients send is bounded and emptied when full, so that no cl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gateway.proxy.parameters import Spelling, decode_text, percent_decode, spelling_of
+from gateway.proxy.parameters import Spelling, decode_text, folded_name, percent_decode
 from gateway.proxy.request_path import PathReading, is_method_name, is_treacherous, read_path
 from gateway.proxy.xml_values import Watch
 from gateway.settings import Place, Route, Source, UnknownMethods
 from policies.methods import UNKNOWN_METHOD, MethodRule, MethodTable, Reading
 
-REMEMBERED_NAMES = 4096
+REMEMBERED_NAMES = 1024
 REMEMBERED_NAME_BYTES = 64
-REMEMBERED_PATHS = 2048
+REMEMBERED_PATHS = 1024
 REMEMBERED_PATH_BYTES = 256
-REMEMBERED_VALUES = 1024  # per rule
-REMEMBERED_VALUE_BYTES = 4096
-PLANS_MAX = 256
+REMEMBERED_VALUES = 512  # per rule
+REMEMBERED_VALUE_BYTES = 2048
+PLANS_MAX = 64
 
 ITEM_ID = "itemId"
 METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
@@ -31,6 +31,7 @@ CHARSET_OVERRIDE = b"x-up-devcap-post-charset"
 class ParameterRole:
     """What a parameter is for; `data` is its name in the rules' own spelling when a rule looks at it."""
 
+    name: str
     key_in_query: Place | None
     key_in_form: Place | None
     method_in_query: Place | None
@@ -131,13 +132,12 @@ class RequestPlan:
             return self.parameters[raw]
         except KeyError:
             pass
+        text, core = folded_name(raw)
+        roles = self._roles.get(text) or self._roles.get(core)
         found = None
-        for folded, role in self._roles.items():
-            spelling = Spelling.EXACT if raw == role[1] else spelling_of(raw, folded)
-            if spelling is not None:
-                places = role[0]
-                found = ParameterRole(*places, data=role[2], spelling=spelling)
-                break
+        if roles is not None:
+            exact, variant, loose = roles
+            found = loose if text != exact.name.lower() else exact if raw == exact.name.encode() else variant
         if len(raw) <= REMEMBERED_NAME_BYTES:
             if len(self.parameters) >= REMEMBERED_NAMES:
                 self.parameters.clear()
@@ -199,9 +199,10 @@ class RequestPlan:
             if view is None:
                 view = RuleView(counted, rule, found is not None, bool(self.route.item_id_prefixes))
                 self._views[counted] = view
-        if len(self._views_by_method) >= REMEMBERED_NAMES:
-            self._views_by_method.clear()
-        self._views_by_method[method] = view
+        if len(method) <= REMEMBERED_PATH_BYTES:
+            if len(self._views_by_method) >= REMEMBERED_NAMES:
+                self._views_by_method.clear()
+            self._views_by_method[method] = view
         return view
 
     def is_disguised(self, method: str) -> bool:
@@ -216,25 +217,30 @@ class RequestPlan:
         found = self.methods.lookup(method)
         return found is not None and "*" not in found[0]
 
-    def _parameter_roles(
-        self,
-    ) -> dict[str, tuple[tuple[Place | None, Place | None, Place | None, Place | None], bytes, str | None]]:
-        """Gather roles by folded name; the second part of each is the spelling that counts as exact."""
-        spellings: dict[str, str] = {}
+    def _parameter_roles(self) -> dict[str, tuple[ParameterRole, ParameterRole, ParameterRole]]:
+        """Return by folded name the role of a parameter in each of its spellings."""
+        names: dict[str, str] = {}
         for place in (*self.route.key_in, *self.route.method_from):
             if place.source in (Source.QUERY, Source.FORM):
-                spellings.setdefault(place.name.lower(), place.name)
+                names.setdefault(place.name.lower(), place.name)
         data = {name.lower(): name for name in sorted(self._data)}
-        spellings.update(data)
+        names.update(data)
         roles = {}
-        for folded, spelling in spellings.items():
-            places = (
+        for folded, name in names.items():
+            exact = ParameterRole(
+                name,
                 _named(self.route.key_in, Source.QUERY, folded),
                 _named(self.route.key_in, Source.FORM, folded),
                 _named(self.route.method_from, Source.QUERY, folded),
                 _named(self.route.method_from, Source.FORM, folded),
+                data.get(folded),
+                Spelling.EXACT,
             )
-            roles[folded] = (places, spelling.encode(), data.get(folded))
+            variant, loose = (
+                replace(exact, spelling=Spelling.VARIANT),
+                replace(exact, spelling=Spelling.LOOSE),
+            )
+            roles[folded] = (exact, variant, loose)
         return roles
 
     def _known_headers(self) -> dict[bytes, HeaderRole]:

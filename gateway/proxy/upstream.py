@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from gateway.failures import Failure
+from gateway.proxy.heads import RequestHead
 from gateway.settings import Upstream
 
 if TYPE_CHECKING:
@@ -270,6 +271,7 @@ class UpstreamPool:
     def __init__(self, upstream: Upstream, loop: asyncio.AbstractEventLoop) -> None:
         self.upstream = upstream
         self._loop = loop
+        self.head = RequestHead(upstream)
         self._ssl = _tls_context(upstream)
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()

@@ -16,6 +16,8 @@ from urllib.parse import unquote
 from policies.methods import Reading
 
 MAX_DEPTH = 64
+# Far more than any client sends; what is longer is not worth the time to read it.
+MAX_CHARACTERS = 32 * 1024
 
 _NAME = r"[A-Za-z_][\w.\-]*"
 # What could turn into something else under another decoding, or that no XML holds.
@@ -70,6 +72,8 @@ class Watch:
 
     def read(self, text: str) -> Reading:
         """Read the watched elements of a decoded document."""
+        if len(text) > MAX_CHARACTERS:
+            return self.uncertain(text)
         flat = _FLAT.fullmatch(text)
         if flat is not None:
             return self._read_flat(flat.group(1), text)
@@ -111,6 +115,8 @@ class Watch:
 
     def mentioned(self, text: str) -> frozenset[str]:
         """Return the watched names that occur anywhere in a text or in a second decoding of it."""
+        if len(text) > MAX_CHARACTERS:
+            return self.names
         found = set(self._word.findall(text.replace("\0", "")))
         for other in _other_readings(text):
             found.update(self._word.findall(other))

@@ -142,7 +142,8 @@ def _entropy(rest: str) -> bytes:
 def test_the_digest_is_an_hmac_under_the_pepper() -> None:
     """A key is known by its HMAC-SHA-256, another one under every other pepper."""
     pepper, other = b"pepper" * 6, b"another" * 5
-    assert digest(KEY, pepper) == hmac.new(pepper, KEY.encode(), hashlib.sha256).hexdigest()
+    for each in (pepper, bytes(range(64)), bytes(range(65)), b"long" * 50):
+        assert digest(KEY, each) == hmac.new(each, KEY.encode(), hashlib.sha256).hexdigest()
     assert digest(KEY, pepper) != digest(KEY, other)
     assert digest(KEY, pepper) != digest(issue(bytes(16)), pepper)
     assert len(digest(KEY, pepper)) == 64

@@ -20,6 +20,8 @@ PERMITTED = {
     "datetime",
     "enum",
     "fnmatch",
+    "functools",
+    "hashlib",
     "hmac",
     "itertools",
     "json",
