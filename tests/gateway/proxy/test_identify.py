@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from time import process_time
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.proxy.identify import Parts, identify, needs_body
 from gateway.proxy.parameters import MAX_PARAMETERS
+from gateway.proxy.request_plan import REMEMBERED_NAMES
 from gateway.settings import Dialect, KeyOut, Route, UnknownMethods
 from policies.decision import Reason
 from policies.methods import MethodRule, MethodTable
@@ -645,6 +647,7 @@ def test_the_dearest_of_several_items_counts() -> None:
     for ids in ("itemId=1&itemId=pdd-1", "itemId=pdd-1&itemId=abb-1", "itemid=pdd-1"):
         parts = get(f"/service/GetItemFullInfo?instanceKey={KEY}&{ids}&itemParameters={force}")
         assert cost_of(found(parts)) == 25
+    assert cost_of(found(get(f"/service/GetItemFullInfo?instanceKey={KEY}&itemId=1&itemId=pdd-1"))) == 1
 
 
 def test_a_body_that_was_not_seen_pays_the_surcharge() -> None:
@@ -726,3 +729,53 @@ def test_no_bytes_break_identification(query: bytes, body: bytes) -> None:
                 Parts("POST", b"/x/SearchItemsFrame?" + query, [(b"Content-Type", content_type)], body, True),
             )
     identify(OTAPI, METHODS, get(b"/" + query))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"&".join(b"n%d=1" % number for number in range(900)) + b"&x=" + b"y" * 900_000,
+        b"xmlParameters=" + b"%26lt;" * 900,
+        b"xmlParameters=" + b"%26lt%3B" * 110_000,
+        b"xmlParameters=" + b"%3Ca" * 200_000,
+        b"&".join([b"xmlParameters=" + b"%26lt%3B" * 100] * 900),
+        b";" * 900_000,
+        b"%" * 900_000,
+    ],
+)
+def test_large_hostile_forms_cost_no_more_than_reading_them(body: bytes) -> None:
+    """A form of nearly a megabyte, however it is made, is judged within a moment."""
+    begun = process_time()
+    identify(OTAPI, METHODS, post(SEARCH, body))
+    assert process_time() - begun < 0.25
+
+
+@pytest.mark.parametrize("unit", [b"<a/>", b"&lt;", b"<a>x</a>", b"\n", b"<a"])
+def test_large_hostile_envelopes_cost_no_more_than_reading_them(unit: bytes) -> None:
+    """An envelope of nearly a megabyte is read or refused within a moment."""
+    begun = process_time()
+    identify(
+        SOAP, METHODS, post(ASMX, envelope().replace(b"ru<", unit * (900_000 // len(unit)) + b"<"), TEXT_XML)
+    )
+    assert process_time() - begun < 0.5
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Names, paths, methods and values that clients make up do not pile up."""
+    route = route_of(unknown_methods=UnknownMethods.ALLOW)
+    plan = found(get(f"{ROOTS}?instanceKey={KEY}"), route).plan
+    for number in range(3000):
+        xml = quote(OFFICIAL.replace("red", str(number)))
+        target = f"/service/Method{number}?instanceKey={KEY}&name{number}=1"
+        found(get(target, (f"X-Header-{number}".encode(), b"1")), route)
+        found(get(f"{SEARCH}&xmlParameters={xml}"), route)
+    held = [len(plan.parameters), len(plan.headers), len(plan._paths), len(plan._views_by_method)]
+    held += [len(view._remembered) for view in plan._views.values()]
+    assert max(held) <= REMEMBERED_NAMES
+    assert set(plan._views) == {"*", "GetRootCategoryInfoList", "SearchItemsFrame"}
+
+
+def test_nothing_of_a_call_shows_in_its_text_form() -> None:
+    """What ends up in a log or a traceback by accident holds neither key nor parameters."""
+    parts = search_by_post(OFFICIAL)
+    assert KEY not in repr(parts) + repr(found(parts))

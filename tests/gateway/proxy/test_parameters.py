@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.parameters import Spelling, decode_text, percent_decode, spelling_of, split
+from gateway.proxy.parameters import decode_text, folded_name, percent_decode, split
 
 
 @given(st.binary(max_size=200))
@@ -43,25 +43,24 @@ def test_text_of_any_bytes_can_be_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "spelling"),
+    ("raw", "text", "core"),
     [
-        (b"INSTANCEKEY", Spelling.VARIANT),
-        (b"instance%4Bey", Spelling.VARIANT),
-        (b"%69nstancekey", Spelling.VARIANT),
-        (b"instanceKey[]", Spelling.LOOSE),
-        (b"instanceKey[0]", Spelling.LOOSE),
-        (b"+instanceKey", Spelling.LOOSE),
-        (b"instanceKey%20", Spelling.LOOSE),
-        (b"instanceKey%00x", Spelling.LOOSE),
-        (b"instanceKeys", None),
-        (b"myinstanceKey", None),
-        (b"instance", None),
-        (b"", None),
+        (b"INSTANCEKEY", "instancekey", "instancekey"),
+        (b"instance%4Bey", "instancekey", "instancekey"),
+        (b"SECURITY-APPNAME", "security-appname", "security-appname"),
+        (b"instanceKey[]", "instancekey[]", "instancekey"),
+        (b"instanceKey[0][a]", "instancekey[0][a]", "instancekey"),
+        (b"+instanceKey", " instancekey", "instancekey"),
+        (b"instanceKey%20", "instancekey ", "instancekey"),
+        (b"instanceKey%00x", "instancekey\0x", "instancekey"),
+        (b"instanceKeys", "instancekeys", "instancekeys"),
+        (b"", "", ""),
+        (b"%", "%", ""),
     ],
 )
-def test_names_are_recognised_in_every_spelling(raw: bytes, spelling: Spelling | None) -> None:
-    """A name in another letter case or encoded is the same; with brackets only some readers see it."""
-    assert spelling_of(raw, "instancekey") is spelling
+def test_names_are_folded_for_exact_and_for_trimming_readers(raw: bytes, text: str, core: str) -> None:
+    """A name is decoded and put in lower case, and what is left without brackets and blanks is told too."""
+    assert folded_name(raw) == (text, core)
 
 
 def test_splitting_keeps_order_and_bytes() -> None:
