@@ -88,11 +88,15 @@ class Serving:
 
     def control(self, verb: str, path: str, body: object = None) -> Any:
         """Call the control API with the first token; returns the answer's JSON."""
+        return json.loads(self.control_text(path, verb, body))
+
+    def control_text(self, path: str, verb: str = "GET", body: object = None) -> str:
+        """Call the control API with the first token; returns the answer as it is."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         sent = None if body is None else json.dumps(body).encode()
         status, answer = _request(self.control_port, verb, path, sent, headers)
         assert status < 300, answer
-        return json.loads(answer)
+        return answer.decode()
 
     def units(self, *, live: bool = True) -> int:
         """Return the units that were taken this month, over all keys."""

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
+import pty
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -173,3 +177,46 @@ def test_stopping_during_the_start_leaves_nothing(tmp_path: Path) -> None:
     assert alive == []
     with serving(config_file) as after:
         assert after.search()["ErrorCode"] == "Ok"
+
+
+def test_a_call_under_way_ends_well_when_the_program_is_told_to_stop(tmp_path: Path) -> None:
+    """SIGTERM takes no new calls and finishes those that it has."""
+    with serving(write_config(tmp_path)) as running, ThreadPoolExecutor() as pool:
+        path = f"/service-json/SearchItemsFrame?instanceKey={running.key}&framePosition=0&frameSize=2"
+        slow = pool.submit(running.request, "GET", path, None, {"X-Demo-Delay-Ms": "1500"})
+        wait_until(lambda: in_flight(running) == 1)
+        running.process.terminate()
+        status, body = slow.result()
+        assert (status, json.loads(body)["ErrorCode"]) == (200, "Ok")
+        assert running.process.wait(timeout=30) == 0
+    with serving(running.config_file) as again:
+        assert again.units() == 1
+
+
+def test_closing_the_terminal_stops_the_program(tmp_path: Path) -> None:
+    """The hangup of the terminal it was started in is no request to reload."""
+    config_file = write_config(tmp_path)
+    main_end, terminal = pty.openpty()
+    source = (
+        "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "from gateway.cli import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", source, "--config", str(config_file), "serve", "--demo"]
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    ) as program:
+        os.close(terminal)
+        shown = b""
+        while b"Tallygate serves." not in shown:
+            shown += os.read(main_end, 65536)
+        family = psutil.Process(program.pid).children(recursive=True)
+        os.close(main_end)
+        assert program.wait(timeout=30) == 0
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+
+
+def in_flight(running: Serving) -> int:
+    figures = running.control_text("/metrics")
+    lines = [line for line in figures.splitlines() if line.startswith("tallygate_calls_in_flight{")]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
