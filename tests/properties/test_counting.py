@@ -1,7 +1,7 @@
 """Take, settle, send again, roll up, crash and rebuild in any order: the counts are those of a plain model.
 
-The model counts with dictionaries, one call after another. The real thing runs the scripts on a real Valkey and rolls up
-into a real PostgreSQL; both are compared after every step.
+The model counts with dictionaries, one call after another. The real thing runs the scripts on a real Valkey
+and rolls up into a real PostgreSQL; both are compared after every step.
 """
 
 from __future__ import annotations

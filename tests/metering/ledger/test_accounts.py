@@ -1,0 +1,69 @@
+"""How accounts come to be and change."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from metering.ledger import NotFoundError, accounts, audit, keys
+from tests.metering.samples import BY, WHEN, make_key
+
+
+async def test_account_is_made_and_found(engine: AsyncEngine) -> None:
+    """A new account is what it was made of, and is audited."""
+    async with engine.begin() as connection:
+        made = await accounts.create(
+            connection, name="Shop", currency="USD", main_domain="shop.example", now=WHEN, by=BY
+        )
+        assert await accounts.get(connection, made.id) == made
+        (entry,) = (await audit.listed(connection, object_id=made.id)).items
+        with pytest.raises(NotFoundError):
+            await accounts.get(connection, "acc_none")
+    assert (made.name, made.main_domain, made.created_at, made.closed_at) == (
+        "Shop",
+        "shop.example",
+        WHEN,
+        None,
+    )
+    assert (entry.action, entry.actor) == ("account.create", BY.actor)
+
+
+async def test_first_request_gives_all_keys_a_new_revision(engine: AsyncEngine) -> None:
+    """The free month hangs on the first request, so every key of the account is projected again; a name changes none."""
+    key = await make_key(engine)
+    other = await make_key(engine, name="other")
+    async with engine.begin() as connection:
+        for changes, revision in (
+            ({"name": "New"}, 1),
+            ({"first_request_at": WHEN}, 2),
+            ({"first_request_at": WHEN}, 2),
+        ):
+            await accounts.change(connection, key.account_id, changes, now=WHEN, by=BY)
+            assert (await keys.get(connection, key.id)).revision == revision
+        assert (await keys.get(connection, other.id)).revision == 1
+        entries = (await audit.listed(connection, object_id=key.account_id)).items
+    assert [entry.after for entry in entries[:2]] == [
+        {"first_request_at": "2026-11-21T12:00:00+00:00"},
+        {"name": "New"},
+    ]
+
+
+async def test_only_changeable_fields_are_set(engine: AsyncEngine) -> None:
+    """An id is for good, and an unknown account is an error."""
+    key = await make_key(engine)
+    async with engine.begin() as connection:
+        with pytest.raises(KeyError, match="id"):
+            await accounts.change(connection, key.account_id, {"id": "acc_1"}, now=WHEN, by=BY)
+        with pytest.raises(NotFoundError):
+            await accounts.change(connection, "acc_none", {"name": "x"}, now=WHEN, by=BY)
+
+
+async def test_accounts_are_listed_page_by_page(engine: AsyncEngine) -> None:
+    """Pages hold every account once, also when all were made at the same moment."""
+    async with engine.begin() as connection:
+        for number in range(5):
+            await accounts.create(connection, name=f"a{number}", currency="USD", now=WHEN, by=BY)
+        first = await accounts.listed(connection, limit=3)
+        rest = await accounts.listed(connection, limit=3, cursor=first.next_cursor)
+    assert rest.next_cursor is None
+    assert {account.name for account in first.items + rest.items} == {f"a{number}" for number in range(5)}

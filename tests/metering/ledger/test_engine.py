@@ -1,0 +1,71 @@
+"""How the ledger's schema comes to be."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from metering.ledger import make_engine, migrate
+from metering.ledger.tables import metadata
+
+
+@pytest.fixture
+async def empty_url(postgres_url: str) -> str:
+    """The URL of a database without tables."""
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        await connection.execute("DROP DATABASE IF EXISTS empty WITH (FORCE)")
+        await connection.execute("CREATE DATABASE empty")
+    finally:
+        await connection.close()
+    return str(sa.make_url(postgres_url).set(database="empty").render_as_string(hide_password=False))
+
+
+async def tables_of(engine: AsyncEngine) -> set[str]:
+    """The names of all tables."""
+    async with engine.connect() as connection:
+        return set(await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names()))
+
+
+async def test_migrations_make_the_tables_that_the_queries_know(empty_url: str) -> None:
+    """What the migrations make and what the queries are written for is the same, column by column."""
+    engine = make_engine(empty_url)
+    await migrate(engine)
+    async with engine.connect() as connection:
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(
+                MigrationContext.configure(sync, opts={"compare_type": True}), metadata
+            )
+        )
+    assert differences == []
+    assert await tables_of(engine) == {*metadata.tables, "alembic_version"}
+    await engine.dispose()
+
+
+async def test_migrations_at_once_wait_for_each_other(empty_url: str) -> None:
+    """Several processes that start together migrate once, and a migrated ledger is left as it is."""
+    engines = [make_engine(empty_url) for _ in range(3)]
+    await asyncio.gather(*map(migrate, engines))
+    await migrate(engines[0])
+    assert "usage_daily" in await tables_of(engines[0])
+    for engine in engines:
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["mysql://host/database", "sqlite:///file.db", "redis://host"])
+def test_other_databases_are_refused(url: str) -> None:
+    """The error says which kind of URL is right."""
+    with pytest.raises(ValueError, match="postgresql://"):
+        make_engine(url)
+
+
+def test_sslmode_is_understood() -> None:
+    """A URL as libpq writes it works, and its other parts stay."""
+    url = make_engine("postgres://user:word@host:6543/base?sslmode=require").url
+    assert (url.drivername, url.port, dict(url.query)) == ("postgresql+asyncpg", 6543, {"ssl": "require"})
