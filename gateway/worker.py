@@ -16,7 +16,6 @@ import os
 import secrets
 import signal
 import socket
-import ssl
 import sys
 import time
 from pathlib import Path
@@ -29,8 +28,9 @@ from gateway.proxy.access_log import AccessLogWriter
 from gateway.proxy.front import Front
 from gateway.proxy.records import Records
 from gateway.proxy.service import Proxy
-from gateway.settings import Settings, Tls
+from gateway.settings import Settings
 from gateway.telemetry import configure_logging
+from gateway.tls import tls_context
 from metering.counters import Counters
 from metering.projection import Projection
 from metering.wire import connect
@@ -162,20 +162,6 @@ def _listening_socket(settings: Settings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listening.bind((server.proxy_host, server.proxy_port))
     return listening
-
-
-def tls_context(tls: Tls | None) -> ssl.SSLContext | None:
-    """Return the context of a listener, with client certificates required where their authority is named."""
-    if tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert_file, tls.key_file)
-    context.set_alpn_protocols(["http/1.1"])
-    if tls.client_ca_file is not None:
-        context.load_verify_locations(tls.client_ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from gateway.control.app import CONTROL, make_app
 from gateway.control.periodic import running
 from gateway.settings import Settings
 from gateway.telemetry import WorkerMetricsCollector, configure_logging
-from gateway.worker import tls_context
+from gateway.tls import tls_context
 from metering.ledger import make_engine
 from metering.wire import connect
 

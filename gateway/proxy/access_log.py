@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from gateway.proxy.exchange import Exchange, Stage
+    from gateway.proxy.admission import Stage
+    from gateway.proxy.exchange import Exchange
 
 BATCH_LINES = 256
 

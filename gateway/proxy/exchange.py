@@ -1,12 +1,4 @@
-"""One call's life: received, identified, counted, forwarded, answered.
-
-    RECEIVED    the head is here; perhaps the body has to come before the call can be identified
-    IDENTIFIED  key and method are known; the key's record is looked up, and the contract asked
-    COUNTING    the quota is asked for
-    CONNECTING  granted; waits for a connection to the upstream
-    WAITING     sent, wholly or in part; the answer has not begun
-    STREAMING   the answer passes
-    DONE        from any stage: refused or failed in the first five, answered or truncated in the last
+"""The second half of a call's life: forwarded, answered, settled.
 
 The client's connection is only a place to write to: when it goes away before the answer's outcome is known,
 the exchange lives on until it is, because the outcome decides whether the call is charged (contract OT-15).
@@ -15,24 +7,18 @@ the exchange lives on until it is, because the outcome decides whether the call 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from gateway.dialects import OutcomeReader, read_outcome, refuse
 from gateway.failures import Failure
-from gateway.proxy import signature
+from gateway.proxy.admission import Admission, Stage
 from gateway.proxy.headers import Header
-from gateway.proxy.heads import LAST_CHUNK, answer_head, chunk, limit_fields, refusal_head
-from gateway.proxy.identify import Identified, Parts, identify, needs_body
+from gateway.proxy.heads import LAST_CHUNK, answer_head, chunk, refusal_head
+from gateway.proxy.identify import Parts
 from gateway.proxy.key_out import rewrite
-from gateway.proxy.records import Entry, Unavailable
 from gateway.settings import Dialect, KeyOut, Route
-from metering.counters import Outcome, Take, Taken
-from policies import keys
-from policies.decision import Denied, Reason
-from policies.methods import Call, classify
-from policies.quota import Window, bucket_of, seconds_until_bucket_expires
+from policies.decision import Reason
 from policies.waiver import Waiver
 
 if TYPE_CHECKING:
@@ -40,291 +26,47 @@ if TYPE_CHECKING:
     from gateway.proxy.service import Proxy
     from gateway.proxy.upstream import UpstreamConnection, UpstreamPool
 
-STREAM_BUFFER_BYTES = 64 * 1024  # of a request's body, kept while the call is being decided
-REDECISIONS_MAX = 5  # a record that changes under every attempt is refused rather than chased
-EXHAUSTED_RETRY_MAX_S = 86_400
-
 _CODING_READERS = frozenset((Dialect.OTAPI, Dialect.TOP))
 
 
-class Stage(IntEnum):
-    """How far a call has come."""
-
-    RECEIVED = 0
-    IDENTIFIED = 1
-    COUNTING = 2
-    CONNECTING = 3
-    WAITING = 4
-    STREAMING = 5
-    DONE = 6
-
-
-class Exchange:
+class Exchange(Admission):
     """One call. Made by a front when a request's head is complete."""
 
     __slots__ = (
         "_added_s",
-        "_admitted",
-        "_attempts",
-        "_body",
-        "_body_bytes",
-        "_body_whole",
-        "_call",
-        "_candidates",
         "_chunk_answer",
         "_connection",
-        "_credential",
-        "_digest",
-        "_entry",
-        "_identified",
-        "_limit_fields",
         "_opened",
         "_out",
         "_outcome",
         "_pool",
-        "_proxy",
         "_result",
-        "_route",
         "_settled",
         "_started",
         "_status",
-        "_streaming",
-        "_take",
-        "deadline",
-        "front",
         "head_request",
-        "request",
         "request_id",
         "sent_bytes",
-        "stage",
     )
 
     def __init__(
         self, proxy: Proxy, front: Front, request: Request, route: Route, pool: UpstreamPool
     ) -> None:
-        self._proxy = proxy
-        self.front: Front | None = front
-        self.request = request
-        self._route = route
+        super().__init__(proxy, front, request, route)
         self._pool = pool
         self.request_id = proxy.next_request_id()
         self.head_request = request.method == "HEAD"
-        self.stage = Stage.RECEIVED
-        self.deadline = proxy.tick + proxy.settings.server.body_timeout_s
         self._started = perf_counter()
         self._added_s: float | None = None
-        self._admitted = 0.0
-        self._attempts = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._body_whole = False
-        self._streaming = False
         self._opened = False
         self._settled = False
         self._chunk_answer = False
-        self._identified: Identified | None = None
-        self._entry: Entry | None = None
-        self._take: Take | None = None
-        self._call: Call | None = None
-        self._limit_fields = b""
         self._connection: UpstreamConnection | None = None
         self._outcome: OutcomeReader | None = None
         self._out: list[bytes] = []
         self._status = 0
         self._result = "answered"
         self.sent_bytes = 0
-
-    # -- received
-
-    def begin(self, body: bytes, whole: bool) -> None:
-        """Identify the call, or wait for the part of its body that tells who makes it."""
-        request = self.request
-        route = self._route
-        self._body_whole = whole
-        self._body_bytes = len(body)
-        if body:
-            self._body.append(body)
-        if max(request.length or 0, self._body_bytes) > route.max_body_bytes:
-            self.fail(Failure.BODY_TOO_LARGE)
-        elif whole:
-            self._identify(body, complete=True)
-        elif (
-            not needs_body(route, request.method, request.headers)
-            or max(request.length or 0, self._body_bytes) > route.identify_body_bytes
-        ):
-            self._identify(None, complete=False)
-        else:
-            self._welcome_body()
-
-    def on_body(self, data: bytes, whole: bool) -> None:
-        """Take a piece of the request's body."""
-        self._body_bytes += len(data)
-        self._body_whole = whole
-        if self.stage is Stage.DONE:
-            return
-        if self._body_bytes > self._route.max_body_bytes:
-            self.fail(Failure.BODY_TOO_LARGE)
-            return
-        self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
-        if self._streaming:
-            self._send_body(data)
-            return
-        if data:
-            self._body.append(data)
-        if self.stage is Stage.RECEIVED:
-            if whole:
-                self._identify(b"".join(self._body), complete=True)
-            elif self._body_bytes > self._route.identify_body_bytes:
-                self._identify(None, complete=False)
-        decided_upon = self.stage is not Stage.RECEIVED and not self._streaming
-        if decided_upon and not whole and self._body_bytes > STREAM_BUFFER_BYTES and self.front is not None:
-            self.front.hold_body()
-
-    def _welcome_body(self) -> None:
-        if self.request.expects_continue and self.front is not None and not self._body_bytes:
-            self.front.write_continue()
-
-    # -- identified
-
-    def _identify(self, body: bytes | None, *, complete: bool) -> None:
-        proxy = self._proxy
-        request = self.request
-        found = identify(
-            self._route,
-            proxy.settings.methods,
-            Parts(request.method, request.target, request.headers, body, complete),
-        )
-        self.stage = Stage.IDENTIFIED
-        if isinstance(found, Denied):
-            self.deny(found.reason)
-            return
-        self._identified = found
-        self._look_up(0)
-
-    def _look_up(self, pepper: int) -> None:
-        """Look for the key under one pepper after the other: a rotation leaves keys under an older one."""
-        proxy = self._proxy
-        peppers = proxy.settings.security.peppers
-        now = proxy.clock()
-        assert self._identified is not None
-        for index in range(pepper, len(peppers)):
-            digest = keys.digest(self._identified.credential, peppers[index][1])
-            entry = proxy.records.get(digest, now)
-            if entry is None:
-                # The form of a cached key is known to be right; of others it is checked before any I/O.
-                if not keys.is_well_formed(self._identified.credential):
-                    break
-                self._candidates = index
-                proxy.records.fetch(digest, now, self._on_fetched)
-                return
-            if isinstance(entry, Entry):
-                self._decide(entry)
-                return
-        self.deny(Reason.UNKNOWN_KEY)
-
-    def _on_fetched(self, found: Entry | Reason | Unavailable) -> None:
-        if self.stage is not Stage.IDENTIFIED:
-            return
-        if isinstance(found, Entry):
-            self._decide(found)
-        elif isinstance(found, Unavailable):
-            self.fail(Failure.COUNTING_UNAVAILABLE)
-        else:
-            self._look_up(self._candidates + 1)
-
-    # -- decided and counted
-
-    def _decide(self, entry: Entry) -> None:
-        proxy = self._proxy
-        identified = self._identified
-        assert identified is not None
-        self._entry = entry
-        record = entry.record
-        now = self._admitted = proxy.clock()
-        reason = None
-        if self._route.signed and record.signing_secret is not None:
-            reason = self._verify(entry, identified, now)
-        call = classify(
-            identified.counted,
-            identified.rule,
-            identified.reading,
-            record.default_provider,
-            record.default_search_method,
-        )
-        self._call = call
-        ruling = Denied(reason) if reason else entry.rule(call, proxy.day(now), bucket_of(now))
-        if isinstance(ruling, Denied):
-            if self._attempts:
-                self.deny(ruling.reason)
-            else:
-                self._attempts = 1
-                proxy.records.confirm(entry, self._on_confirmed)
-            return
-        self.stage = Stage.COUNTING
-        self._take = ruling
-        proxy.counters.take(ruling, now, self._on_taken)
-
-    def _verify(self, entry: Entry, identified: Identified, now: float) -> Reason | None:
-        if entry.secret is None:
-            assert entry.record.signing_secret is not None
-            entry.secret = self._proxy.unseal(entry.record.signing_secret)
-        return signature.verify(identified, entry.secret, now, self._route.signature_skew_s)
-
-    def _on_confirmed(self, renewed: bool | Unavailable) -> None:
-        if self.stage is not Stage.IDENTIFIED:
-            return
-        if isinstance(renewed, Unavailable):
-            # What is cached forbids the call; not to be able to ask is no reason to let it through.
-            self.fail(Failure.COUNTING_UNAVAILABLE)
-            return
-        assert self._entry is not None
-        self._decide(self._entry)
-
-    def _on_taken(self, taken: Taken) -> None:
-        proxy = self._proxy
-        take = self._take
-        assert take is not None and self._entry is not None
-        match taken.outcome:
-            case Outcome.GRANTED:
-                self._limit_fields = self._limits(take, taken)
-                if self.front is None:
-                    self._waive(Waiver.NOT_FORWARDED)
-                    self._close("client_left")
-                elif self.stage is not Stage.COUNTING:
-                    self._waive(Waiver.NOT_FORWARDED)
-                else:
-                    self._connect()
-            case Outcome.EXHAUSTED:
-                self._limit_fields = self._limits(take, taken)
-                if self.stage is Stage.COUNTING:
-                    self._refuse(Reason.QUOTA_EXCEEDED, self._retry_after(taken))
-            case Outcome.STALE:
-                if self.stage is not Stage.COUNTING:
-                    return
-                assert taken.record is not None
-                proxy.records.renew(self._entry, taken.record, proxy.clock())
-                self._attempts += 1
-                if self._attempts > REDECISIONS_MAX:
-                    self.fail(Failure.COUNTING_UNAVAILABLE)
-                else:
-                    self.stage = Stage.IDENTIFIED
-                    self._decide(self._entry)
-            case Outcome.MISSING:
-                proxy.records.forget(self._entry)
-                self.fail(Failure.COUNTING_UNAVAILABLE)
-            case Outcome.UNAVAILABLE:
-                self.fail(Failure.COUNTING_UNAVAILABLE)
-
-    def _limits(self, take: Take, taken: Taken) -> bytes:
-        return limit_fields(take, taken.used, self._proxy.seconds_left_today(self._admitted))
-
-    def _retry_after(self, taken: Taken) -> int:
-        assert self._take is not None
-        if self._take.window is Window.DAY:
-            return self._proxy.seconds_left_today(self._admitted)
-        if taken.oldest_bucket is None:
-            return EXHAUSTED_RETRY_MAX_S
-        return seconds_until_bucket_expires(self._proxy.clock(), taken.oldest_bucket)
 
     # -- forwarded
 
@@ -546,12 +288,6 @@ class Exchange:
             case _:
                 # Counting has a deadline of its own, kept by the counters.
                 self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
-
-    def deny(self, reason: Reason) -> None:
-        """Refuse the call by the contract, and count the refusal where the key is known."""
-        if self._entry is not None:
-            self._proxy.counters.deny(self._entry.record.key_id, self._proxy.day(self._proxy.clock()), reason)
-        self._refuse(reason, None)
 
     def fail(self, failure: Failure) -> None:
         """Answer that the call failed, in the route's dialect; what was counted is waived."""

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.proxy.access_log import AccessLogWriter
-from gateway.proxy.exchange import Exchange, Stage
+from gateway.proxy.admission import Stage
+from gateway.proxy.exchange import Exchange
 from gateway.proxy.front import Front
 from gateway.proxy.records import Records
 from gateway.proxy.tally import Tally
