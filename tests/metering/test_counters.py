@@ -137,7 +137,7 @@ async def test_waived_free_call_gives_quota_back_and_is_not_waived_twice(redis: 
 
 
 async def test_further_units_may_pass_the_limit(redis: Redis) -> None:
-    """What a bulk result costs beyond its take is counted whatever the limit says, and then stands in the way."""
+    """What a bulk result costs beyond its take is counted past the limit, and then stands in the way."""
     await put_record(redis)
     call = take(limit=10)
     async with counting(redis) as counters:
@@ -160,7 +160,7 @@ async def test_denials_are_counted_by_reason(redis: Redis) -> None:
 
 
 async def test_call_decided_on_another_revision_is_not_counted(redis: Redis) -> None:
-    """A call whose record was replaced learns the new one, while a call on the new one in the same batch is counted."""
+    """A call on a replaced record learns the new one; a call on the new one in the same batch is counted."""
     new = await put_record(redis, revision=4, daily_limit=9)
     async with counting(redis) as counters:
         old, right = await counted(counters, take(revision=3), take(revision=4))
@@ -302,7 +302,7 @@ class TestRollingWindow:
         assert await window_of_key(redis) == {str(now): 3, str(now + 5): 3, "sum": 6, "min": now}
 
     async def test_waived_call_leaves_its_bucket(self, redis: Redis) -> None:
-        """Quota is given back to the bucket it was taken from, and an emptied oldest bucket is the oldest no more."""
+        """Quota returns to the bucket it was taken from; an emptied oldest bucket is the oldest no more."""
         await put_record(redis)
         now = bucket_of(NOW)
         first = take(limit=2, bucket=now, **ROLLING)
@@ -347,7 +347,7 @@ class TestRollingWindow:
 
 @pytest.mark.parametrize("window", Window)
 async def test_two_processes_grant_exactly_the_limit(redis: Redis, window: Window) -> None:
-    """A thousand calls at once on two writers and a limit of 100: 100 are granted and 900 counted as denied."""
+    """Of 1,000 calls at once on two writers and a limit of 100, 100 are granted and 900 denied."""
     await put_record(redis)
     async with counting(redis) as one, counting(redis, writer="w1") as other:
         mixed = [take(limit=100, window=window, method=f"Method{index % 3}") for index in range(500)]

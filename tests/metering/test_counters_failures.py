@@ -137,7 +137,7 @@ async def test_request_that_never_arrived_is_counted_when_sent_again(
 
 
 async def test_late_copy_of_an_old_batch_has_no_effect(redis: Redis) -> None:
-    """A copy of a batch that a network held back does nothing once a later batch was counted, or the same one."""
+    """A copy of a batch that a network held back does nothing once that batch or a later one was counted."""
     await put_record(redis)
     recorded: list[list[tuple[object, ...]]] = []
     async with counting(redis) as counters:
@@ -184,7 +184,7 @@ async def test_flushed_scripts_are_loaded_again(redis: Redis) -> None:
 
 @pytest.mark.parametrize("blocked", ["oom", "readonly"])
 async def test_server_that_refuses_writes_fails_calls_and_recovers(own_valkey: Redis, blocked: str) -> None:
-    """Calls are unavailable while Redis is out of memory or read-only, and counted once it is not, exactly once."""
+    """Calls are unavailable while Redis is out of memory or read-only; afterwards each is counted once."""
     client = own_valkey
     async with counting(client, deadline_s=0.2) as counters:
         await counted(counters, take())
@@ -211,7 +211,7 @@ async def test_server_that_refuses_writes_fails_calls_and_recovers(own_valkey: R
 async def test_stopped_server_makes_no_call_wait_longer_than_the_deadline(
     own_valkey: Redis,
 ) -> None:
-    """While Redis hangs, calls are unavailable after the deadline and then at once; afterwards all adds up."""
+    """While Redis hangs, calls are unavailable after the deadline, then at once; afterwards all adds up."""
     client = own_valkey
     loop = asyncio.get_running_loop()
     server = (await client.info("server"))["process_id"]

@@ -48,7 +48,7 @@ async def rolled(redis: Redis, engine: AsyncEngine, **changes: Any) -> RollupRep
 
 
 async def rows_of(engine: AsyncEngine, table: sa.Table) -> list[tuple[Any, ...]]:
-    """All rows of a table with the place in which PostgreSQL keeps them, which changes when they are written."""
+    """All rows of a table, each with the place where PostgreSQL keeps it, which changes with every write."""
     async with engine.connect() as connection:
         query = sa.select(sa.literal_column("ctid::text"), table).order_by(*table.primary_key)
         return [tuple(row) for row in await connection.execute(query)]
@@ -60,7 +60,7 @@ async def usage_of(engine: AsyncEngine) -> list[tuple[Any, ...]]:
 
 
 async def test_counts_arrive_as_they_stand(redis: Redis, engine: AsyncEngine) -> None:
-    """Calls, units and waived units of each method, the reasons, and the quota of the day are what Redis has."""
+    """Calls and units of each method, the reasons, and the quota of the day are what Redis has."""
     await put_record(redis)
     call = take(cost=5)
     async with counting(redis) as counters:
@@ -171,7 +171,7 @@ async def test_two_rollups_at_once_write_the_same(redis: Redis, engine: AsyncEng
 async def test_crash_half_way_loses_nothing(
     redis: Redis, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """What a roll-up had set aside when it died is carried by the next one, whether the ledger had it or not."""
+    """What a roll-up had set aside when it died is carried by the next, whether the ledger had it or not."""
     await put_record(redis)
     async with counting(redis) as counters:
         await counted(counters, take())
@@ -204,7 +204,7 @@ async def test_crash_half_way_loses_nothing(
 async def test_lower_counter_is_raised_by_what_was_lost_and_reported(
     redis: Redis, engine: AsyncEngine
 ) -> None:
-    """A counter behind the ledger gets back what it lost beside what came since; the ledger never goes down."""
+    """A counter behind the ledger gets back what it lost beside what came since; no row goes down."""
     await put_record(redis)
     await redis.set(READY, 1)
     async with counting(redis) as counters:
@@ -253,7 +253,7 @@ async def test_call_between_reading_and_raising_is_kept(
 
 
 async def test_older_redis_is_noticed_at_once(redis: Redis, engine: AsyncEngine) -> None:
-    """A Redis that went back behind the last roll-up is compared whole, raised, reported, and marked for a rebuild."""
+    """A Redis that went back behind the last roll-up is compared whole, raised, and marked for a rebuild."""
     key = await make_key(engine)
     await rebuild(redis, engine, zone=ZONE, now=NOW)
     call = take(key_id=key.id)
@@ -318,7 +318,7 @@ async def test_rolling_window_is_kept_for_a_rebuild(redis: Redis, engine: AsyncE
 
 
 async def test_sandbox_call_is_the_accounts_first_request(redis: Redis, engine: AsyncEngine) -> None:
-    """The first call with a sandbox key is stamped once, audited, and in force for all keys of the account."""
+    """The first call with a sandbox key is stamped once, audited, and in force for the account's keys."""
     sandbox = await make_key(engine, plan="sandbox")
     paid = await make_key(engine, name="paid")
     async with engine.begin() as connection:

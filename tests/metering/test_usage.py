@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.counters import Take
-from metering.ledger import keys, usage as ledger_usage
+from metering.ledger import keys
+from metering.ledger import usage as ledger_usage
 from metering.live import in_use
 from metering.projection import project_pending
 from metering.rollup import roll_up

@@ -188,7 +188,7 @@ class Counting(RuleBasedStateMachine):
         return date(2026, 11, 21) + timedelta(days=int((self.now - NOW) // 86_400))
 
     def made(self, call: tuple[str, tuple[str, str, bool], int, int | None, bool]) -> Take:
-        """A call as a gateway would count it now; the last part says whether it was decided on an old record."""
+        """A call as a gateway would count it now; its last part says whether its record is an old one."""
         key_id, (method, klass, billable), cost, limit, stale = call
         revision = self.revision - 1 if stale and self.revision > 1 else self.revision
         return Take(

@@ -29,7 +29,7 @@ async def test_account_is_made_and_found(engine: AsyncEngine) -> None:
 
 
 async def test_first_request_gives_all_keys_a_new_revision(engine: AsyncEngine) -> None:
-    """The free month hangs on the first request, so every key of the account is projected again; a name changes none."""
+    """The free month hangs on the first request, so every key is projected again; a name changes none."""
     key = await make_key(engine)
     other = await make_key(engine, name="other")
     async with engine.begin() as connection:

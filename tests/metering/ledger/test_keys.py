@@ -161,7 +161,7 @@ async def test_dates_of_an_end_stay_what_they_were(engine: AsyncEngine) -> None:
 
 
 async def test_keys_are_listed_page_by_page(engine: AsyncEngine) -> None:
-    """Pages hold every key once, also when all were made at the same moment, and those of one account only."""
+    """Pages hold every key of one account once, also when all were made at the same moment."""
     key = await make_key(engine)
     await make_key(engine, name="other")
     async with engine.begin() as connection:
