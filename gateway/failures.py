@@ -1,4 +1,4 @@
-"""What can go wrong with a call that the contract does not refuse: whose fault it is, and whether to try again."""
+"""What can go wrong with a call that the contract does not refuse: whose fault it is, when to try again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailureFacts:
-    """The name in logs and metrics, the HTTP status where a dialect uses one, and a sentence for the client."""
+    """Name in logs and metrics, HTTP status where a dialect uses one, and a sentence for the client."""
 
     name: str
     fault: Fault
@@ -30,9 +30,15 @@ class Failure(Enum):
 
     BAD_REQUEST = FailureFacts("bad_request", Fault.CLIENT, 400, "The request is not well-formed HTTP/1.1.")
     NO_ROUTE = FailureFacts("no_route", Fault.CLIENT, 404, "No API is served under this path.")
-    REQUEST_TIMEOUT = FailureFacts("request_timeout", Fault.CLIENT, 408, "The request did not arrive in time.")
-    BODY_TOO_LARGE = FailureFacts("body_too_large", Fault.CLIENT, 413, "The request's body is larger than allowed.")
-    HEAD_TOO_LARGE = FailureFacts("head_too_large", Fault.CLIENT, 431, "The request's headers are larger than allowed.")
+    REQUEST_TIMEOUT = FailureFacts(
+        "request_timeout", Fault.CLIENT, 408, "The request did not arrive in time."
+    )
+    BODY_TOO_LARGE = FailureFacts(
+        "body_too_large", Fault.CLIENT, 413, "The request's body is larger than allowed."
+    )
+    HEAD_TOO_LARGE = FailureFacts(
+        "head_too_large", Fault.CLIENT, 431, "The request's headers are larger than allowed."
+    )
     NOT_IMPLEMENTED = FailureFacts(
         "not_implemented", Fault.CLIENT, 501, "This HTTP method, version or upgrade is not supported."
     )
@@ -47,6 +53,12 @@ class Failure(Enum):
         "upstream_timeout", Fault.UPSTREAM, 504, "The API behind the gateway did not answer in time.", 5
     )
     COUNTING_UNAVAILABLE = FailureFacts(
-        "counting_unavailable", Fault.GATEWAY, 503, "The call cannot be counted right now; it was not made.", 2
+        "counting_unavailable",
+        Fault.GATEWAY,
+        503,
+        "The call cannot be counted right now; it was not made.",
+        2,
     )
-    OVERLOADED = FailureFacts("overloaded", Fault.GATEWAY, 503, "The gateway has no capacity left for the call.", 2)
+    OVERLOADED = FailureFacts(
+        "overloaded", Fault.GATEWAY, 503, "The gateway has no capacity left for the call.", 2
+    )

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
-from metering.projection import project_pending
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -18,6 +17,7 @@ from gateway.control.auth import Role, issue_token, token_digest
 from gateway.settings import Settings
 from metering.ledger import accounts, keys, migrate, tables, tokens
 from metering.ledger.audit import Author
+from metering.projection import project_pending
 from policies import keys as key_text
 
 TOKEN_FILE = "control-token"  # noqa: S105 - a file's name

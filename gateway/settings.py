@@ -37,7 +37,7 @@ class Source(StrEnum):
 class KeyOut(StrEnum):
     """What happens to the client's key on its way to the upstream."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a way of doing, no password
     STRIP = "strip"
     REPLACE = "replace"
 
@@ -61,7 +61,8 @@ class AccessLog(StrEnum):
 class Place:
     """Where a value stands, such as `query:instanceKey`; `name` is empty for sources that need none.
 
-    `path` alone is the last segment; for REST routes `path:full` is the HTTP method and the path, as `GET /v1/items`.
+    `path` alone is the last segment; for REST routes `path:full` is the HTTP method and the path, such as
+    `GET /v1/items`.
     """
 
     source: Source
@@ -129,7 +130,7 @@ class Upstream:
     host_header: str
     ca_file: Path | None
     connect_timeout_s: float
-    answer_timeout_s: float  # from the request's last byte to the answer's head, and between parts of the answer
+    answer_timeout_s: float  # from the request's last byte to the answer's head, and between its parts
     idle_s: float  # an idle connection older than this is not used again
     max_connections: int  # per worker
 

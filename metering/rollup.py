@@ -51,6 +51,7 @@ class RollupReport:
 
     `rows` counts rows of `usage_daily` that changed. `lost` says that Redis came back without its data and
     `older` that it came back with older data: either way the counters and records are to be rebuilt.
+    `new` says that there was never a roll-up, and Redis is to be filled for the first time.
     """
 
     key_days: int
@@ -59,6 +60,7 @@ class RollupReport:
     stamped_accounts: tuple[str, ...]
     lost: bool
     older: bool
+    new: bool
 
 
 async def roll_up(
@@ -99,7 +101,13 @@ async def roll_up(
         if carried.stamped:
             await project_pending(redis, engine)
         return RollupReport(
-            len(members), carried.rows, tuple(carried.raised), tuple(carried.stamped), ready is None, older
+            len(members),
+            carried.rows,
+            tuple(carried.raised),
+            tuple(carried.stamped),
+            lost=ready is None and mark > 0,
+            older=older,
+            new=ready is None and mark == 0,
         )
     finally:
         await wire.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from enum import Enum
 from functools import lru_cache
 
 Method = tuple[str, str]  # counted name, class
@@ -65,43 +66,52 @@ def read_day(text: str) -> date:
     return date(int(text[:4]), int(text[4:6]), int(text[6:]))
 
 
+class _Kind(Enum):
+    METHOD = 1
+    REASON = 2
+    USED = 3
+    BACK = 4
+    FIRST = 5
+    ROLLING = 6
+    OTHER = 7  # the writers' batch numbers are none of the counts
+
+
 @lru_cache(maxsize=100_000)
-def _name_of(raw: bytes) -> tuple[str, str, str]:
-    """A hash's field as (kind, name, class); few are different, and they come again for every key."""
-    kind, _, rest = raw.decode().partition(":")
-    if kind in {"c", "t", "w"}:
+def _name_of(raw: bytes) -> tuple[_Kind, tuple[str, str], int]:
+    """What a hash's field counts; few are different, and they come again for every key."""
+    prefix, _, rest = raw.decode().partition(":")
+    if prefix in _PLACE_OF:
         method, _, klass = rest.rpartition("|")
-        return kind, method, klass
-    return kind, rest, ""
+        return _Kind.METHOD, (method, klass), _PLACE_OF[prefix]
+    if prefix in _EFFECT_OF:
+        return _Kind.REASON, (_EFFECT_OF[prefix], rest), 0
+    return _PLAIN.get(prefix, _Kind.OTHER), ("", ""), 0
 
 
-_PLACE = {"c": 0, "t": 1, "w": 2}
+_PLACE_OF = {"c": 0, "t": 1, "w": 2}
+_PLAIN = {"used": _Kind.USED, "back": _Kind.BACK, "first": _Kind.FIRST, "rolling": _Kind.ROLLING}
 
 
 def read_hash(key_id: str, day: date, pairs: Sequence[bytes]) -> Snapshot:
-    """Read a day's hash, names and values in turn; the writers' batch numbers are none of its counts."""
+    """Read a day's hash, names and values in turn."""
     snapshot = Snapshot(key_id, day)
-    for index in range(0, len(pairs), 2):
-        raw = pairs[index]
-        if raw[:3] in {b"bt:", b"bs:"}:
-            continue
-        kind, name, klass = _name_of(raw)
-        number = int(pairs[index + 1])
-        place = _PLACE.get(kind)
-        if place is not None:
-            numbers = snapshot.methods.get((name, klass))
+    methods = snapshot.methods
+    for raw, value in zip(pairs[::2], pairs[1::2], strict=True):
+        kind, name, place = _name_of(raw)
+        if kind is _Kind.METHOD:
+            numbers = methods.get(name)
             if numbers is None:
-                numbers = snapshot.methods[(name, klass)] = [0, 0, 0]
-            numbers[place] = number
-        elif kind in _EFFECT_OF:
-            snapshot.reasons[(_EFFECT_OF[kind], name)] = number
-        elif kind == "used":
-            snapshot.used = number
-        elif kind == "back":
-            snapshot.back = number
-        elif kind == "first":
-            snapshot.first_at = datetime.fromtimestamp(number / 1000, UTC)
-        elif kind == "rolling":
+                numbers = methods[name] = [0, 0, 0]
+            numbers[place] = int(value)
+        elif kind is _Kind.REASON:
+            snapshot.reasons[name] = int(value)
+        elif kind is _Kind.USED:
+            snapshot.used = int(value)
+        elif kind is _Kind.BACK:
+            snapshot.back = int(value)
+        elif kind is _Kind.FIRST:
+            snapshot.first_at = datetime.fromtimestamp(int(value) / 1000, UTC)
+        elif kind is _Kind.ROLLING:
             snapshot.rolling = True
     return snapshot
 

@@ -61,7 +61,7 @@ async def roll_up(call: Call[RollUp, NoQuery]) -> Reply:
                 for each in report.raised[:SHOWN_RAISED]
             ],
             stamped_accounts=list(report.stamped_accounts),
-            rebuilt=report.lost or report.older,
+            rebuilt=report.lost or report.older or report.new,
         )
     )
 

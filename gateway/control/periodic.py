@@ -50,7 +50,9 @@ class Jobs:
             registry=registry,
         )
         self._rebuilds = Counter(
-            "tallygate_rebuilds_total", "How often Redis was filled from the ledger.", registry=registry
+            "tallygate_rebuilds_total",
+            "How often Redis had lost data and was filled from the ledger.",
+            registry=registry,
         )
         self._failures = Counter(
             "tallygate_job_failures_total", "Runs of a job that failed.", ["job"], registry=registry
@@ -85,6 +87,9 @@ class Jobs:
                 "Redis came back without its newest data and is filled from the ledger", empty=report.lost
             )
             await self.rebuild()
+            self._rebuilds.inc()
+        elif report.new:
+            await self.rebuild()
         self._last_rollup.set(control.clock())
         return report
 
@@ -94,7 +99,6 @@ class Jobs:
         report = await rebuilding.rebuild(
             control.redis, control.engine, zone=control.settings.contract.zone, now=control.clock()
         )
-        self._rebuilds.inc()
         log.info("Redis was filled from the ledger", keys=report.records, counters=report.raised)
         return report
 

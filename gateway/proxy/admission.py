@@ -1,4 +1,5 @@
-"""The first half of a call's life: who calls what, whether the contract allows it, whether the quota grants it.
+"""The first half of a call's life: who calls what, whether the contract allows it, whether the quota grants
+it.
 
 RECEIVED    the head is here; perhaps the body has to come before the call can be identified
 IDENTIFIED  key and method are known; the key's record is looked up, and the contract asked

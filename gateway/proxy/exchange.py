@@ -308,7 +308,7 @@ class Exchange(Admission):
         refusal = refuse(
             self._route.dialect,
             cause,
-            path=self.request.path,
+            path=self.request.target,
             request_id=self.request_id.decode(),
             retry_after_s=retry_after_s,
         )

@@ -37,6 +37,8 @@ _REQUEST_OWN = frozenset(
         b"x-request-id",
     )
 )
+# An answer in part has no outcome to be read; it would be content for nothing.
+_PARTIAL = frozenset((b"range", b"if-range"))
 _ANSWER_OWN = frozenset((b"content-length", b"ratelimit", b"ratelimit-policy", b"x-request-id"))
 _OWN_PREFIX = b"x-tallygate-"
 _KNOWN_NAMES_MAX = 1024  # distinct spellings remembered; a client that sends more only loses the shortcut
@@ -84,7 +86,7 @@ def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, read
 
     A name with an underscore goes no further: some servers read it as the same name with a hyphen. With
     `readable` the content codings that the client offers are narrowed to those whose outcome the gateway can
-    read.
+    read, and the answer is asked for whole.
     """
     out: list[bytes] = []
     for name, value in headers:
@@ -93,8 +95,12 @@ def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, read
             passes = _learn(_request_names, name, _REQUEST_OWN)
         if not passes or (options and name.lower() in options):
             continue
-        if readable and len(name) == 15 and name.lower() == b"accept-encoding":
-            value = _readable_codings(value)
+        if readable:
+            folded = name.lower()
+            if folded in _PARTIAL:
+                continue
+            if folded == b"accept-encoding":
+                value = _readable_codings(value)
         out += (name, b": ", value, b"\r\n")
     return b"".join(out)
 

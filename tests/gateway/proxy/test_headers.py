@@ -77,3 +77,10 @@ def test_status_lines_have_registered_phrases() -> None:
     """The phrase never comes from an upstream."""
     assert status_line(200) == b"HTTP/1.1 200 OK\r\n"
     assert status_line(299) == b"HTTP/1.1 299 \r\n"
+
+
+def test_an_answer_whose_outcome_is_read_is_asked_for_whole() -> None:
+    """Range goes on only where the outcome does not stand in the body."""
+    fields = [(b"Range", b"bytes=9-"), (b"If-Range", b"x")]
+    assert request_fields(fields, NONE, readable=True) == b""
+    assert request_fields(fields, NONE, readable=False) == b"Range: bytes=9-\r\nIf-Range: x\r\n"
