@@ -14,7 +14,8 @@ import structlog
 
 from gateway.leash import LOCKED
 
-READY_DEADLINE_S = 60.0
+READY_DEADLINE_S = 600.0  # a store may have much to read again; what dies is noticed at once anyway
+READY_TOLD_S = 10.0  # a start that takes longer is worth a line in the log
 READY_POLL_S = 0.02
 STEADY_S = 30.0  # a process that ran this long had started well; the next death is a new story
 BACKOFF_FIRST_S = 0.1
@@ -74,15 +75,23 @@ class Child:
 
     async def start(self) -> None:
         """Start and wait until it is ready, and keep it running from then on; raises ChildError."""
-        await self._spawn()
-        process = self._process
+        async with self._spawning:
+            if self._stopping.is_set():
+                raise ChildError(f"{self.program.name} was stopped before it was started.")
+            await self._spawn()
+            process = self._process
         assert process is not None
-        ends = asyncio.get_running_loop().time() + READY_DEADLINE_S
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        told = False
         while not await asyncio.to_thread(self.program.is_ready):
             if process.returncode is not None:
                 raise ChildError(await asyncio.to_thread(self._why, process.returncode))
-            if asyncio.get_running_loop().time() > ends:
+            if clock() - began > READY_DEADLINE_S:
                 raise ChildError(f"{self.program.name} is not ready after {READY_DEADLINE_S:.0f} s.")
+            if not told and clock() - began > READY_TOLD_S:
+                log.warning("still waiting for a process to be ready", process=self.program.name)
+                told = True
             await asyncio.sleep(READY_POLL_S)
         self._watcher = asyncio.create_task(self._watch(), name=f"watch {self.program.name}")
 

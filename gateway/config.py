@@ -103,6 +103,9 @@ class _Reader:
             self.errors.append(f"{name}: is unknown{suggestion(name, known)}")
         server = self.tables.table("server", model.ServerTable)
         stores = self.tables.table("stores", model.StoresTable)
+        for variable, name in ((REDIS_URL, "redis"), (DATABASE_URL, "database")):
+            if url := self.environ.get(variable):
+                self.tables.validated(model.StoresTable, {name: url}, f"{variable} for stores")
         security = self.tables.table("security", model.SecurityTable)
         billing = self.tables.table("billing", model.BillingTable)
         metering = self.tables.table("metering", model.MeteringTable)

@@ -11,6 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.control.auth import Role, issue_token, token_digest
@@ -27,6 +28,8 @@ LEDGER_DEADLINE_S = 30.0  # for a database that is started at the same time as t
 LEDGER_RETRY_S = 0.5
 _LOCK = 0x74616C6C7A  # one first start at a time, whichever node begins
 
+# Classes of SQLSTATE that no waiting helps against: wrong user or password, no such database, missing rights.
+_FINAL = {"28", "3D", "42"}
 _AUTHOR = Author("first start")
 log = structlog.get_logger("gateway.supervisor")
 
@@ -51,12 +54,13 @@ async def open_ledger(engine: AsyncEngine) -> None:
     while True:
         try:
             await migrate(engine)
-        except (OSError, TimeoutError, sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        except (OSError, TimeoutError, sa.exc.DBAPIError) as error:
             place = engine.url.render_as_string(hide_password=True)
-            if loop.time() > ends:
-                raise LedgerError(f"The ledger at {place} cannot be reached: {error}") from error
+            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            if str(getattr(cause, "sqlstate", ""))[:2] in _FINAL or loop.time() > ends:
+                raise LedgerError(f"The ledger at {place} cannot be used: {cause}") from error
             if not told:
-                log.warning("the ledger cannot be reached yet", ledger=place, error=str(error))
+                log.warning("the ledger cannot be used yet", ledger=place, error=str(cause))
                 told = True
             await asyncio.sleep(LEDGER_RETRY_S)
         else:
@@ -79,7 +83,7 @@ async def first_token(engine: AsyncEngine, settings: Settings) -> None:
 
 
 async def demo_account(engine: AsyncEngine, redis: Redis, settings: Settings) -> Demo:
-    """Return the demo's account and key, made on the first start; the key works from then on."""
+    """Return the demo's account and key, made on the first start; the key works at once if Redis answers."""
     file = settings.stores.data_dir / DEMO_KEY_FILE
     pepper_id, pepper = settings.security.peppers[0]
     async with engine.begin() as connection:
@@ -97,7 +101,10 @@ async def demo_account(engine: AsyncEngine, redis: Redis, settings: Settings) ->
             new = keys.NewKey(account.id, DEMO_PLAN, credential, label="demo", purchased_at=now)
             await keys.create(connection, new, now=now, by=_AUTHOR)
             account_id = account.id
-    await project_pending(redis, engine)
+    try:
+        await project_pending(redis, engine)
+    except RedisError as error:
+        log.warning("the demo's key holds as soon as Redis answers", error=str(error))
     return Demo(account_id, text)
 
 

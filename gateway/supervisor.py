@@ -11,13 +11,10 @@ Children are on a leash (`gateway.leash`): they end with this process, even when
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +23,12 @@ import structlog
 from gateway import config, first_start, welcome
 from gateway.child import Child, ChildError
 from gateway.config import ConfigError
+from gateway.data_dir import DataDirError, held, leave
 from gateway.first_start import Demo, LedgerError
 from gateway.leashing import OrphanError, leashed
 from gateway.ports import PortError, answers, check_port, free_port, listens
 from gateway.settings import Settings
-from gateway.stores import EmbeddedPostgres, EmbeddedValkey, StoreError, run_directory
+from gateway.stores import ENVIRON, EmbeddedPostgres, EmbeddedValkey, StoreError, run_directory
 from gateway.telemetry import configure_logging
 from metering.ledger import make_engine
 from metering.wire import connect
@@ -40,10 +38,6 @@ STORE_GRACE_S = 30.0
 DRAIN_SLACK_S = 5.0  # beyond the drain itself, for flushing counts
 
 log = structlog.get_logger("gateway.supervisor")
-
-
-class StartError(Exception):
-    """The gateway cannot be started; the message says why and what to do."""
 
 
 def serve(config_path: Path | None, environ: Mapping[str, str], *, demo: bool | None = None) -> int:
@@ -115,9 +109,9 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
-            with self._data_dir_lock() as data_dir:
+            with held(self._settings.stores.data_dir) as data_dir:
                 return await self._run(data_dir)
-        except StartError as error:
+        except DataDirError as error:
             print(f"tallygate: {error}", file=sys.stderr)
             return 1
 
@@ -130,7 +124,7 @@ class Supervisor:
                 starting.result()
                 await stopping
             return 0
-        except (PortError, OrphanError, StoreError, ChildError, LedgerError) as error:
+        except (ConfigError, PortError, OrphanError, StoreError, ChildError, LedgerError) as error:
             print(f"tallygate: {error}", file=sys.stderr)
             return 1
         finally:
@@ -138,7 +132,7 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(starting, stopping, *self._reloads, return_exceptions=True)
             await self._stop_all()
-            await asyncio.to_thread(_leave, data_dir)
+            await asyncio.to_thread(leave, data_dir)
 
     async def _start(self, data_dir: Path) -> None:
         await asyncio.to_thread(self._check_ports)
@@ -148,7 +142,7 @@ class Supervisor:
             stores.append(EmbeddedValkey(data_dir, run_dir))
         if self._settings.stores.database_url is None:
             stores.append(EmbeddedPostgres(data_dir, run_dir))
-        self._stores = [Child(store, self._environ) for store in stores]
+        self._stores = [Child(store, ENVIRON) for store in stores]
         await asyncio.gather(*(store.start() for store in self._stores))
         for store in stores:
             name = config.REDIS_URL if isinstance(store, EmbeddedValkey) else config.DATABASE_URL
@@ -161,9 +155,10 @@ class Supervisor:
         if self._is_demo:
             port = free_port()
             self._environ[config.DEMO_URL] = f"http://127.0.0.1:{port}"
-            self._others.append(
-                self._child("demo", ("demo", "--port", str(port)), listens("127.0.0.1", port))
-            )
+            marketplace = PythonProgram("demo", ("demo", "--port", str(port)), listens("127.0.0.1", port))
+            # It stands for somebody else's program: what the gateway is told in secret is not for it.
+            public = {name: text for name, text in self._environ.items() if not name.startswith("TALLYGATE_")}
+            self._others.append(Child(marketplace, public))
         self._settings = await asyncio.to_thread(config.load, self._config_path, self._environ)
 
         demo = await self._prepare_ledger()
@@ -264,33 +259,6 @@ class Supervisor:
         for index in range(len(self._workers), len(self._workers) + len(surplus)):
             (run_dir / f"worker-{index}.sock").unlink(missing_ok=True)
 
-    # -- places that only one may have
-
-    @contextlib.contextmanager
-    def _data_dir_lock(self) -> Iterator[Path]:
-        """Make the data directory and keep others off it; raises StartError when somebody has it."""
-        place = self._settings.stores.data_dir
-        # Others may pass, as PostgreSQL's user does under root; every secret in it is closed by itself.
-        try:
-            place.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-            file = os.open(place / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise StartError(f"The data directory {place} cannot be used: {error.strerror}.") from error
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(file, 32).decode().strip() or "unknown"
-                raise StartError(
-                    f"Another tallygate (process {holder}) serves from {place}. Stop it, or choose another "
-                    "place with [stores] data_dir or TALLYGATE_DATA_DIR."
-                ) from None
-            os.ftruncate(file, 0)
-            os.write(file, f"{os.getpid()}\n".encode())
-            yield place
-        finally:
-            os.close(file)
-
     def _check_ports(self) -> None:
         server = self._settings.server
         check_port("proxy_listen", server.proxy_host, server.proxy_port)
@@ -315,11 +283,3 @@ def _needs_restart(old: Settings, new: Settings) -> Sequence[str]:
         "stores": lambda s: s.stores,
     }
     return [name for name, value in pairs.items() if value(old) != value(new)]
-
-
-def _leave(data_dir: Path) -> None:
-    """Remove the sockets' directory."""
-    run = data_dir / "run"
-    shutil.rmtree(run.resolve(), ignore_errors=True)
-    if run.is_symlink():
-        run.unlink()

@@ -347,3 +347,14 @@ def test_a_missing_file_is_named(tmp_path: Path, environ: dict[str, str]) -> Non
     """The error of a file that is not there names the file."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load(tmp_path / "nowhere.toml", environ)
+
+
+@pytest.mark.parametrize("name", ["TALLYGATE_REDIS_URL", "TALLYGATE_DATABASE_URL"])
+def test_a_wrong_url_in_the_environment_is_refused(
+    tmp_path: Path, environ: dict[str, str], name: str
+) -> None:
+    """The variable is named, and what it holds is not shown."""
+    (error,) = errors_of(tmp_path, SMALL, environ | {name: "mysql://user:canary@host/db"})
+    assert error.startswith(name)
+    assert "must be" in error
+    assert "canary" not in error

@@ -21,6 +21,7 @@ from gateway.first_start import (
 )
 from gateway.ports import free_port
 from gateway.settings import Settings
+from metering.ledger import keys as ledger_keys
 from metering.ledger import make_engine, tables, tokens
 from metering.ledger.audit import Author
 from metering.projection import Projection
@@ -107,10 +108,33 @@ async def test_a_ledger_that_stays_away_is_an_error_without_its_password(
     """A person learns which database does not answer; the log learns no password."""
     monkeypatch.setattr(first_start, "LEDGER_DEADLINE_S", 0.0)
     engine = make_engine(f"postgresql://tallygate:canary@127.0.0.1:{free_port()}/tallygate")
-    with pytest.raises(LedgerError, match=r"127\.0\.0\.1:\d+/tallygate cannot be reached") as raised:
+    with pytest.raises(LedgerError, match=r"127\.0\.0\.1:\d+/tallygate cannot be used") as raised:
         await open_ledger(engine)
     assert "canary" not in str(raised.value)
     await engine.dispose()
+
+
+async def test_a_wrong_password_or_database_is_an_error_at_once(postgres_url: str) -> None:
+    """Nobody waits for what no waiting can mend."""
+    for url in (
+        postgres_url.replace("tallygate:", "tallygate:x"),
+        postgres_url.replace("/tallygate?", "/nope?"),
+    ):
+        engine = make_engine(url)
+        async with asyncio.timeout(10):
+            with pytest.raises(LedgerError, match=r"password authentication failed|does not exist"):
+                await open_ledger(engine)
+        await engine.dispose()
+
+
+async def test_the_demos_key_is_made_while_redis_is_away(engine: AsyncEngine, settings: Settings) -> None:
+    """The start does not fail for it; the key holds when Redis is back."""
+    redis = Redis.from_url(f"redis://127.0.0.1:{free_port()}")
+    demo = await demo_account(engine, redis, settings)
+    await redis.aclose()
+    async with engine.connect() as connection:
+        (pending,) = await ledger_keys.unprojected(connection)
+    assert pending.account_id == demo.account_id
 
 
 async def test_a_ledger_that_comes_up_late_is_waited_for(
