@@ -12,7 +12,7 @@ and reported: never billed less in silence, never twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -31,6 +31,7 @@ from metering.snapshot import Snapshot, behind, day_text
 from metering.wire import Command, Wire, refuse_errors
 from policies.period import day_of
 
+LANES = 3  # connections to PostgreSQL that one roll-up works on, beside that of its lock
 AUTHOR = Author("rollup")
 
 
@@ -89,7 +90,7 @@ async def roll_up(
                 yesterday = day_of(now, zone) - timedelta(days=1)
                 members |= await _all(wire) | await _in_ledger(connection, yesterday)
             carried = _Carried(sandbox_plans, datetime.fromtimestamp(now, UTC))
-            await carried.carry(wire, connection, sorted(members))
+            await carried.carry(redis, engine, sorted(members))
             if older:
                 # The records are as old as the counters were: without the mark everything is rebuilt.
                 refuse_errors(await wire.exchange([("DEL", READY)]))
@@ -123,34 +124,45 @@ class _Carried:
         self._sandbox_plans = sandbox_plans
         self._now = now
 
-    async def carry(self, wire: Wire, connection: AsyncConnection, members: Sequence[str]) -> None:
-        chunks = [members[first : first + CHUNK] for first in range(0, len(members), CHUNK)]
-        snapshots: list[Snapshot] = await read(wire, chunks[0]) if chunks else []
-        for index, chunk in enumerate(chunks):
-            # The next chunk is read while PostgreSQL takes this one; `wire` is free again when both are done.
-            following = chunks[index + 1] if index + 1 < len(chunks) else ()
-            reading = asyncio.ensure_future(read(wire, following))
-            try:
-                higher = await self._write(connection, snapshots)
-            except BaseException:
-                reading.cancel()
-                await asyncio.wait({reading})
-                raise
-            upcoming = await reading
-            await self._raise(wire, snapshots, higher)
-            refuse_errors(
-                await wire.exchange([("SREM", collected_name(key_of(each)[-2:]), each) for each in chunk])
-            )
-            snapshots = upcoming
+    async def carry(self, redis: Redis, engine: AsyncEngine, members: Sequence[str]) -> None:
+        """Carry counters in lanes: while PostgreSQL takes the chunk of one, another reads from Redis."""
+        chunks = iter([members[first : first + CHUNK] for first in range(0, len(members), CHUNK)])
+        count = min(LANES, -(-len(members) // CHUNK))
+        lanes = [asyncio.ensure_future(self._lane(redis, engine, chunks)) for _ in range(count)]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            if lanes:
+                await asyncio.wait(lanes)
+
+    async def _lane(self, redis: Redis, engine: AsyncEngine, chunks: Iterator[Sequence[str]]) -> None:
+        wire = Wire(redis)
+        try:
+            async with engine.connect() as connection:
+                for chunk in chunks:
+                    snapshots = await read(wire, chunk)
+                    higher = await self._write(connection, snapshots)
+                    await self._raise(wire, snapshots, higher)
+                    # Only now: what is taken out of the set is what the ledger has.
+                    done: list[Command] = [
+                        ("SREM", collected_name(key_of(each)[-2:]), each) for each in chunk
+                    ]
+                    refuse_errors(await wire.exchange(done))
+        finally:
+            await wire.close()
 
     async def _write(self, connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
-        self.rows += await usage.write(connection, snapshots)
+        written = await usage.write(connection, snapshots)
+        self.rows += written
         higher = await usage.higher_than(connection, snapshots)
         if self._sandbox_plans:
             key_ids = sorted({each.key_id for each in snapshots if each.first_at is not None})
-            self.stamped += await accounts.stamp_first_requests(
+            stamped = await accounts.stamp_first_requests(
                 connection, key_ids, self._sandbox_plans, now=self._now, by=AUTHOR
             )
+            self.stamped += stamped
         await connection.commit()
         return higher
 

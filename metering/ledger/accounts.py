@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger import audit, tables
 from metering.ledger.audit import Author, Change
+from metering.ledger.keys import lock_keys
 from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, page_of, read_cursor
 
 CHANGEABLE = frozenset({"name", "main_domain", "currency", "first_request_at", "closed_at"})
@@ -101,6 +102,7 @@ async def change(
     after = Account(**(await connection.execute(updated)).one()._mapping)
     if "first_request_at" in touched:
         keys = tables.keys
+        await lock_keys(connection, keys.c.account_id == account_id)
         await connection.execute(
             sa.update(keys).where(keys.c.account_id == account_id).values(revision=keys.c.revision + 1)
         )
@@ -127,9 +129,18 @@ async def stamp_first_requests(
             accounts.c.first_request_at.is_(None),
         )
         .group_by(keys.c.account_id)
-        .order_by(keys.c.account_id)
     )
-    rows = (await connection.execute(first)).all()
-    for row in rows:
-        await change(connection, row.account_id, {"first_request_at": row.at}, now=now, by=by)
-    return [row.account_id for row in rows]
+    wanted = {row.account_id: row.at for row in await connection.execute(first)}
+    if not wanted:
+        return []
+    # Roll-ups stamp side by side: whoever comes second finds the account stamped.
+    unstamped = (
+        sa.select(accounts.c.id)
+        .where(accounts.c.id.in_(wanted), accounts.c.first_request_at.is_(None))
+        .order_by(accounts.c.id)
+        .with_for_update()
+    )
+    stamped = list((await connection.execute(unstamped)).scalars())
+    for account_id in stamped:
+        await change(connection, account_id, {"first_request_at": wanted[account_id]}, now=now, by=by)
+    return stamped

@@ -304,6 +304,12 @@ async def unprojected(connection: AsyncConnection, *, limit: int = 1000) -> list
     return [record_of(key) for key in found]
 
 
+async def lock_keys(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> None:
+    """Lock keys in the order of their ids, so that changes of many keys at once do not block each other."""
+    query = sa.select(tables.keys.c.id).where(which).order_by(tables.keys.c.id).with_for_update()
+    await connection.execute(query)
+
+
 async def mark_projected(connection: AsyncConnection, projected: Sequence[KeyRecord]) -> None:
     """Note which revisions the projection holds."""
     if not projected:
@@ -317,6 +323,7 @@ async def mark_projected(connection: AsyncConnection, projected: Sequence[KeyRec
         .render_derived(name="given")
     )
     table = tables.keys
+    await lock_keys(connection, table.c.id.in_(sa.select(given.c.id)))
     await connection.execute(
         sa.update(table)
         .where(table.c.id == given.c.id, table.c.projected_revision < given.c.revision)

@@ -108,7 +108,7 @@ async def write(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> i
     changed = 0
     if methods:
         await connection.execute(_STAGE)
-        driver = (await connection.get_raw_connection()).driver_connection
+        driver: Any = (await connection.get_raw_connection()).driver_connection
         await driver.copy_records_to_table("given_usage", records=methods, columns=_METHOD_COLUMNS)
         changed = (await connection.execute(_WRITE_METHODS)).scalar_one()
         await connection.execute(_UNSTAGE)

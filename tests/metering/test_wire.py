@@ -1,0 +1,111 @@
+"""How batches of commands travel to Redis and their replies back."""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha1
+from pathlib import Path
+
+import hiredis
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from metering.scripts import COLLECT, Script
+from metering.wire import LOST, Wire, connect
+from tests.metering.lossy import lossy
+
+
+async def test_replies_come_in_the_order_of_the_commands(redis: Redis) -> None:
+    """Each command has its reply, an error among them is a value, and large ones arrive whole."""
+    wire = Wire(redis)
+    big = b"x" * 3_000_000
+    replies = await wire.exchange(
+        [("SET", "a", big), ("GET", "a"), ("NONSENSE",), ("INCR", "n"), ("GET", "none"), ("ECHO", 7)]
+    )
+    assert replies[:2] == [b"OK", big]
+    assert isinstance(replies[2], hiredis.ReplyError)
+    assert replies[3:] == [1, None, b"7"]
+    await wire.close()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("decode", [False, True])
+async def test_replies_have_one_form_whatever_the_client_is_set_to(
+    valkey_url: str, redis: Redis, protocol: int, decode: bool
+) -> None:
+    """Hashes are flat lists of bytes for clients of either protocol, with or without decoding."""
+    await redis.hset("h", mapping={"a": 1})
+    client = Redis.from_url(valkey_url, protocol=protocol, decode_responses=decode)
+    wire = Wire(client)
+    assert await wire.exchange([("HGETALL", "h"), ("SMEMBERS", "none")]) == [[b"a", b"1"], []]
+    await wire.close()
+    await client.aclose()
+
+
+async def test_reply_that_came_too_late_meets_no_other_question(redis: Redis) -> None:
+    """After a wait that was given up, the next question goes over a new connection."""
+    wire = Wire(redis, timeout_s=0.05)
+    blocked = asyncio.ensure_future(wire.exchange([("BLPOP", "list", "0.2"), ("ECHO", "old")]))
+    with pytest.raises(LOST):
+        await blocked
+    assert await wire.exchange([("ECHO", "new")]) == [b"new"]
+    cancelled = asyncio.ensure_future(wire.exchange([("ECHO", "cancelled")]))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.wait({cancelled})
+    assert await wire.exchange([("ECHO", "newer")]) == [b"newer"]
+    await wire.close()
+
+
+async def test_closed_connection_is_made_anew(redis: Redis) -> None:
+    """A connection that the server closed while it was idle costs no question."""
+    wire = Wire(redis)
+    ((identity,),) = (await wire.exchange([("CLIENT", "ID")]),)
+    await redis.execute_command("CLIENT", "KILL", "ID", identity)
+    async with asyncio.timeout(5):
+        while not (wire._link is None or wire._link.is_lost):
+            await asyncio.sleep(0.001)
+    assert await wire.exchange([("ECHO", "again")]) == [b"again"]
+    await wire.close()
+
+
+async def test_connection_lost_under_way_is_an_error(valkey_url: str, tmp_path: Path) -> None:
+    """A question whose connection breaks is not asked again by itself."""
+    async with lossy(valkey_url, tmp_path) as (broken, url):
+        client = connect(url)
+        wire = Wire(client)
+        await wire.exchange([("SCRIPT", "LOAD", b"return redis.call('INCR', KEYS[1])")])
+        broken.lose_replies = 1
+        with pytest.raises(LOST):
+            await wire.exchange([("EVALSHA", "7f923f79fe76194c868d7e1d0820de36700eb649", 1, "n")])
+        assert broken.lost == 1
+        await wire.close()
+        await client.aclose()
+
+
+async def test_nobody_at_the_address_is_an_error(tmp_path: Path) -> None:
+    """A refused connection is told as one of the errors that callers expect."""
+    client = connect(f"unix://{tmp_path}/nobody.sock")
+    with pytest.raises(LOST):
+        await Wire(client).exchange([("PING",)])
+    await client.aclose()
+
+
+async def test_script_is_loaded_when_it_is_not_known(redis: Redis) -> None:
+    """A script runs on a server that forgot it, and its errors are raised."""
+    await redis.script_flush()
+    wire = Wire(redis)
+    assert await wire.run(COLLECT, [(("a", "b"), ()), (("c", "d"), ())]) == [[], []]
+    assert await wire.run(COLLECT, []) == []
+    text = b"return redis.error_reply('nonsense')"
+    with pytest.raises(RedisError, match="nonsense"):
+        sha = sha1(text).hexdigest()  # noqa: S324 - Redis names scripts so
+        await wire.run(Script("x", text, sha), [((), ())])
+    await wire.close()
+
+
+def test_other_urls_are_refused() -> None:
+    """A URL that is none of Redis is an error at once."""
+    with pytest.raises(ValueError, match="redis://"):
+        connect("http://example.com")
