@@ -14,7 +14,7 @@ from metering.ledger.audit import Author, Change
 from metering.ledger.keys import lock_keys
 from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, page_of, read_cursor
 
-CHANGEABLE = frozenset({"name", "main_domain", "currency", "first_request_at", "closed_at"})
+CHANGEABLE = frozenset({"name", "main_domain", "billing_email", "currency", "first_request_at", "closed_at"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Account:
     first_request_at: datetime | None
     created_at: datetime
     closed_at: datetime | None
+    billing_email: str | None = None
 
 
 async def create(
@@ -36,15 +37,17 @@ async def create(
     name: str,
     currency: str,
     main_domain: str | None = None,
+    billing_email: str | None = None,
     first_request_at: datetime | None = None,
     now: datetime,
     by: Author,
 ) -> Account:
     """Make an account."""
-    account = Account(new_id("acc"), name, main_domain, currency, first_request_at, now, None)
+    account = Account(new_id("acc"), name, main_domain, currency, first_request_at, now, None, billing_email)
     fields: dict[str, object] = {
         "name": name,
         "main_domain": main_domain,
+        "billing_email": billing_email,
         "currency": currency,
         "first_request_at": first_request_at,
     }

@@ -31,6 +31,7 @@ accounts = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("main_domain", sa.Text),
+    sa.Column("billing_email", sa.Text),
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("first_request_at", Instant),
     sa.Column("created_at", Instant, nullable=False),
@@ -151,6 +152,49 @@ audit = sa.Table(
     sa.Column("after", Json),
     sa.Column("request_id", sa.Text),
     sa.Index(None, "object_id", "id"),
+)
+
+# What was to be told to a customer: one row per event, however often the event is raised.
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("event_key", sa.Text, nullable=False, unique=True),
+    sa.Column("account_id", sa.Text, sa.ForeignKey("accounts.id")),  # none: it is for everybody
+    sa.Column("data", Json, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Index(None, "account_id", "created_at"),
+    sa.Index(None, "created_at", "id"),
+)
+
+notice_deliveries = sa.Table(
+    "notice_deliveries",
+    metadata,
+    sa.Column("notice_id", sa.Text, sa.ForeignKey("notices.id"), primary_key=True),
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),  # an e-mail address, or the id of a webhook
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_at", Instant, nullable=False),  # when it is tried next; while it is tried, when that ends
+    sa.Column("last_error", sa.Text),
+    sa.Column("delivered_at", Instant),
+    sa.CheckConstraint("channel IN ('email', 'webhook')", name="channel"),
+    sa.CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+    sa.Index("ix_notice_deliveries_pending", "next_at", postgresql_where=sa.text("state = 'pending'")),
+)
+
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("account_id", sa.Text, sa.ForeignKey("accounts.id")),  # none: it hears of every account
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("secret", sa.Text, nullable=False),  # sealed by the gateway, never plain
+    sa.Column("events", Json),  # names of events; none: all
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("disabled_at", Instant),
+    sa.Column("disabled_reason", sa.Text),
 )
 
 # One-row facts about the ledger itself, by name.
