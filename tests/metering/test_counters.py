@@ -180,8 +180,9 @@ async def test_settlement_waits_for_the_record(redis: Redis) -> None:
     """What is owed to a key whose counters are being restored is kept and written once they are there."""
     async with counting(redis) as counters:
         counters.deny(KEY, DAY, Reason.BANNED)
-        while not counters._held:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(5):
+            while not counters._held:
+                await asyncio.sleep(0.001)
         assert await redis.keys("*") == []
         await put_record(redis)
         counters._release()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -67,3 +69,21 @@ async def test_accounts_are_listed_page_by_page(engine: AsyncEngine) -> None:
         rest = await accounts.listed(connection, limit=3, cursor=first.next_cursor)
     assert rest.next_cursor is None
     assert {account.name for account in first.items + rest.items} == {f"a{number}" for number in range(5)}
+
+
+async def test_changes_at_once_are_audited_as_they_followed_each_other(engine: AsyncEngine) -> None:
+    """Changes of one account wait for each other: what one found is what another left."""
+    key = await make_key(engine)
+
+    async def rename(name: str) -> None:
+        async with engine.begin() as connection:
+            await accounts.change(connection, key.account_id, {"name": name}, now=WHEN, by=BY)
+
+    await asyncio.gather(*[rename(f"name {number}") for number in range(4)])
+    async with engine.connect() as connection:
+        entries = (await audit.listed(connection, object_id=key.account_id)).items[:4]
+    names = (
+        [(entry.before or {})["name"] for entry in entries],
+        [(entry.after or {})["name"] for entry in entries],
+    )
+    assert names[0][:3] == names[1][1:]
