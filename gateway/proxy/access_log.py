@@ -11,8 +11,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
+from gateway.proxy.admission import Stage
+
 if TYPE_CHECKING:
-    from gateway.proxy.admission import Stage
     from gateway.proxy.exchange import Exchange
 
 BATCH_LINES = 256
@@ -29,16 +30,15 @@ class AccessLogWriter:
         self._second = 0
         self._second_text = ""
 
-    def write(
-        self, exchange: Exchange, facts: tuple[str, str, str, str, int, float, float | None], stage: Stage
-    ) -> None:
-        """Note a finished call."""
-        route, key_id, method, klass, status, seconds, added = facts
+    def write(self, exchange: Exchange, stage: int) -> None:
+        """Note a finished call, which has come as far as `stage`."""
+        route, klass, result, seconds, added = exchange.figures()
+        key_id, method = exchange.identity()
         request = exchange.request
         self._lines.append(
             f'{{"timestamp":"{self._timestamp()}","level":"info","event":"call","worker":{self._worker},'
-            f'"request_id":"{exchange.request_id.decode()}","result":"{exchange.result}","status":{status},'
-            f'"stage":"{stage.name.lower()}","client":"{request.client.decode()}","http_method":"{request.method}",'
+            f'"request_id":"{exchange.request_id.decode()}","result":"{result}","status":{exchange.status},'
+            f'"stage":"{Stage.NAMES[stage]}","client":"{request.client.decode()}","http_method":"{request.method}",'
             f'"route":{json.dumps(route)},"key":"{key_id}","method":{json.dumps(method)},"class":"{klass}",'
             f'"bytes":{exchange.sent_bytes},"ms":{seconds * 1000:.3f},'
             f'"added_ms":{"null" if added is None else format(added * 1000, ".3f")}}}\n'

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.proxy.service import Proxy
     from gateway.proxy.upstream import UpstreamConnection, UpstreamPool
 
+_PASS = KeyOut.PASS
 _CODING_READERS = frozenset((Dialect.OTAPI, Dialect.TOP))
 
 
@@ -40,13 +41,13 @@ class Exchange(Admission):
         "_out",
         "_outcome",
         "_pool",
-        "_result",
         "_settled",
         "_started",
-        "_status",
         "head_request",
         "request_id",
+        "result",
         "sent_bytes",
+        "status",
     )
 
     def __init__(
@@ -64,8 +65,8 @@ class Exchange(Admission):
         self._connection: UpstreamConnection | None = None
         self._outcome: OutcomeReader | None = None
         self._out: list[bytes] = []
-        self._status = 0
-        self._result = "answered"
+        self.status = 0
+        self.result = "answered"  # or client_left, or why it was refused or failed
         self.sent_bytes = 0
 
     # -- forwarded
@@ -77,7 +78,7 @@ class Exchange(Admission):
 
     def on_connected(self, connection: UpstreamConnection) -> None:
         """Send the request, or what there is of it."""
-        if self.stage is not Stage.CONNECTING:
+        if self.stage != Stage.CONNECTING:
             connection.exchange = None
             self._pool.release(connection)
             return
@@ -85,16 +86,20 @@ class Exchange(Admission):
         self.stage = Stage.WAITING
         self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
         self._added_s = perf_counter() - self._started
-        body = b"".join(self._body)
-        self._body = []
+        body = b""
+        if self._body:
+            body = b"".join(self._body)
+            self._body = []
         route = self._route
         request = self.request
         target = request.target
         headers: Sequence[Header] = request.headers
-        if route.key_out is not KeyOut.PASS:
+        if route.key_out is not _PASS:
             assert self._identified is not None
-            whole = body if self._body_whole and request.has_body else None
-            parts = Parts(request.method, target, headers, whole, self._body_whole)
+            parts = self._parts
+            if parts is None or not parts.body_complete:  # more of the body has come since
+                whole = body if self._body_whole else None
+                parts = Parts(request.method, target, headers, whole, self._body_whole)
             target, headers, rewritten = rewrite(route, parts, self._identified, self._proxy.clock())
             if rewritten is not None:
                 body = rewritten
@@ -146,7 +151,7 @@ class Exchange(Admission):
 
     def on_connect_failed(self, failure: Failure) -> None:
         """Answer that the upstream cannot be reached; the call is not charged."""
-        if self.stage is Stage.CONNECTING:
+        if self.stage == Stage.CONNECTING:
             self.fail(failure)
 
     # -- answered
@@ -154,7 +159,7 @@ class Exchange(Admission):
     def on_answer_head(self, status: int, headers: list[Header], *, framed: bool, chunked: bool) -> None:
         """Begin the client's answer: the same status and fields, framed for this connection."""
         self.stage = Stage.STREAMING
-        self._status = status
+        self.status = status
         self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
         call = self._call
         assert call is not None
@@ -171,7 +176,7 @@ class Exchange(Admission):
             self._chunk_answer = framing == b"chunked"
             if not self._chunk_answer:
                 front.close_after()
-        self._out += (head, front.connection_field(), b"\r\n")
+        self._out = [head, front.connection_field(), b"\r\n"]
 
     def on_answer_data(self, data: bytes) -> None:
         """Pass a piece of the answer on, and read the outcome in it."""
@@ -192,7 +197,7 @@ class Exchange(Admission):
 
     def on_answer_end(self) -> None:
         """Finish the client's answer."""
-        if self.stage is Stage.DONE:
+        if self.stage == Stage.DONE:
             return
         self._connection_done()
         self._settle(complete=True)
@@ -209,7 +214,7 @@ class Exchange(Admission):
     def on_answer_broken(self, failure: Failure) -> None:
         """Show the client that the answer is not whole, or tell it what happened when it has seen nothing of
         it."""
-        if self.stage is Stage.DONE:
+        if self.stage == Stage.DONE:
             return
         self._connection = None
         if not self._opened:
@@ -250,15 +255,15 @@ class Exchange(Admission):
         self.front = None
         if self.stage in (Stage.RECEIVED, Stage.IDENTIFIED):
             self._close("client_left")
-        elif self.stage is Stage.CONNECTING:
+        elif self.stage == Stage.CONNECTING:
             self._pool.withdraw(self)
             self._waive(Waiver.NOT_FORWARDED)
             self._close("client_left")
-        elif self.stage is Stage.WAITING and not self._body_whole:
+        elif self.stage == Stage.WAITING and not self._body_whole:
             # The upstream never got the whole request, so it can give no outcome.
             self._waive(Waiver.NOT_FORWARDED)
             self._close("client_left")
-        elif self.stage is Stage.STREAMING:
+        elif self.stage == Stage.STREAMING:
             assert self._outcome is not None
             if self._outcome_is_settled(self._outcome):
                 self._settle(complete=True)
@@ -291,7 +296,7 @@ class Exchange(Admission):
 
     def fail(self, failure: Failure) -> None:
         """Answer that the call failed, in the route's dialect; what was counted is waived."""
-        if self.stage is Stage.DONE:
+        if self.stage == Stage.DONE:
             return
         if self._connection is not None:
             self._drop_connection()
@@ -312,7 +317,7 @@ class Exchange(Admission):
             request_id=self.request_id.decode(),
             retry_after_s=retry_after_s,
         )
-        self._status = refusal.status
+        self.status = refusal.status
         self._close(cause.value.name if isinstance(cause, Failure) else cause.value)
         if front is None:
             return
@@ -370,33 +375,33 @@ class Exchange(Admission):
 
     def _close(self, result: str) -> None:
         """Leave the worker's books; nothing that comes later changes what was settled."""
-        if self.stage is Stage.DONE:
+        if self.stage == Stage.DONE:
             return
         stage, self.stage = self.stage, Stage.DONE
         self._drop_connection()
-        self._result = result
+        self.result = result
         self._proxy.finished(self, stage)
 
     # -- what logs and figures say of it
 
-    def facts(self) -> tuple[str, str, str, str, int, float, float | None]:
-        """Return route, key id, counted method, class, status, seconds in all and seconds added."""
-        record = self._entry.record if self._entry is not None else None
+    def figures(self) -> tuple[str, str, str, float, float | None]:
+        """Return route, class, result, seconds in all and seconds added."""
         call = self._call
         return (
             self._route.path_prefix,
-            record.key_id if record is not None else "",
-            call.method if call is not None else (self._identified.counted if self._identified else ""),
-            call.klass if call is not None else "",
-            self._status,
+            "" if call is None else call.klass,
+            self.result,
             perf_counter() - self._started,
             self._added_s,
         )
 
-    @property
-    def result(self) -> str:
-        """Return how the call ended: answered, client_left, or the reason why it was refused or failed."""
-        return self._result
+    def identity(self) -> tuple[str, str]:
+        """Return the key's id and the counted method, as far as they are known."""
+        identified = self._identified
+        return (
+            "" if self._entry is None else self._entry.record.key_id,
+            "" if identified is None else identified.counted,
+        )
 
 
 _WAIVER_OF = {

@@ -65,10 +65,6 @@ class _Key:
         """Take the key out of a query or a form."""
         if not raw:
             return raw
-        # A text of unreserved characters can hide only behind escapes that nobody needs to write.
-        hidden = (
-            not self._is_plain or raw.count(self._credential) > 1 or _NEEDLESS_ESCAPE.search(raw) is not None
-        )
         segments = []
         roles = self._plan.parameters
         for segment in raw.split(b"&"):
@@ -83,11 +79,16 @@ class _Key:
                     continue
                 # An empty one was not the key, and an upstream would read it as none.
                 segment = name + b"=" + self._quoted if value else segment
-            elif self._credential in segment or (hidden and self._repeats(segment)):
-                # The client wrote its key where no key belongs, and the upstream must not learn it.
-                continue
             segments.append(segment)
-        return b"&".join(segments)
+        rest = b"&".join(segments)
+        # A text of unreserved characters can hide only behind escapes that nobody needs to write.
+        if self._is_plain and rest.find(self._credential) < 0 and _NEEDLESS_ESCAPE.search(rest) is None:
+            return rest
+        # Where the client wrote its key and no key belongs, the upstream must not learn it.
+        own = b"" if self._quoted is None else b"=" + self._quoted
+        return b"&".join(
+            segment for segment in segments if (own and segment.endswith(own)) or not self._repeats(segment)
+        )
 
     def out_of_text(self, body: bytes) -> bytes:
         """Take the key out of an envelope, where its characters stand as in plain text."""
@@ -109,7 +110,7 @@ class _Key:
                 changed = True
                 if self._replacement is not None:
                     kept.append((name, self._replacement if value.strip() else value))
-            elif credential not in value:
+            elif value.find(credential) < 0:
                 kept.append(field)
             else:
                 changed = True

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.proxy.content import BodyKind, Content, content_of
 from gateway.proxy.envelopes import Envelope, UnreadableError, read_json_rpc, read_soap
-from gateway.proxy.parameters import MAX_PARAMETERS, Spelling, decode_text
+from gateway.proxy.parameters import MAX_PARAMETERS, SEMICOLON, Spelling, decode_text
 from gateway.proxy.request_plan import (
     CHARSET_OVERRIDE,
     METHOD_OVERRIDES,
@@ -79,7 +79,7 @@ class Scan:
                 role = self.plan.parameter_role(name)
             if role is not None:
                 self._take_parameter(role, value, in_form, hidden=False)
-        if b";" in raw:
+        if SEMICOLON in raw:
             # Some readers split parameters at semicolons too.
             for segment in raw.split(b"&"):
                 for part in segment.split(b";")[1:]:

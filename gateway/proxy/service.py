@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.proxy.access_log import AccessLogWriter
-from gateway.proxy.admission import Stage
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.front import Front
 from gateway.proxy.records import Records
@@ -19,6 +18,7 @@ from gateway.settings import AccessLog, Route, Settings, Upstream
 from metering.counters import Counters
 from policies.period import day_of, midnight, next_day
 
+_ALL, _REFUSED = AccessLog.ALL, AccessLog.REFUSED
 TICK_S = 0.25  # how exactly deadlines are kept
 
 
@@ -116,15 +116,14 @@ class Proxy:
 
     # -- for exchanges
 
-    def finished(self, exchange: Exchange, stage: Stage) -> None:
+    def finished(self, exchange: Exchange, stage: int) -> None:
         """Take a call out of the books, and say how it went."""
         self._exchanges.discard(exchange)
-        facts = exchange.facts()
-        route, _, _, klass, _, seconds, added = facts
-        self.tally.call(route, klass, exchange.result, seconds, added)
-        wanted = self.settings.logging.access
-        if wanted is AccessLog.ALL or (wanted is AccessLog.REFUSED and exchange.result != "answered"):
-            self._access_log.write(exchange, facts, stage)
+        result = exchange.result
+        self.tally.call(*exchange.figures())
+        wanted = self._logged
+        if wanted is _ALL or (wanted is _REFUSED and result != "answered"):
+            self._access_log.write(exchange, stage)
 
     def next_request_id(self) -> bytes:
         """Return an id that no other request of any worker has."""
@@ -173,6 +172,7 @@ class Proxy:
     # -- inside
 
     def _take_settings(self, settings: Settings) -> None:
+        self._logged = settings.logging.access
         self._day_began = self._day_ends = 0.0
         kept = {upstream: pool for upstream, pool in self._pools.items() if upstream in settings.upstreams}
         for upstream, pool in self._pools.items():
