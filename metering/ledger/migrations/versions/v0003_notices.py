@@ -1,4 +1,4 @@
-"""Add the notices, what became of each, the webhooks that hear of them, and where an account has its bills sent."""
+"""Add notices, what became of each, who hears of them, and where the bills of an account are sent."""
 
 from __future__ import annotations
 
