@@ -37,15 +37,15 @@ class Projection:
         data = await self._redis.hget(record_name(key_id), "data")
         return None if data is None else KeyRecord.from_json(data)
 
-    async def put(self, records: Sequence[KeyRecord], *, restored: bool = False) -> list[str]:
-        """Bring records into force where they are newer, and return the ids of those left out.
+    async def put(self, records: Sequence[KeyRecord], *, restored: bool = False) -> dict[str, int]:
+        """Bring records into force where they are newer, and return each key's revision in force.
 
-        Left out is a changed key of which Redis has no record: Redis lost it, and its counters have to be
-        restored first. `restored` says that they were.
+        It is 0 for a changed key of which Redis has no record: Redis lost it, and its counters have to be
+        restored first; `restored` says that they were.
         """
         wire = Wire(self._redis)
         try:
-            left_out: list[str] = []
+            in_force: list[int] = []
             for first in range(0, len(records), CHUNK):
                 chunk = records[first : first + CHUNK]
                 # Credentials first: one that leads to no record yet is unknown, as it was before.
@@ -56,35 +56,35 @@ class Projection:
                 ]
                 if credentials:
                     refuse_errors(await wire.exchange(credentials))
-                replies = await wire.run(
+                in_force += await wire.run(
                     PROJECT,
                     [
                         ((record_name(record.key_id),), (record.revision, record.to_json(), int(restored)))
                         for record in chunk
                     ],
                 )
-                left_out += [
-                    record.key_id for record, in_force in zip(chunk, replies, strict=True) if not in_force
-                ]
-            return left_out
+            return {record.key_id: revision for record, revision in zip(records, in_force, strict=True)}
         finally:
             await wire.close()
 
 
 async def project_pending(redis: Redis, engine: AsyncEngine, *, limit: int = CHUNK) -> int:
-    """Project up to `limit` keys that changed since they last were, and return how many are in force now.
+    """Project up to `limit` keys that changed since they last were, and return how many that was.
 
-    Counters of a key that Redis lost are restored from the ledger before its record is. What it raises is of
-    the stores.
+    Counters of a key that Redis lost are restored from the ledger before its record is. A key of which Redis
+    has a newer record than the ledger, which then came out of a backup, gets a revision that overtakes it,
+    and is pending again. What it raises is of the stores.
     """
     projection = Projection(redis)
     async with engine.connect() as connection:
         records = await keys.unprojected(connection, limit=limit)
-        left_out = set(await projection.put(records))
-        if left_out:
-            await restore_latest(redis, connection, sorted(left_out))
-            await projection.put([record for record in records if record.key_id in left_out], restored=True)
+        in_force = await projection.put(records)
+        lost = [record for record in records if not in_force[record.key_id]]
+        if lost:
+            await restore_latest(redis, connection, [record.key_id for record in lost])
+            in_force |= await projection.put(lost, restored=True)
         await keys.mark_projected(connection, records)
+        await keys.overtake(connection, in_force)
         await connection.commit()
     return len(records)
 

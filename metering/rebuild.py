@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.ledger import keys, marks, usage
 from metering.names import READY
-from metering.projection import Projection
+from metering.projection import Projection, project_pending
 from metering.restore import restore
 from metering.wire import Wire, refuse_errors
 from policies.period import day_of
@@ -38,8 +38,10 @@ async def rebuild(
 ) -> RebuildReport:
     """Restore the counters of today and yesterday, then all records; what it raises is of the stores.
 
-    It may be run at any time, calls under way: nothing that stands higher or is newer is replaced. Rolling
-    windows reach back no further than yesterday, and are kept with the day on which they were last seen.
+    It may be run at any time, calls under way: no counter is lowered, and no record is replaced by an older
+    one. Where Redis has newer records than the ledger, which then came out of a backup, the ledger's get a
+    revision that overtakes them. Rolling windows reach back no further than yesterday, and are kept with the
+    day on which they were last seen.
     """
     yesterday = day_of(now, zone) - timedelta(days=1)
     key_days = raised = records = 0
@@ -56,13 +58,16 @@ async def rebuild(
             projection = Projection(redis)
             last = ""
             while found := await keys.records(connection, after=last, limit=CHUNK):
-                await projection.put(found, restored=True)
+                in_force = await projection.put(found, restored=True)
                 await keys.mark_projected(connection, found)
+                await keys.overtake(connection, in_force)
                 await connection.commit()
                 records += len(found)
                 last = found[-1].key_id
                 if progress is not None:
                     progress("records", records)
+            while await project_pending(redis, engine):
+                pass
             mark = max(int(now * 1000), await marks.get(connection, marks.ROLLUP))
             refuse_errors(await wire.exchange([("SET", READY, mark)]))
         return RebuildReport(key_days, raised, records)

@@ -314,20 +314,38 @@ async def mark_projected(connection: AsyncConnection, projected: Sequence[KeyRec
     """Note which revisions the projection holds."""
     if not projected:
         return
-    given = (
-        sa.func.unnest(
-            sa.bindparam("ids", [record.key_id for record in projected], sa.ARRAY(sa.Text)),
-            sa.bindparam("revisions", [record.revision for record in projected], sa.ARRAY(sa.BigInteger)),
-        )
-        .table_valued(sa.column("id", sa.Text), sa.column("revision", sa.BigInteger))
-        .render_derived(name="given")
-    )
+    given = _revisions([record.key_id for record in projected], [record.revision for record in projected])
     table = tables.keys
     await lock_keys(connection, table.c.id.in_(sa.select(given.c.id)))
     await connection.execute(
         sa.update(table)
         .where(table.c.id == given.c.id, table.c.projected_revision < given.c.revision)
         .values(projected_revision=given.c.revision)
+    )
+
+
+async def overtake(connection: AsyncConnection, in_force: Mapping[str, int]) -> None:
+    """Give keys a revision beyond the one in force, where that is newer than theirs: theirs is to win."""
+    if not in_force:
+        return
+    given = _revisions(list(in_force), list(in_force.values()))
+    table = tables.keys
+    await lock_keys(connection, table.c.id.in_(sa.select(given.c.id)))
+    await connection.execute(
+        sa.update(table)
+        .where(table.c.id == given.c.id, table.c.revision < given.c.revision)
+        .values(revision=given.c.revision + 1)
+    )
+
+
+def _revisions(ids: list[str], revisions: list[int]) -> sa.TableValuedAlias:
+    return (
+        sa.func.unnest(
+            sa.bindparam("ids", ids, sa.ARRAY(sa.Text)),
+            sa.bindparam("revisions", revisions, sa.ARRAY(sa.BigInteger)),
+        )
+        .table_valued(sa.column("id", sa.Text), sa.column("revision", sa.BigInteger))
+        .render_derived(name="given")
     )
 
 

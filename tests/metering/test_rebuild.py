@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -126,7 +127,7 @@ async def test_newer_record_survives_a_rebuild(redis: Redis, engine: AsyncEngine
     async with engine.begin() as connection:
         await keys.suspend(connection, key.id, reason=None, now=WHEN, by=BY)
     await rebuilt(redis, engine)
-    await Projection(redis).put([old], restored=True)
+    assert await Projection(redis).put([old], restored=True) == {key.id: 2}
     found = await Projection(redis).fetch(key.id)
     assert found is not None
     assert (found.revision, found.suspended) == (2, True)
@@ -142,9 +143,22 @@ async def test_changed_key_does_not_come_back_without_its_counts(redis: Redis, e
         await redis.flushall()
         async with engine.begin() as connection:
             changed = await keys.change(connection, key.id, {"daily_limit": 3}, now=WHEN, by=BY)
-        assert await Projection(redis).put([keys.record_of(changed)]) == [key.id]
+        assert await Projection(redis).put([keys.record_of(changed)]) == {key.id: 0}
         assert await Projection(redis).fetch(key.id) is None
         assert await project_pending(redis, engine) == 1
         (taken,) = await counted(counters, take(key_id=key.id, revision=2, limit=3))
     assert taken.outcome is Outcome.EXHAUSTED
     assert (await day_of_key(redis, key.id))["used"] == 3
+
+
+async def test_ledger_out_of_a_backup_overtakes_what_redis_has(redis: Redis, engine: AsyncEngine) -> None:
+    """After a restored backup the ledger's facts are in force, although Redis had seen later revisions."""
+    key = await make_key(engine, daily_limit=5)
+    ahead = replace(keys.record_of(key), revision=9, daily_limit=1_000)
+    assert await Projection(redis).put([ahead], restored=True) == {key.id: 9}
+    await rebuilt(redis, engine)
+    found = await Projection(redis).fetch(key.id)
+    assert found is not None
+    assert (found.revision, found.daily_limit) == (10, 5)
+    async with engine.connect() as connection:
+        assert await keys.unprojected(connection) == []
