@@ -28,7 +28,8 @@ from policies.quota import Window, bucket_of, seconds_until_bucket_expires
 from policies.waiver import Waiver
 
 if TYPE_CHECKING:
-    from gateway.proxy.front import Front, Request
+    from gateway.proxy.front import Front
+    from gateway.proxy.requests import Request
     from gateway.proxy.service import Proxy
 
 STREAM_BUFFER_BYTES = 64 * 1024  # of a request's body, kept while the call is being decided

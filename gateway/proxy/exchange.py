@@ -22,7 +22,8 @@ from policies.decision import Reason
 from policies.waiver import Waiver
 
 if TYPE_CHECKING:
-    from gateway.proxy.front import Front, Request
+    from gateway.proxy.front import Front
+    from gateway.proxy.requests import Request
     from gateway.proxy.service import Proxy
     from gateway.proxy.upstream import UpstreamConnection, UpstreamPool
 

@@ -12,7 +12,7 @@ from policies.quota import Window
 
 if TYPE_CHECKING:
     from gateway.dialects import Refusal
-    from gateway.proxy.front import Request
+    from gateway.proxy.requests import Request
 
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _BODILESS = frozenset((204, 304))

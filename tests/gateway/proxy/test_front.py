@@ -50,6 +50,11 @@ def get(key: str, extra: str = "", target: str = "/service-json/GetItemInfoList"
         (b"GET /service-json/T HTTP/1.1\r\nHost: a\r\nExpect: teapots\r\n\r\n", (400,)),
         (b"GET /service-json/T HTTP/1.1\r\nHost: a\r\n folded: 1\r\n\r\n", (400,)),
         (b"GET /service-json/T HTTP/1.1\r\nHost: a\r\nBad Name: 1\r\n\r\n", (400,)),
+        (b"SETUP /service-json/T RTSP/1.0\r\nHost: a\r\n\r\n", (501,)),
+        (b"SOURCE /service-json/T ICE/1.0\r\nHost: a\r\n\r\n", (501,)),
+        (b"GET /service-json/T HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n", (400,)),
+        (b"GET /service-json/T HTTP/1.1\r\nHost : a\r\n\r\n", (400,)),
+        (b"POST /service-json/T HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\na", (400,)),
         (b"GET /service-json/T HTTP/1.1\nHost: a\n\n", (400,)),
         (
             b"POST /service-json/T HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
@@ -128,6 +133,28 @@ async def test_a_connection_is_kept_and_an_upstream_connection_is_used_again(
         for _ in range(50):
             assert (await client.send(get(key))).body == OK_JSON
     assert upstream.connections == 1
+
+
+async def test_what_follows_good_requests_in_one_piece_is_refused_in_its_turn(
+    path: Rig, upstream: Origin
+) -> None:
+    """Nonsense behind two calls does not take their answers away."""
+    key = await path.add_key()
+    async with path.client() as client:
+        client.writer.write(get(key) * 2 + b"nonsense\r\n\r\n")
+        assert [(await client.read()).status for _ in range(3)] == [200, 200, 501]
+        assert await client.at_end()
+    assert len(upstream.received) == 2
+
+
+async def test_a_thousand_pipelined_requests_are_all_answered(path: Rig, upstream: Origin) -> None:
+    """However many come at once, each is answered, and the ones behind wait."""
+    key = await path.add_key()
+    async with path.client() as client:
+        client.writer.write(get(key) * 1000)
+        for _ in range(1000):
+            assert (await client.read()).body == OK_JSON
+    assert len(upstream.received) == 1000
 
 
 async def test_a_head_in_single_bytes_is_read(path: Rig) -> None:
