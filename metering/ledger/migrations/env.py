@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from metering.ledger.tables import metadata
+from metering.ledger.billing_tables import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():
