@@ -43,6 +43,11 @@ def held(place: Path) -> Iterator[Path]:
         os.close(file)
 
 
+def was_left(place: Path) -> bool:
+    """Say whether the last program ended in order; `leave` is the last thing it does."""
+    return not (place / "run").is_symlink() and not (place / "run").exists()
+
+
 def leave(place: Path) -> None:
     """Remove the sockets' directory (`gateway.stores.run_directory`)."""
     run = place / "run"

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE_S = 3.0  # workers of a killed supervisor let go of their port within this time
 POLL_S = 0.1
 # An address for everybody is no address to connect to.
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
@@ -24,9 +23,9 @@ def reachable(host: str) -> str:
     return _REACHABLE.get(host, host)
 
 
-def check_port(setting: str, host: str, port: int) -> None:
+def check_port(setting: str, host: str, port: int, *, patience_s: float = 0.0) -> None:
     """Raise PortError when nothing can listen there; workers share a port and would not notice another's."""
-    ends = time.monotonic() + PATIENCE_S
+    ends = time.monotonic() + patience_s
     while True:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -11,6 +11,7 @@ Children are on a leash (`gateway.leash`): they end with this process, even when
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ import structlog
 from gateway import config, first_start, welcome
 from gateway.child import Child, ChildError
 from gateway.config import ConfigError
-from gateway.data_dir import DataDirError, held, leave
+from gateway.data_dir import DataDirError, held, leave, was_left
 from gateway.first_start import Demo, LedgerError
 from gateway.leashing import OrphanError, leashed
 from gateway.ports import PortError, answers, check_port, free_port, listens
@@ -35,6 +36,7 @@ from metering.wire import connect
 
 CONTROL_GRACE_S = 10.0
 STORE_GRACE_S = 30.0
+PORT_PATIENCE_S = 20.0
 DRAIN_SLACK_S = 5.0  # beyond the drain itself, for flushing counts
 
 log = structlog.get_logger("gateway.supervisor")
@@ -135,7 +137,7 @@ class Supervisor:
             await asyncio.to_thread(leave, data_dir)
 
     async def _start(self, data_dir: Path) -> None:
-        await asyncio.to_thread(self._check_ports)
+        await asyncio.to_thread(self._check_ports, data_dir)
         run_dir = await asyncio.to_thread(run_directory, data_dir)
         stores: list[EmbeddedValkey | EmbeddedPostgres] = []
         if self._settings.stores.redis_url is None:
@@ -169,7 +171,8 @@ class Supervisor:
         self._workers = [self._worker(index, run_dir) for index in range(server.workers)]
         await asyncio.gather(*(child.start() for child in (*self._workers, *self._others)))
         log.info("serving", proxy=server.proxy_port, control=server.control_port, workers=server.workers)
-        print(welcome.text(self._settings, demo), flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone; serving does not hang on it
+            print(welcome.text(self._settings, demo), flush=True)
 
     async def _prepare_ledger(self) -> Demo | None:
         stores = self._settings.stores
@@ -259,10 +262,12 @@ class Supervisor:
         for index in range(len(self._workers), len(self._workers) + len(surplus)):
             (run_dir / f"worker-{index}.sock").unlink(missing_ok=True)
 
-    def _check_ports(self) -> None:
+    def _check_ports(self, data_dir: Path) -> None:
         server = self._settings.server
-        check_port("proxy_listen", server.proxy_host, server.proxy_port)
-        check_port("control_listen", server.control_host, server.control_port)
+        # After a stop in order there is no such directory; else workers of a killed supervisor may still end.
+        patience_s = 0.0 if was_left(data_dir) else PORT_PATIENCE_S
+        check_port("proxy_listen", server.proxy_host, server.proxy_port, patience_s=patience_s)
+        check_port("control_listen", server.control_host, server.control_port, patience_s=patience_s)
 
 
 def _has_terminal() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,8 @@ import psutil
 from gateway import config
 from gateway.first_start import DEMO_KEY_FILE, TOKEN_FILE
 from gateway.ports import free_port
+
+_numbers = itertools.count(1)
 
 START_S = 60.0
 STOP_S = 40.0
@@ -133,10 +136,10 @@ def change(file: Path, **settings: str) -> None:
     file.write_text(text)
 
 
-def start(config_file: Path, *options: str, output_name: str = "output") -> Serving:
+def start(config_file: Path, *options: str) -> Serving:
     """Start the program without waiting for it; what it writes goes to a file beside the configuration."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_")}
-    output_file = config_file.with_name(output_name)
+    output_file = config_file.with_name(f"output-{next(_numbers)}")
     with output_file.open("wb") as output:
         command = [sys.executable, "-c", "from gateway.cli import main; main()"]
         command += ["--config", str(config_file), "serve", *options]
@@ -156,8 +159,13 @@ def serving(config_file: Path, *options: str) -> Iterator[Serving]:
     """Run the program until the block ends, with the demo marketplace behind it; gives it when it serves."""
     started = start(config_file, "--demo", *options)
     try:
-        wait_until(lambda: READY_LINE in started.output or started.process.poll() is not None, START_S)
-        assert started.process.poll() is None, started.output
+        ends = time.monotonic() + START_S
+        while READY_LINE not in started.output:
+            assert started.process.poll() is None, started.output
+            assert time.monotonic() < ends, (
+                f"not ready after {START_S} s:\n{started.output}\n{started.family()}"
+            )
+            time.sleep(0.02)
         yield started
     finally:
         if started.process.poll() is None:

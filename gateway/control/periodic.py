@@ -132,6 +132,8 @@ class Jobs:
     ) -> None:
         """Run a job again and again; a failure is told when it begins and when it ends."""
         failing = False
+        task = asyncio.current_task()
+        assert task is not None, "a job is a task"
         while True:
             try:
                 await once()
@@ -144,6 +146,8 @@ class Jobs:
                 if failing:
                     log.info("a job works again", job=job)
                 failing = False
+            if task.cancelling():
+                return  # a driver may turn a cancellation into an error; the request to end still counts
             await asyncio.sleep(every_s())
 
 

@@ -140,7 +140,7 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
 
 def test_a_second_program_on_the_same_data_is_refused(program: Serving) -> None:
     """Two programs never share a data directory; the message says who has it and what to do."""
-    second = start(program.config_file, output_name="second")
+    second = start(program.config_file)
     assert second.process.wait(timeout=30) == 1
     assert f"process {program.process.pid}" in second.output
     assert "data_dir" in second.output
@@ -207,7 +207,7 @@ def test_closing_the_terminal_stops_the_program(tmp_path: Path) -> None:
     ) as program:
         os.close(terminal)
         shown = b""
-        while b"Tallygate serves." not in shown:
+        while b"Ctrl-C stops everything" not in shown:
             shown += os.read(main_end, 65536)
         family = psutil.Process(program.pid).children(recursive=True)
         os.close(main_end)

@@ -128,3 +128,22 @@ def _often(settings: Settings) -> Settings:
 async def _ready(control: Control) -> None:
     """Let the first roll-up of a test find Redis as a running gateway has left it."""
     await control.jobs.rebuild()
+
+
+async def test_jobs_end_when_a_driver_turns_the_cancellation_into_an_error(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that breaks off while the process stops does not keep it from stopping."""
+    begun = asyncio.Event()
+
+    async def roll_up(*, full: bool = False) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as error:
+            raise OSError("the connection was lost") from error
+
+    monkeypatch.setattr(control.jobs, "roll_up", roll_up)
+    async with asyncio.timeout(PATIENCE_S):
+        async with running(control.jobs):
+            await begun.wait()
