@@ -308,10 +308,10 @@ class UpstreamPool:
             connection.serve(exchange)
             exchange.on_connected(connection)
             return
-        if len(self._open) + len(self._connecting) >= self.upstream.max_connections:
+        if self._has_room():
+            self._connect_for(exchange)
+        else:
             self._waiting.append(exchange)
-            return
-        self._connect_for(exchange)
 
     def withdraw(self, exchange: AnswerSink) -> None:
         """Forget an exchange that no longer wants a connection."""
@@ -334,8 +334,7 @@ class UpstreamPool:
     def forget(self, connection: UpstreamConnection) -> None:
         """Drop a connection that is lost, and open another if somebody waits."""
         self._open.discard(connection)
-        if self._waiting and not self._closing:
-            self._connect_for(self._waiting.popleft())
+        self._serve_waiting()
 
     def sweep(self) -> None:
         """Close connections that have been idle too long."""
@@ -367,7 +366,19 @@ class UpstreamPool:
     def _connect_for(self, exchange: AnswerSink) -> None:
         task = self._loop.create_task(self._connect(exchange))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(self._on_attempted)
+
+    def _on_attempted(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        """Open a connection for whoever waits longest, where there is room for one more."""
+        if self._waiting and not self._closing and self._has_room():
+            self._connect_for(self._waiting.popleft())
+
+    def _has_room(self) -> bool:
+        return len(self._open) + len(self._connecting) < self.upstream.max_connections
 
     async def _connect(self, exchange: AnswerSink) -> None:
         upstream = self.upstream
@@ -385,6 +396,9 @@ class UpstreamPool:
         except OSError:
             exchange.on_connect_failed(Failure.UPSTREAM_UNREACHABLE)
         else:
+            if connection.closed:  # lost while it was handed over
+                exchange.on_connect_failed(Failure.UPSTREAM_UNREACHABLE)
+                return
             self._open.add(connection)
             connection.serve(exchange)
             exchange.on_connected(connection)

@@ -134,6 +134,25 @@ async def test_calls_over_the_pool_wait_for_a_connection(
         assert upstream.connections == 1
 
 
+async def test_calls_that_wait_for_a_pool_fail_when_its_upstream_is_away(
+    redis: object, valkey_url: str
+) -> None:
+    """A failed connection makes room for the next attempt, so nobody waits for a deadline."""
+    settings = example_settings(1)
+    narrow = {u: dataclasses.replace(u, max_connections=1) for u in settings.upstreams}
+    settings = dataclasses.replace(
+        settings,
+        upstreams=tuple(narrow.values()),
+        routes=tuple(dataclasses.replace(r, upstream=narrow[r.upstream]) for r in settings.routes),
+    )
+    async with rig(valkey_url, 1, settings) as path:
+        key = await path.add_key()
+        async with asyncio.timeout(2):
+            answers = await asyncio.gather(*(path.send(get(key)) for _ in range(20)))
+        assert {got.json()["ErrorCode"] for got in answers} == {"NotAvailable"}
+        assert (await path.counts(key))["v:upstream_unreachable"] == 20
+
+
 async def test_cancelled_calls_never_cross(path: Rig, upstream: Origin) -> None:
     """Clients that leave at any moment neither get nor leave behind another one's answer, and the books
     empty."""
