@@ -1,7 +1,7 @@
-"""A small load generator that cuts no call off: `python -m benchmarks.drive '{"port": ..., "request": ...}'`.
+"""A small load generator that cuts no call off: `python -m benchmarks.drive`, which reads what to do as JSON.
 
-Every connection repeats the request as soon as its answer is whole, until the time or the number of calls is
-used up; then all wait for the answers under way. So the calls it reports are exactly the calls it made.
+Every connection sends the next request as soon as its answer is whole, until the time or the number of calls
+is used up; then all wait for the answers under way. So the calls it reports are exactly the calls it made.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from time import perf_counter
 from typing import Any, cast
 
@@ -36,8 +38,8 @@ class Budget:
 class Client(asyncio.Protocol):
     """One connection; `httptools` calls the `on_...` methods."""
 
-    def __init__(self, request: bytes, budget: Budget, latencies_s: list[float]) -> None:
-        self._request, self._budget, self._latencies_s = request, budget, latencies_s
+    def __init__(self, requests: Iterator[bytes], budget: Budget, latencies_s: list[float]) -> None:
+        self._requests, self._budget, self._latencies_s = requests, budget, latencies_s
         self._parser: Any = httptools.HttpResponseParser(self)
         self._transport: asyncio.WriteTransport | None = None
         self._sent_at = 0.0
@@ -78,20 +80,23 @@ class Client(asyncio.Protocol):
             self._transport.close()
             return
         self._sent_at, self._asking, self._first_bytes = now, True, b""
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
 
 _OK = b'{"ErrorCode":"Ok"'
 
 
-async def drive(port: int, request: bytes, connections: int, seconds: float, calls: int) -> dict[str, float]:
+async def drive(
+    port: int, requests: Sequence[str], connections: int, seconds: float, calls: int
+) -> dict[str, float]:
     """Make the load and return the fields of `benchmarks.load.Load`."""
     loop = asyncio.get_running_loop()
     latencies_s: list[float] = []
     began = perf_counter()
     budget = Budget(calls, seconds)
+    endless = cycle([request.encode() for request in requests])
     pairs = [
-        await loop.create_connection(lambda: Client(request, budget, latencies_s), "127.0.0.1", port)
+        await loop.create_connection(lambda: Client(endless, budget, latencies_s), "127.0.0.1", port)
         for _ in range(connections)
     ]
     clients = [client for _, client in pairs]
@@ -114,6 +119,4 @@ async def drive(port: int, request: bytes, connections: int, seconds: float, cal
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    asked["request"] = asked["request"].encode()
-    print(json.dumps(uvloop.run(drive(**asked))))
+    print(json.dumps(uvloop.run(drive(**json.load(sys.stdin)))))

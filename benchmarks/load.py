@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine import python
-from benchmarks.workloads import Request
+from benchmarks.workloads import MARK, VARIANTS, Request
 
 _GRACE_S = 60.0
 
@@ -65,12 +65,12 @@ def drive(
     """Ask a peer for `seconds` or for so many `calls`, and wait for the last answer: no call is cut off."""
     asked = {
         "port": port,
-        "request": wire(request, port),
+        "requests": [wire(request.variant(number), port) for number in range(VARIANTS)],
         "connections": connections,
         "seconds": seconds,
         "calls": calls,
     }
-    return _read(_output([*python("benchmarks.drive"), json.dumps(asked)], cores, seconds))
+    return _read(_output(python("benchmarks.drive"), cores, seconds, json.dumps(asked)))
 
 
 def wire(request: Request, port: int) -> str:
@@ -82,12 +82,12 @@ def wire(request: Request, port: int) -> str:
     return "\r\n".join([first, *(f"{name}: {value}" for name, value in headers.items()), "", request.body])
 
 
-def _output(command: list[str], cores: frozenset[int], seconds: float) -> str:
+def _output(command: list[str], cores: frozenset[int], seconds: float, told: str = "") -> str:
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=seconds + _GRACE_S
+            command, input=told, capture_output=True, text=True, check=False, timeout=seconds + _GRACE_S
         )
     finally:
         os.sched_setaffinity(0, own)
@@ -101,15 +101,27 @@ def _read(output: str) -> Load:
 
 
 def _wrk_script(request: Request) -> str:
-    """Write the script that states the request; it has no function per call, so wrk sends constant bytes."""
+    """Write the script that makes all requests beforehand, so that a call costs the load little."""
     headers = "\n".join(
         f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in request.headers
     )
     return f"""
+local path = {json.dumps(request.target)}
+local body = {json.dumps(request.body) if request.body else "nil"}
+local requests, at = {{}}, 0
 wrk.method = {json.dumps(request.http_method)}
-wrk.path = {json.dumps(request.target)}
-wrk.body = {json.dumps(request.body) if request.body else "nil"}
 {headers}
+function init(args)
+    for number = 0, {VARIANTS - 1} do
+        local mark = string.format("no-%05d", number)
+        local function variant(text) return text and (text:gsub("{MARK.replace("-", "%-")}", mark)) end
+        requests[#requests + 1] = wrk.format(nil, variant(path), nil, variant(body))
+    end
+end
+function request()
+    at = at % #requests + 1
+    return requests[at]
+end
 function done(summary, latency, requests)
     local errors = summary.errors
     print(string.format(

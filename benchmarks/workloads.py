@@ -12,6 +12,9 @@ SMALL_BYTES = 400
 PAGE_BYTES = 24 * 1024
 GET_QUERY_BYTES = 1024
 POST_FORM_BYTES = 2048
+# Clients of a search ask for something new nearly every time: more requests than a proxy would remember.
+VARIANTS = 2_000
+MARK = "no-00000"  # of a request's number in its title
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +46,23 @@ QUICK = ("get-400", "get-24k")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it goes over the wire, without the Host header."""
+    """A request as it goes over the wire, without the Host header; `MARK` in it stands for its number."""
 
     http_method: str
     target: str
     headers: tuple[tuple[str, str], ...]
     body: str
 
+    def variant(self, number: int) -> Request:
+        """Return the request that asks for something else, of the same length."""
+        mark = f"no-{number:05}"
+        return Request(
+            self.http_method, self.target.replace(MARK, mark), self.headers, self.body.replace(MARK, mark)
+        )
+
 
 def request_of(workload: Workload, credential: str) -> Request:
-    """Return the one request that a workload repeats; its query or form is filled up to the stated size."""
+    """Return the request of a workload, whose query or form is filled up to the stated size."""
     headers = (("User-Agent", "bench"), ("Accept", "*/*"), ("Accept-Encoding", "gzip,deflate"))
     if workload.http_method == "GET":
         return Request("GET", f"{PATH}?{_parameters(credential, GET_QUERY_BYTES)}", headers, "")
@@ -116,7 +126,7 @@ def _parameters(credential: str, size_bytes: int) -> str:
             }
         )
 
-    filling = ""
+    filling = MARK + " "
     while len(written(filling + title)) <= size_bytes:
         filling += title
     return written(filling + "s" * (size_bytes - len(written(filling))))

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import redis.asyncio
-from metering.projection import Projection
 
 from benchmarks.machine import Process, free_port, python
 from benchmarks.peers import DAY_LIMIT, Peer, day_counters
 from gateway import config
+from metering.projection import Projection
 from policies import keys
 from policies.record import KeyRecord
 

@@ -37,6 +37,6 @@ def test_own_load_tells_a_refusal_from_an_answer(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("benchmarks.drive._OK", b'{"ErrorCode":"No"')
     cores = frozenset(os.sched_getaffinity(0))
     with Origin(400, cores, tmp_path) as origin:
-        request = load.wire(request_of(WORKLOADS[0], "imported-key"), origin.port).encode()
-        figures = asyncio.run(drive(origin.port, request, connections=2, seconds=0, calls=10))
+        request = load.wire(request_of(WORKLOADS[0], "imported-key"), origin.port)
+        figures = asyncio.run(drive(origin.port, [request], connections=2, seconds=0, calls=10))
         assert (figures["answered"], figures["failed"]) == (0, 10)

@@ -25,3 +25,11 @@ def test_request_carries_the_key_and_has_the_stated_size(workload: Workload) -> 
     parameters = request.body or request.target.partition("?")[2]
     assert len(parameters) == (1024 if request.http_method == "GET" else 2048)
     assert parameters.startswith("instanceKey=imported-key&")
+
+
+def test_variants_of_a_request_differ_and_keep_its_length() -> None:
+    """Two variants ask for different titles with the same number of bytes."""
+    request = request_of(WORKLOADS[0], "imported-key")
+    one, other = request.variant(1), request.variant(1999)
+    assert one.target != other.target
+    assert len(one.target) == len(other.target) == len(request.target)
