@@ -21,10 +21,12 @@ from gateway.settings import (
     Dialect,
     KeyOut,
     Logging,
+    Notices,
     Route,
     Security,
     Server,
     Settings,
+    Smtp,
     Source,
     Stores,
     UnknownMethods,
@@ -97,7 +99,7 @@ class _Reader:
 
     def settings(self) -> Settings | None:
         """Return the settings, or None when there are errors."""
-        known = {"server", "stores", "security", "billing", "metering", "logging"}
+        known = {"server", "stores", "security", "billing", "metering", "logging", "notices"}
         known |= {"plans", "upstreams", "routes", "methods"}
         for name in sorted(self.tables.raw.keys() - known):
             self.errors.append(f"{name}: is unknown{suggestion(name, known)}")
@@ -110,6 +112,7 @@ class _Reader:
         billing = self.tables.table("billing", model.BillingTable)
         metering = self.tables.table("metering", model.MeteringTable)
         logging = self.tables.table("logging", model.LoggingTable)
+        notices = self.tables.table("notices", model.NoticesTable)
         terms = Terms(self.tables)
         plans = terms.plans()
         rules = terms.methods()
@@ -121,11 +124,14 @@ class _Reader:
         zone = terms.zone(billing)
         proxy_tls = self.files.tls("server.proxy_tls", server.proxy_tls if server else None)
         control_tls = self.files.tls("server.control_tls", server.control_tls if server else None)
+        smtp = self.smtp(notices)
         data_dir = self.data_dir(stores)
         if server and server.proxy_listen == server.control_listen:
             self.errors.append("server.control_listen: must differ from server.proxy_listen")
         peppers = self.peppers(security, data_dir)
-        if self.errors or not (server and stores and security and billing and metering and logging and zone):
+        if self.errors or not (
+            server and stores and security and billing and metering and logging and notices and zone
+        ):
             return None
         proxy_host, proxy_port = model.address_of(server.proxy_listen)
         control_host, control_port = model.address_of(server.control_listen)
@@ -168,6 +174,9 @@ class _Reader:
             methods=MethodTable(rules),
             logging=Logging(logging.level, logging.access),
             rollup_every_s=metering.rollup_every_s,
+            notices=Notices(
+                smtp, notices.days_before_a_step, notices.deliver_every_s, notices.webhook_timeout_s
+            ),
         )
 
     def upstreams(self) -> dict[str, Upstream | None]:
@@ -279,6 +288,31 @@ class _Reader:
             return UpstreamCredential(key)
         return UpstreamCredential(
             key, self.files.secret(place, "secret", source.secret_env, source.secret_file)
+        )
+
+    def smtp(self, notices: model.NoticesTable | None) -> Smtp | None:
+        """Read the server that takes e-mail."""
+        if notices is None or notices.smtp is None:
+            return None
+        table, place = notices.smtp, "notices.smtp"
+        password = None
+        if table.username is not None:
+            password = self.files.secret(place, "password", table.password_env, table.password_file)
+            if table.security == "none":
+                self.errors.append(f'{place}.username: a password is not sent with security = "none"')
+        elif table.password_env is not None or table.password_file is not None:
+            self.errors.append(f"{place}.username: is missing beside the password")
+        if table.ca_file is not None and table.security == "none":
+            self.errors.append(f'{place}.ca_file: has no use with security = "none"')
+        return Smtp(
+            host=table.host,
+            port=table.port,
+            security=table.security,
+            sender=table.sender,
+            username=table.username,
+            password=password,
+            ca_file=self.files.file(f"{place}.ca_file", table.ca_file),
+            timeout_s=table.timeout_s,
         )
 
     def data_dir(self, stores: model.StoresTable | None) -> Path:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from gateway.addresses import email_address
 from gateway.settings import AccessLog, Dialect, KeyOut, Place, Source, UnknownMethods
 from policies.quota import Window
 
@@ -195,6 +196,29 @@ class LoggingTable(Table):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     access: Annotated[AccessLog, Field(strict=False)] = AccessLog.REFUSED
+
+
+class SmtpTable(Table):
+    """`[notices.smtp]`."""
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]*$")]
+    port: int = Field(587, ge=1, le=65535)
+    security: Literal["tls", "starttls", "none"] = "starttls"
+    sender: Annotated[str, AfterValidator(email_address)]
+    username: str | None = None
+    password_env: str | None = None
+    password_file: File | None = None
+    ca_file: File | None = None
+    timeout_s: Annotated[float, Field(ge=1, le=300)] = 30.0
+
+
+class NoticesTable(Table):
+    """`[notices]`."""
+
+    smtp: SmtpTable | None = None
+    days_before_a_step: int = Field(3, ge=0, le=365)
+    deliver_every_s: float = Field(2.0, ge=0.1, le=3_600)
+    webhook_timeout_s: Annotated[float, Field(ge=1, le=60)] = 15.0
 
 
 class PlanTable(Table):

@@ -179,6 +179,30 @@ class Security:
 
 
 @dataclass(frozen=True, slots=True)
+class Smtp:
+    """The `[notices.smtp]` table: the server that takes e-mail."""
+
+    host: str
+    port: int
+    security: str  # "tls" from the first byte, "starttls", or "none"
+    sender: str
+    username: str | None
+    password: str | None = field(repr=False)
+    ca_file: Path | None
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """The `[notices]` table; without `smtp` notices go to webhooks only."""
+
+    smtp: Smtp | None
+    days_before_a_step: int
+    deliver_every_s: float
+    webhook_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the configuration says."""
 
@@ -192,3 +216,4 @@ class Settings:
     methods: MethodTable
     logging: Logging
     rollup_every_s: float
+    notices: Notices

@@ -53,7 +53,7 @@ class Unpaid:
 
     account_id: str
     invoice_id: str
-    number: str
+    number: int | str
     currency: str
     outstanding: Decimal
     issued_on: date
@@ -64,7 +64,7 @@ def invoice_issued(
     *,
     account_id: str,
     invoice_id: str,
-    number: str,
+    number: int | str,
     currency: str,
     total: Decimal,
     period_first: date,
@@ -78,7 +78,7 @@ def invoice_issued(
         account_id,
         {
             "invoice_id": invoice_id,
-            "number": number,
+            "number": str(number),
             "currency": currency,
             "total": str(total),
             "period": f"{period_first:%Y-%m}",
@@ -89,7 +89,13 @@ def invoice_issued(
 
 
 def payment_received(
-    *, account_id: str, payment_id: str, currency: str, amount: Decimal, received_at: datetime, reference: str
+    *,
+    account_id: str,
+    payment_id: str,
+    currency: str,
+    amount: Decimal,
+    received_at: datetime,
+    reference: str | None,
 ) -> Notice:
     """Tell that a payment arrived."""
     data = _payment(payment_id, currency, amount, reference) | {"received_at": received_at.isoformat()}
@@ -97,7 +103,13 @@ def payment_received(
 
 
 def payment_reversed(
-    *, account_id: str, payment_id: str, currency: str, amount: Decimal, reversed_at: datetime, reference: str
+    *,
+    account_id: str,
+    payment_id: str,
+    currency: str,
+    amount: Decimal,
+    reversed_at: datetime,
+    reference: str | None,
 ) -> Notice:
     """Tell that a payment was taken back, and that what it had paid is open again."""
     data = _payment(payment_id, currency, amount, reference) | {"reversed_at": reversed_at.isoformat()}
@@ -108,9 +120,9 @@ def credit_note_issued(
     *,
     account_id: str,
     credit_note_id: str,
-    number: str,
+    number: int | str,
     invoice_id: str,
-    invoice_number: str,
+    invoice_number: int | str,
     currency: str,
     amount: Decimal,
     issued_on: date,
@@ -122,9 +134,9 @@ def credit_note_issued(
         account_id,
         {
             "credit_note_id": credit_note_id,
-            "number": number,
+            "number": str(number),
             "invoice_id": invoice_id,
-            "invoice_number": invoice_number,
+            "invoice_number": str(invoice_number),
             "currency": currency,
             "amount": str(amount),
             "issued_on": issued_on.isoformat(),
@@ -173,7 +185,7 @@ def _of_step(event: Event, invoice: Unpaid, step: Step, zone: ZoneInfo) -> Notic
         invoice.account_id,
         {
             "invoice_id": invoice.invoice_id,
-            "number": invoice.number,
+            "number": str(invoice.number),
             "currency": invoice.currency,
             "outstanding": str(invoice.outstanding),
             "issued_on": invoice.issued_on.isoformat(),
@@ -186,5 +198,5 @@ def _of_step(event: Event, invoice: Unpaid, step: Step, zone: ZoneInfo) -> Notic
     )
 
 
-def _payment(payment_id: str, currency: str, amount: Decimal, reference: str) -> dict[str, Any]:
+def _payment(payment_id: str, currency: str, amount: Decimal, reference: str | None) -> dict[str, Any]:
     return {"payment_id": payment_id, "currency": currency, "amount": str(amount), "reference": reference}

@@ -120,6 +120,8 @@ def test_the_example_shows_every_setting(tmp_path: Path, environ: dict[str, str]
         "tls/control.key",
         "tls/operators.crt",
         "tls/marketplace-ca.crt",
+        "tls/mail-ca.crt",
+        "secrets/mail-password",
         "secrets/pepper-2025",
         "secrets/marketplace-secret",
         "secrets/second-key",
@@ -132,8 +134,11 @@ def test_the_example_shows_every_setting(tmp_path: Path, environ: dict[str, str]
     assert len(settings.contract.steps) == 3
     assert [pepper_id for pepper_id, _ in settings.security.peppers] == ["2026", "2025"]
 
+    assert settings.notices.smtp is not None
+    assert settings.notices.smtp.password == "x" * 40
+
     raw = tomllib.loads(text)
-    shown = set(_names(raw))
+    shown = set(_names(raw)) | {"password_env"}  # which cannot stand beside password_file
     kinds = (
         model.ServerTable,
         model.StoresTable,
@@ -141,6 +146,7 @@ def test_the_example_shows_every_setting(tmp_path: Path, environ: dict[str, str]
         model.BillingTable,
         model.MeteringTable,
         model.LoggingTable,
+        model.NoticesTable,
         model.PlanTable,
         model.UpstreamTable,
         model.RouteTable,

@@ -1,0 +1,137 @@
+"""The outbox's postman: takes what is due, tries it, and writes down what became of it.
+
+Each attempt is taken under a lease before it is made: of many gateways one makes it, and one that is killed
+while making it leaves it to be made again, with the same notice id, so that the receiver can tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import aiohttp
+import aiosmtplib
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway import sealing
+from gateway.notices import post
+from gateway.notices.mail import Mailer, RejectedError
+from gateway.settings import Settings
+from metering.ledger import NotFoundError, notices, webhooks
+from metering.ledger.audit import Author
+from metering.ledger.notices import Due
+
+BATCH = 16  # tried at the same time
+ATTEMPT_S = 90.0  # at the longest, whatever the timeouts within it add up to
+LEASE_S = 120.0
+# What the Standard Webhooks specification proposes: three days in all, closely at first.
+WAITS_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+BY = Author("notices")
+
+log = structlog.get_logger("gateway.notices")
+
+
+class _HopelessError(Exception):
+    """Trying again is of no use."""
+
+
+@dataclass
+class Postman:
+    """Delivers what is due; `settings` are asked for at each round, as they may be read again."""
+
+    engine: AsyncEngine
+    settings: Callable[[], Settings]
+    clock: Callable[[], datetime]
+    session: aiohttp.ClientSession
+    _mailer: Mailer | None = None
+
+    async def round(self) -> int:
+        """Try all that is due now; returns how many attempts were made."""
+        made = 0
+        while True:
+            async with self.engine.begin() as connection:
+                due = await notices.take_due(connection, now=self.clock(), lease_s=LEASE_S, limit=BATCH)
+            await asyncio.gather(*(self._attempt(each) for each in due))
+            made += len(due)
+            if len(due) < BATCH:
+                return made
+
+    async def _attempt(self, due: Due) -> None:
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                if due.channel == notices.EMAIL:
+                    await self._mail(due)
+                else:
+                    await self._post(due)
+        except (_HopelessError, RejectedError) as error:
+            await self._failed(due, str(error))
+        except (post.StatusError, aiosmtplib.SMTPResponseException) as error:
+            await self._put_off(
+                due, str(error) if isinstance(error, post.StatusError) else f"SMTP {error.code}"
+            )
+        except (aiohttp.ClientError, aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            await self._put_off(due, type(error).__name__)
+        else:
+            async with self.engine.begin() as connection:
+                await notices.delivered(connection, due, now=self.clock())
+
+    async def _mail(self, due: Due) -> None:
+        smtp = self.settings().notices.smtp
+        if smtp is None:
+            raise _HopelessError("no [notices.smtp] is configured")
+        if self._mailer is None or self._mailer.smtp != smtp:
+            self._mailer = Mailer(smtp)
+        await self._mailer.send(due.notice, due.target)
+
+    async def _post(self, due: Due) -> None:
+        settings = self.settings()
+        async with self.engine.connect() as connection:
+            try:
+                webhook = await webhooks.get(connection, due.target)
+            except NotFoundError as error:
+                raise _HopelessError("the webhook is gone") from error
+        if webhook.disabled_at is not None:
+            raise _HopelessError("the webhook is disabled")
+        try:
+            secret = sealing.unseal(webhook.secret, settings.security.peppers)
+        except sealing.SealError as error:
+            raise _HopelessError(str(error)) from error
+        try:
+            await post.post(
+                self.session,
+                due.notice,
+                url=webhook.url,
+                secret=secret,
+                now=self.clock(),
+                timeout_s=settings.notices.webhook_timeout_s,
+            )
+        except post.StatusError as error:
+            if error.status == post.GONE:
+                async with self.engine.begin() as connection:
+                    await webhooks.disable(
+                        connection, webhook.id, reason="it answered 410", now=self.clock(), by=BY
+                    )
+                raise _HopelessError("HTTP 410: the webhook is disabled") from error
+            raise
+
+    async def _put_off(self, due: Due, error: str) -> None:
+        if due.attempt > len(WAITS_S):
+            await self._failed(due, error)
+            return
+        until = self.clock() + timedelta(seconds=WAITS_S[due.attempt - 1])
+        async with self.engine.begin() as connection:
+            await notices.put_off(connection, due, until=until, error=error)
+
+    async def _failed(self, due: Due, error: str) -> None:
+        log.error(
+            "a notice could not be delivered",
+            notice=due.notice.id,
+            notice_event=due.notice.event,
+            channel=due.channel,
+            error=error,
+        )
+        async with self.engine.begin() as connection:
+            await notices.failed(connection, due, error=error)
