@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -98,10 +99,10 @@ async def _read(head: bytes, reader: asyncio.StreamReader) -> Received:
 
 
 @contextlib.asynccontextmanager
-async def origin() -> AsyncIterator[Origin]:
+async def origin(tls: ssl.SSLContext | None = None) -> AsyncIterator[Origin]:
     """Run an origin until the block ends."""
     made = Origin()
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=1 << 20)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from gateway.proxy.front import Front
 from gateway.proxy.records import Records
 from gateway.proxy.service import Proxy
 from gateway.settings import AccessLog, KeyOut, Settings
+from gateway.tls import tls_context
 from metering.counters import Counters
 from metering.projection import Projection
 from metering.wire import connect
@@ -115,9 +117,9 @@ class Rig:
             return await client.send(raw)
 
     @contextlib.asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
+    async def client(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
         """Open a connection to the listener."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24, ssl=tls)
         try:
             yield Client(reader, writer)
         finally:
@@ -222,7 +224,9 @@ async def rig(
     made = Rig(settings, proxy, redis, 0, log)
     await counters.start()
     proxy.start()
-    server = await asyncio.get_running_loop().create_server(lambda: Front(proxy), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Front(proxy), "127.0.0.1", 0, ssl=tls_context(settings.server.proxy_tls)
+    )
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
