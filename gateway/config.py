@@ -24,6 +24,7 @@ from gateway.settings import (
     Notices,
     Route,
     Security,
+    Seller,
     Server,
     Settings,
     Smtp,
@@ -162,7 +163,15 @@ class _Reader:
                 counter_retention_days=stores.counter_retention_days,
             ),
             security=Security(peppers, security.negative_cache_s),
-            billing=Billing(billing.currency),
+            billing=Billing(
+                billing.currency,
+                Seller(
+                    billing.seller.name,
+                    tuple(billing.seller.address),
+                    tuple(billing.seller.pay_to),
+                    billing.seller.contact,
+                ),
+            ),
             contract=Contract(
                 zone=zone,
                 plans=plans,

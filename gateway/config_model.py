@@ -176,6 +176,15 @@ class TrialTable(Table):
     daily_limit: int = Field(100_000, ge=0, le=2**53 - 1)
 
 
+class SellerTable(Table):
+    """`[billing.seller]`."""
+
+    name: Annotated[str, Field(max_length=200)] = ""
+    address: list[Annotated[str, Field(max_length=200)]] = Field(default=[], max_length=10)
+    pay_to: list[Annotated[str, Field(max_length=200)]] = Field(default=[], max_length=10)
+    contact: Annotated[str, Field(max_length=200)] = ""
+
+
 class BillingTable(Table):
     """`[billing]`."""
 
@@ -183,6 +192,7 @@ class BillingTable(Table):
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
     trial: TrialTable = Field(default_factory=lambda: TrialTable.model_validate({}))
     standing: list[StandingTable] | None = None
+    seller: SellerTable = Field(default_factory=lambda: SellerTable.model_validate({}))
 
 
 class MeteringTable(Table):

@@ -112,10 +112,21 @@ class Stores:
 
 
 @dataclass(frozen=True, slots=True)
+class Seller:
+    """The `[billing.seller]` table: what an invoice says of who sends it."""
+
+    name: str = ""
+    address: tuple[str, ...] = ()  # lines
+    pay_to: tuple[str, ...] = ()  # lines that say how to pay
+    contact: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Billing:
     """The parts of `[billing]` that are no terms of the contract."""
 
     currency: str
+    seller: Seller = Seller()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import aiohttp
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.notices.delivery import Postman
 from metering import rebuild as rebuilding
 from metering import rollup
 from metering.ledger import idempotency
@@ -57,7 +59,7 @@ class Jobs:
         self._failures = Counter(
             "tallygate_job_failures_total", "Runs of a job that failed.", ["job"], registry=registry
         )
-        for job in ("rollup", "project", "clean"):
+        for job in ("rollup", "project", "clean", "notices"):
             self._failures.labels(job)
 
     async def roll_up(self, *, full: bool = False) -> RollupReport:
@@ -113,6 +115,13 @@ class Jobs:
             group.create_task(self._roll_up_often(), name="roll up")
             group.create_task(self._often("project", self._control.carry_changes, lambda: PROJECT_EVERY_S))
             group.create_task(self._often("clean", self.clean, lambda: FULL_EVERY_S))
+            group.create_task(self._deliver_often(), name="notices")
+
+    async def _deliver_often(self) -> None:
+        control = self._control
+        async with aiohttp.ClientSession() as session:
+            postman = Postman(control.engine, lambda: control.settings, control.now, session)
+            await self._often("notices", postman.round, lambda: control.settings.notices.deliver_every_s)
 
     async def _roll_up_often(self) -> None:
         clock = asyncio.get_running_loop().time
