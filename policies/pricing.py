@@ -99,7 +99,7 @@ def charges(price: Price, quantity: Decimal) -> tuple[Charge, ...]:
         case Model.PACKAGE:
             told += _packages(price, rest)
     if quantity == 0:
-        told.insert(0, Charge(ChargeKind.USAGE, _span(price, 0), ZERO, price.tiers[0].unit))
+        told.insert(0, Charge(ChargeKind.USAGE, span(price, 0), ZERO, price.tiers[0].unit))
     return tuple(told)
 
 
@@ -114,7 +114,7 @@ def _graduated(price: Price, rest: Decimal) -> list[Charge]:
     for number, tier in enumerate(price.tiers):
         if number and rest <= floor:
             break
-        text = _span(price, number)
+        text = span(price, number)
         inside = EXACT.subtract(rest if tier.up_to is None else min(rest, tier.up_to), floor)
         told += _usage(text, inside, tier.unit) + _flat(text, tier)
         floor = tier.up_to or ZERO
@@ -143,11 +143,11 @@ def _flat(text: str, tier: Tier) -> list[Charge]:
 def _tier_of(price: Price, quantity: Decimal) -> tuple[Tier, str]:
     for number, tier in enumerate(price.tiers):
         if tier.up_to is None or quantity <= tier.up_to:
-            return tier, _span(price, number)
+            return tier, span(price, number)
     raise AssertionError("the last tier has no end")  # checked when the price was made
 
 
-def _span(price: Price, number: int) -> str:
+def span(price: Price, number: int) -> str:
     """Tell which quantities a tier holds, in words that stay true for parts of a unit."""
     up_to = price.tiers[number].up_to
     floor = price.tiers[number - 1].up_to if number else None
