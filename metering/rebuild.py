@@ -19,6 +19,7 @@ from metering.projection import Projection, project_pending
 from metering.restore import restore
 from metering.wire import Wire, refuse_errors
 from policies.period import day_of
+from policies.quota import bucket_of, oldest_counted_bucket
 
 CHUNK = 1000
 Progress = Callable[[str, int], None]  # what is being done, and to how many it was done so far
@@ -36,21 +37,28 @@ class RebuildReport:
 async def rebuild(
     redis: Redis, engine: AsyncEngine, *, zone: ZoneInfo, now: float, progress: Progress | None = None
 ) -> RebuildReport:
-    """Restore the counters of today and yesterday, then all records; what it raises is of the stores.
+    """Restore the counters of the last days, then all records; what it raises is of the stores.
 
     It may be run at any time, calls under way: no counter is lowered, and no record is replaced by an older
     one. Where Redis has newer records than the ledger, which then came out of a backup, the ledger's get a
-    revision that overtakes them. Rolling windows reach back no further than yesterday, and are kept with the
-    day on which they were last seen.
+    revision that overtakes them.
     """
-    yesterday = day_of(now, zone) - timedelta(days=1)
+    # A rolling window is kept with the day on which it was last seen, and just after midnight it reaches back
+    # to the last minutes of the day before yesterday.
+    since = day_of(now, zone) - timedelta(days=2)
+    oldest = oldest_counted_bucket(bucket_of(now))
     key_days = raised = records = 0
     wire = Wire(redis)
     try:
         async with engine.connect() as connection, marks.carrying(connection):
             after = None
-            while places := await usage.places_since(connection, yesterday, after=after, limit=CHUNK):
-                raised += await restore(wire, await usage.read(connection, places))
+            while places := await usage.places_since(connection, since, after=after, limit=CHUNK):
+                snapshots = await usage.read(connection, places)
+                for snapshot in snapshots:
+                    snapshot.buckets = {
+                        name: units for name, units in snapshot.buckets.items() if int(name) >= oldest
+                    }
+                raised += await restore(wire, snapshots)
                 key_days += len(places)
                 after = places[-1]
                 if progress is not None:

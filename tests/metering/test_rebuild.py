@@ -15,7 +15,7 @@ from metering.projection import Projection, project_pending
 from metering.rebuild import RebuildReport, rebuild
 from metering.rollup import roll_up
 from policies.decision import Reason
-from policies.quota import Window
+from policies.quota import Window, bucket_of
 from policies.waiver import Waiver
 from tests.metering.samples import (
     BY,
@@ -70,36 +70,34 @@ async def test_emptied_redis_gets_keys_and_counts_back(redis: Redis, engine: Asy
     assert [each.outcome for each in results].count(Outcome.GRANTED) == 4
 
 
-async def test_rolling_window_comes_back_from_both_days(redis: Redis, engine: AsyncEngine) -> None:
-    """A rolling window's buckets survive an emptied Redis, with their sum and the oldest of them."""
+async def test_rolling_window_comes_back_from_all_its_days(redis: Redis, engine: AsyncEngine) -> None:
+    """A rolling window's buckets survive an emptied Redis, but those that have left it meanwhile."""
     key = await make_key(engine)
     await rebuilt(redis, engine)
+    now = bucket_of(NOW)
+    call = take(key_id=key.id, window=Window.ROLLING_24H, limit=12, cost=3)
     async with counting(redis) as counters:
-        for day, bucket in (("20261120", 100), (DAY, 150), (DAY, 160)):
-            await counted(
-                counters,
-                take(key_id=key.id, day=day, bucket=bucket, window=Window.ROLLING_24H, limit=10, cost=3),
-            )
+        for day, bucket in (("20261119", now - 146), ("20261120", now - 140), (DAY, now - 9), (DAY, now)):
+            await counted(counters, call._replace(day=day, bucket=bucket))
             await rolled(redis, engine)
         before = await window_of_key(redis, key.id)
         await redis.flushall()
         await rebuilt(redis, engine)
-        assert await window_of_key(redis, key.id) == before == {
-            "100": 3, "150": 3, "160": 3, "sum": 9, "min": 100,
+        after = await window_of_key(redis, key.id)
+        assert after == before == {
+            str(now - 140): 3, str(now - 9): 3, str(now): 3, "sum": 9, "min": now - 140,
         }  # fmt: skip
         assert await redis.ttl(roll_name(key.id)) > 86_400
-        (taken,) = await counted(
-            counters, take(key_id=key.id, bucket=161, window=Window.ROLLING_24H, limit=10, cost=3)
-        )
+        (taken,) = await counted(counters, call._replace(limit=11, bucket=now + 1))
     assert taken.outcome is Outcome.EXHAUSTED
 
 
 async def test_older_days_stay_in_the_ledger(redis: Redis, engine: AsyncEngine) -> None:
-    """Days before yesterday are not brought back: nothing counts on them any more."""
+    """Days that no window reaches are not brought back: nothing counts on them any more."""
     key = await make_key(engine)
     await rebuilt(redis, engine)
     async with counting(redis) as counters:
-        await counted(counters, take(key_id=key.id, day="20261119"))
+        await counted(counters, take(key_id=key.id, day="20261118"))
     await rolled(redis, engine)
     await redis.flushall()
     assert (await rebuilt(redis, engine)).key_days == 0

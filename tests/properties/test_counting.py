@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering import batches
 from metering.batches import Groups, Outcome, Owed, Take, TakeBatch, encode_settlement
@@ -124,12 +125,13 @@ calls = st.tuples(
 class Counting(RuleBasedStateMachine):
     """One shard with a key of each window, two writers, and time that goes on."""
 
-    valkey_url: str
-    database_url: str
+    runner: asyncio.Runner
+    redis: Redis
+    engine: AsyncEngine
+    wire: Wire
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
         self.numbers = itertools.count(1)
         self.model = Model()
         self.rolled = Model()
@@ -139,16 +141,14 @@ class Counting(RuleBasedStateMachine):
         self.last: dict[str, tuple[Command, list[Any]]] = {}
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Do something on this example's loop."""
+        """Do something on the loop of all examples."""
         return self.runner.run(work)
 
     @initialize()
     def begin(self) -> None:
         """Two keys, nothing counted."""
 
-        async def connect() -> None:
-            self.redis = Redis.from_url(self.valkey_url)
-            self.engine = make_engine(self.database_url)
+        async def empty() -> None:
             await self.redis.flushall()
             async with self.engine.begin() as connection:
                 names = ", ".join(table.name for table in tables.metadata.sorted_tables)
@@ -159,23 +159,10 @@ class Counting(RuleBasedStateMachine):
                     key = {"id": key_id, "account_id": "acc_1", "plan": "K1", "created_at": sa.func.now()}
                     rest = {"unlimited": False, "revision": 1, "projected_revision": 0}
                     await connection.execute(sa.insert(tables.keys).values(key | rest))
-            self.wire = Wire(self.redis)
             refuse_errors(await self.wire.exchange([load(script) for script in (TAKE, SETTLE, COLLECT)]))
             await rebuild(self.redis, self.engine, zone=ZONE, now=self.now)
 
-        self.run(connect())
-
-    def teardown(self) -> None:
-        """Close everything."""
-
-        async def close() -> None:
-            await self.wire.close()
-            await self.redis.aclose()
-            await self.engine.dispose()
-
-        if hasattr(self, "wire"):
-            self.run(close())
-        self.runner.close()
+        self.run(empty())
 
     @property
     def day(self) -> str:
@@ -308,6 +295,7 @@ class Counting(RuleBasedStateMachine):
             report = self.run(roll_up(self.redis, self.engine, zone=ZONE, now=self.now, full=full))
             assert (report.raised, report.lost, report.older) == ((), False, False)
         self.rolled = self.model.copy()
+        self.ledger_has_what_was_rolled_up()
 
     @rule()
     def crash_while_rolling_up(self) -> None:
@@ -327,10 +315,11 @@ class Counting(RuleBasedStateMachine):
 
         self.run(lose())
         self.model = self.rolled.copy()
-        since = day_text(self.today - timedelta(days=1))
+        since = day_text(self.today - timedelta(days=2))
         self.model.days = {place: counts for place, counts in self.model.days.items() if place[1] >= since}
-        if not any(place[0] == ROLLING for place in self.model.days):
-            self.model.windows[ROLLING].clear()
+        oldest = bucket_of(self.now) - BUCKETS_IN_24H
+        kept = {bucket: units for bucket, units in self.model.windows[ROLLING].items() if bucket >= oldest}
+        self.model.windows[ROLLING] = Counter(kept)
         # What was counted since, and calls of days that are over, can be settled no more.
         self.granted.clear()
         self.last.clear()
@@ -356,12 +345,10 @@ class Counting(RuleBasedStateMachine):
             assert total == sum(window.values())
             assert oldest == (min(map(int, window)) if window else None)
 
-        if hasattr(self, "wire"):
-            self.run(compare())
+        self.run(compare())
 
-    @invariant()
     def ledger_has_what_was_rolled_up(self) -> None:
-        """The ledger is what the last roll-up saw, and has not gone down since."""
+        """The ledger is what the last roll-up saw; nothing but a roll-up writes it."""
 
         async def compare() -> None:
             async with self.engine.connect() as connection:
@@ -375,11 +362,26 @@ class Counting(RuleBasedStateMachine):
                         name: number for name, number in expected.items() if number
                     }
 
-        if hasattr(self, "wire"):
-            self.run(compare())
+        self.run(compare())
 
 
 def test_counts_are_those_of_the_model(valkey_url: str, database_url: str) -> None:
     """Whatever happens in whatever order, each call is counted once, and the ledger has it."""
-    Counting.valkey_url, Counting.database_url = valkey_url, database_url
-    run_state_machine_as_test(Counting)
+
+    async def open_stores() -> None:
+        Counting.redis = Redis.from_url(valkey_url)
+        Counting.engine = make_engine(database_url)
+        Counting.wire = Wire(Counting.redis)
+
+    async def close_stores() -> None:
+        await Counting.wire.close()
+        await Counting.redis.aclose()
+        await Counting.engine.dispose()
+
+    with asyncio.Runner() as runner:
+        Counting.runner = runner
+        runner.run(open_stores())
+        try:
+            run_state_machine_as_test(Counting)
+        finally:
+            runner.run(close_stores())
