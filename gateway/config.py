@@ -163,15 +163,7 @@ class _Reader:
                 counter_retention_days=stores.counter_retention_days,
             ),
             security=Security(peppers, security.negative_cache_s),
-            billing=Billing(
-                billing.currency,
-                Seller(
-                    billing.seller.name,
-                    tuple(billing.seller.address),
-                    tuple(billing.seller.pay_to),
-                    billing.seller.contact,
-                ),
-            ),
+            billing=_billing(billing),
             contract=Contract(
                 zone=zone,
                 plans=plans,
@@ -348,6 +340,19 @@ class _Reader:
                 )
             peppers[table.id] = pepper
         return tuple(peppers.items())
+
+
+def _billing(table: model.BillingTable) -> Billing:
+    seller = table.seller
+    return Billing(
+        currency=table.currency,
+        seller=Seller(seller.name, tuple(seller.address), tuple(seller.pay_to), seller.contact),
+        issue_day=table.issue_day,
+        dispute_days=table.dispute_days,
+        disputed_counts_as_unpaid=table.disputed_counts_as_unpaid,
+        minimum_proration=table.minimum_proration,
+        notice_days=table.notice_days,
+    )
 
 
 def _url(text: str) -> str | None:

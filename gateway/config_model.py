@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.addresses import email_address
 from gateway.settings import AccessLog, Dialect, KeyOut, Place, Source, UnknownMethods
+from policies.plan_versions import Proration
 from policies.quota import Window
 
 EMBEDDED = "embedded"
@@ -192,6 +193,11 @@ class BillingTable(Table):
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
     trial: TrialTable = Field(default_factory=lambda: TrialTable.model_validate({}))
     standing: list[StandingTable] | None = None
+    issue_day: int = Field(10, ge=1, le=28)
+    dispute_days: int = Field(30, ge=0, le=3_650)
+    disputed_counts_as_unpaid: bool = False
+    minimum_proration: Annotated[Proration, Field(strict=False)] = Proration.DAILY
+    notice_days: int = Field(30, ge=0, le=3_650)
     seller: SellerTable = Field(default_factory=lambda: SellerTable.model_validate({}))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from policies.decision import Contract
 from policies.methods import MethodTable
+from policies.plan_versions import Proration
 
 
 class Dialect(StrEnum):
@@ -126,7 +127,12 @@ class Billing:
     """The parts of `[billing]` that are no terms of the contract."""
 
     currency: str
-    seller: Seller = Seller()
+    seller: Seller
+    issue_day: int  # of the following month, at the latest
+    dispute_days: int
+    disputed_counts_as_unpaid: bool
+    minimum_proration: Proration
+    notice_days: int  # between the announcement of a price and its coming into force
 
 
 @dataclass(frozen=True, slots=True)
