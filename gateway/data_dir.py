@@ -24,23 +24,36 @@ def held(place: Path) -> Iterator[Path]:
     """
     try:
         place.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        file = os.open(place / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        file = _lock(place / LOCK_FILE)
     except OSError as error:
         raise DataDirError(f"The data directory {place} cannot be used: {error.strerror}.") from error
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(file, 32).decode().strip() or "unknown"
-            raise DataDirError(
-                f"Another tallygate (process {holder}) serves from {place}. Stop it, or choose another place "
-                "with [stores] data_dir or TALLYGATE_DATA_DIR."
-            ) from None
         os.ftruncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())
         yield place
     finally:
+        # Nobody else can hold a store's lock while this one is held, and whoever waits here looks again.
+        for lock in place.glob("*.lock"):
+            lock.unlink(missing_ok=True)
         os.close(file)
+
+
+def _lock(path: Path) -> int:
+    """Return the open file that holds the lock on `path`."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 32).decode().strip() or "unknown"
+            os.close(file)
+            raise DataDirError(
+                f"Another tallygate (process {holder}) serves from {path.parent}. Stop it, or choose another "
+                "place with [stores] data_dir or TALLYGATE_DATA_DIR."
+            ) from None
+        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            return file
+        os.close(file)  # its last holder removed it between the two steps
 
 
 def was_left(place: Path) -> bool:

@@ -37,6 +37,7 @@ def test_a_call_goes_through_and_shows_up_in_the_usage(tmp_path: Path) -> None:
     _, alive = psutil.wait_procs(family, timeout=0)
     assert alive == []
     assert not (tmp_path / "data" / "run").exists()
+    assert not list((tmp_path / "data").glob("*.lock"))
     assert "Traceback" not in first.output
 
     with serving(config_file) as second:
