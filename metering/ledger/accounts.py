@@ -116,6 +116,16 @@ async def change(
     return after
 
 
+async def lock(connection: AsyncConnection, account_ids: Collection[str]) -> None:
+    """Hold off changes of accounts, of what they owe, and new keys for them; raises NotFoundError."""
+    table = tables.accounts
+    ids = sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))
+    query = sa.select(table.c.id).where(table.c.id == sa.any_(ids)).order_by(table.c.id).with_for_update()
+    found = set((await connection.execute(query)).scalars())
+    if missing := set(account_ids) - found:
+        raise NotFoundError("account", min(missing))
+
+
 async def stamp_first_requests(
     connection: AsyncConnection, key_ids: Sequence[str], plans: Collection[str], *, now: datetime, by: Author
 ) -> list[str]:

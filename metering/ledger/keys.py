@@ -137,11 +137,13 @@ async def create_many(
     """Make keys, all or none, in a few statements; raises NotFoundError and CredentialTakenError."""
     await _lock_accounts(connection, {key.account_id for key in new})
     await _refuse_taken(connection, [key.credential.digest for key in new])
+    unpaid = await _oldest_unpaid(connection, {key.account_id for key in new})
     ids = [new_id("key") for _ in new]
     rows, credentials, changes = [], [], []
     for key_id, key in zip(ids, new, strict=True):
         values = {name: getattr(key, name) for name in _NEW_FIELDS} | {"account_id": key.account_id}
-        rows.append({"id": key_id, "created_at": now, "revision": 1, "projected_revision": 0, **values})
+        started = {"oldest_unpaid_issued_on": unpaid.get(key.account_id), "created_at": now}
+        rows.append({"id": key_id, "revision": 1, "projected_revision": 0, **started, **values})
         credentials.append(_credential_row(key_id, key.credential, now))
         after = {name: value for name, value in _shown(values).items() if value is not None}
         changes.append(Change(action, "key", key_id, None, after | {"hint": key.credential.hint}))
@@ -310,6 +312,50 @@ async def lock_keys(connection: AsyncConnection, which: sa.ColumnElement[bool]) 
     await connection.execute(query)
 
 
+async def set_oldest_unpaid(
+    connection: AsyncConnection, wanted: Mapping[str, date | None], *, now: datetime, by: Author
+) -> list[str]:
+    """Set the day of the oldest unpaid invoice on all keys of accounts, by account; return what changed.
+
+    The caller holds the accounts' locks, so that no key is being made meanwhile.
+    """
+    given = (
+        sa.func.unnest(
+            sa.bindparam("accounts", list(wanted), sa.ARRAY(sa.Text)),
+            sa.bindparam("days", list(wanted.values()), sa.ARRAY(sa.Date)),
+        )
+        .table_valued(sa.column("account_id", sa.Text), sa.column("day", sa.Date))
+        .render_derived(name="wanted")
+    )
+    table = tables.keys
+    query = (
+        sa.select(table.c.id, table.c.oldest_unpaid_issued_on, given.c.day)
+        .join(given, given.c.account_id == table.c.account_id)
+        .where(table.c.oldest_unpaid_issued_on.is_distinct_from(given.c.day))
+        .order_by(table.c.id)
+        .with_for_update(of=table)
+    )
+    changed = (await connection.execute(query)).all()
+    if not changed:
+        return []
+    ids = [row.id for row in changed]
+    await connection.execute(
+        sa.update(table)
+        .where(
+            table.c.account_id == given.c.account_id,
+            table.c.id == sa.any_(sa.bindparam("ids", ids, sa.ARRAY(sa.Text))),
+        )
+        .values(oldest_unpaid_issued_on=given.c.day, revision=table.c.revision + 1)
+    )
+    name = "oldest_unpaid_issued_on"
+    changes = [
+        Change("key.change", "key", row.id, {name: row.oldest_unpaid_issued_on}, {name: row.day})
+        for row in changed
+    ]
+    await audit.write(connection, changes, now=now, by=by)
+    return ids
+
+
 async def mark_projected(connection: AsyncConnection, projected: Sequence[KeyRecord]) -> None:
     """Note which revisions the projection holds."""
     if not projected:
@@ -430,6 +476,17 @@ async def _lock_accounts(connection: AsyncConnection, account_ids: set[str]) -> 
     found = {row.id for row in await connection.execute(query)}
     if missing := account_ids - found:
         raise NotFoundError("account", min(missing))
+
+
+async def _oldest_unpaid(connection: AsyncConnection, account_ids: set[str]) -> dict[str, date | None]:
+    """Return the day that the accounts' other keys carry: a further key is no way around a debt."""
+    table = tables.keys
+    query = (
+        sa.select(table.c.account_id, sa.func.min(table.c.oldest_unpaid_issued_on).label("day"))
+        .where(table.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))))
+        .group_by(table.c.account_id)
+    )
+    return {row.account_id: row.day for row in await connection.execute(query)}
 
 
 async def _refuse_taken(connection: AsyncConnection, digests: Sequence[str]) -> None:

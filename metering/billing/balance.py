@@ -1,0 +1,149 @@
+"""What is paid and what is not: reckoned from invoices, credit notes and payments, never stored.
+
+A payment that names an invoice pays that one first. What is left of it, and payments that name none, pay
+the oldest invoices first, whichever payment came first going first. What remains is credit, and pays the
+next invoice as soon as it is issued. A credit note lowers its invoice; when that was paid already, the
+money is free for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+
+ZERO = Decimal("0.00")
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """An issued invoice: its `total`, what credit notes gave back, and what open disputes hold against it."""
+
+    invoice_id: str
+    number: int
+    issued_on: date
+    total: Decimal
+    credited: Decimal = ZERO
+    disputed: Decimal = ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A payment that was not reversed; `invoice_id` is the invoice that it is for, if it names one."""
+
+    payment_id: str
+    amount: Decimal
+    received_at: datetime
+    invoice_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The part of a payment that pays an invoice; `payment_id` is None for what credit notes set free."""
+
+    payment_id: str | None
+    invoice_id: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceBalance:
+    """How an invoice stands: `outstanding` is what is left of `total` after credit notes and payments."""
+
+    invoice_id: str
+    number: int
+    issued_on: date
+    total: Decimal
+    credited: Decimal
+    allocated: Decimal
+    outstanding: Decimal
+    disputed: Decimal
+
+    @property
+    def is_paid(self) -> bool:
+        """Say whether nothing is left to pay."""
+        return self.outstanding <= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """How an account stands: its invoices, the oldest first, and the `credit` that no invoice has used."""
+
+    invoices: tuple[InvoiceBalance, ...] = ()
+    credit: Decimal = ZERO
+    allocations: tuple[Allocation, ...] = ()
+
+    @property
+    def outstanding(self) -> Decimal:
+        """What is left to pay in all."""
+        return sum((invoice.outstanding for invoice in self.invoices), ZERO)
+
+    @property
+    def total(self) -> Decimal:
+        """Invoices less credit notes less payments: what the customer owes, negative for credit."""
+        return self.outstanding - self.credit
+
+    def oldest_unpaid(self, *, disputed_counts: bool) -> date | None:
+        """Return the day of the oldest invoice that is not fully paid (contract OT-8, OT-13).
+
+        What is under dispute counts as unpaid only when `disputed_counts` says so.
+        """
+        for invoice in self.invoices:
+            spared = ZERO if disputed_counts else invoice.disputed
+            if invoice.outstanding - spared > 0:
+                return invoice.issued_on
+        return None
+
+
+def balance_of(owed: Sequence[Owed], paid: Sequence[Paid]) -> Balance:
+    """Reckon how an account stands; the order in which its rows are given is no matter."""
+    invoices = sorted(owed, key=lambda each: (each.issued_on, each.number))
+    payments = sorted(paid, key=lambda each: (each.received_at, each.payment_id))
+    due = {each.invoice_id: each.total - each.credited for each in invoices}
+    left = {each.payment_id: each.amount for each in payments}
+    allocations: list[Allocation] = []
+
+    def allocate(payment_id: str, invoice_id: str) -> None:
+        part = min(left[payment_id], due[invoice_id])
+        if part > 0:
+            left[payment_id] -= part
+            due[invoice_id] -= part
+            allocations.append(Allocation(payment_id, invoice_id, part))
+
+    for payment in payments:
+        if payment.invoice_id in due:
+            allocate(payment.payment_id, payment.invoice_id)
+    # An invoice below zero (late counts took more off than the month brought) is credit like any other.
+    free = sum((-each for each in due.values() if each < 0), ZERO)
+    due = {invoice_id: max(each, ZERO) for invoice_id, each in due.items()}
+    for invoice in invoices:
+        part = min(free, due[invoice.invoice_id])
+        if part > 0:
+            free -= part
+            due[invoice.invoice_id] -= part
+            allocations.append(Allocation(None, invoice.invoice_id, part))
+        for payment in payments:
+            if not due[invoice.invoice_id]:
+                break
+            allocate(payment.payment_id, invoice.invoice_id)
+    allocated: dict[str, Decimal] = {}
+    for each in allocations:
+        allocated[each.invoice_id] = allocated.get(each.invoice_id, ZERO) + each.amount
+    return Balance(
+        tuple(
+            InvoiceBalance(
+                each.invoice_id,
+                each.number,
+                each.issued_on,
+                each.total,
+                each.credited,
+                allocated.get(each.invoice_id, ZERO),
+                due[each.invoice_id],
+                each.disputed,
+            )
+            for each in invoices
+        ),
+        free + sum(left.values(), ZERO),
+        tuple(allocations),
+    )

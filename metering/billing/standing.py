@@ -1,0 +1,57 @@
+"""What accounts owe, and the date on their keys that follows from it: that of the oldest unpaid invoice.
+
+The date is written in the transaction that changes what is unpaid, so whoever sees the payment sees the keys
+free. Restriction and ban are reckoned from it at every call (contract OT-8 to OT-10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from metering.billing.balance import ZERO, Balance, Owed, Paid, balance_of
+from metering.billing.terms import Terms
+from metering.ledger import credit_notes, disputes, invoices, keys, payments
+from metering.ledger.audit import Author
+
+
+async def balances(connection: AsyncConnection, account_ids: Sequence[str]) -> dict[str, Balance]:
+    """Return how accounts stand, by id."""
+    credited = await credit_notes.amounts(connection, account_ids)
+    disputed = await disputes.open_amounts(connection, account_ids)
+    owed: dict[str, list[Owed]] = {account_id: [] for account_id in account_ids}
+    for invoice in await invoices.issued(connection, account_ids):
+        assert invoice.number is not None and invoice.issued_on is not None  # issued ones have both
+        owed[invoice.account_id].append(
+            Owed(
+                invoice.id,
+                invoice.number,
+                invoice.issued_on,
+                invoice.total,
+                credited.get(invoice.id, ZERO),
+                disputed.get(invoice.id, ZERO),
+            )
+        )
+    paid: dict[str, list[Paid]] = {account_id: [] for account_id in account_ids}
+    for each in await payments.standing(connection, account_ids):
+        paid[each.account_id].append(Paid(each.id, each.amount, each.received_at, each.invoice_id))
+    return {account_id: balance_of(owed[account_id], paid[account_id]) for account_id in account_ids}
+
+
+async def settle(
+    connection: AsyncConnection, account_ids: Sequence[str], *, terms: Terms, now: datetime, by: Author
+) -> list[str]:
+    """Write the day of the oldest unpaid invoice on all keys of accounts that the caller has locked.
+
+    Returns the keys that changed; they are in force once they are projected. Keys of an account that never
+    had an invoice keep what an operator set on them.
+    """
+    found = await balances(connection, account_ids)
+    wanted = {
+        account_id: balance.oldest_unpaid(disputed_counts=terms.disputed_counts_as_unpaid)
+        for account_id, balance in found.items()
+        if balance.invoices or await invoices.any_numbered(connection, account_id)
+    }
+    return await keys.set_oldest_unpaid(connection, wanted, now=now, by=by)

@@ -1,0 +1,253 @@
+"""Closing a month in sets: what is rated is summed up by PostgreSQL and comes in the order of accounts, what
+was rated goes back by COPY, and one statement a table turns it into drafts.
+
+All of it lives in the caller's transaction, in temporary tables that end with it. A month's lock lets one
+transaction at a time close or issue that month; it ends with its transaction too, however that ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from policies.period import Period, add_months
+
+LATE_MONTHS = 3  # closed months in which late counts are looked for; counters are kept for less by default
+FETCHED = 5_000  # rows at a time
+TIMEOUT_S = 900.0  # of one statement over a whole month
+_LOCK_SPACE = 0x62696C6C  # "bill" in ASCII
+
+_STAGES = (
+    """
+    CREATE TEMPORARY TABLE staged_segments (
+        account_id text, key_id text, site text, label text, plan text,
+        number int, first_day date, last_excluded date, version int
+    ) ON COMMIT DROP""",
+    """
+    CREATE TEMPORARY TABLE staged_invoices (
+        id text, account_id text, currency text, total numeric, snapshot text
+    ) ON COMMIT DROP""",
+    """
+    CREATE TEMPORARY TABLE staged_lines (
+        account_id text, position int, kind text, key_id text, site text, tier text, quantity numeric,
+        unit_price numeric, amount numeric, first_day date, last_excluded date, plan text, version int,
+        calls bigint, taken bigint, waived bigint
+    ) ON COMMIT DROP""",
+    """
+    CREATE TEMPORARY TABLE staged_keys (
+        account_id text, key_id text, period_first date, plan text, first_day date, last_excluded date,
+        segments text, calls bigint, taken bigint, waived bigint, amount numeric
+    ) ON COMMIT DROP""",
+    # Sums over millions of rows stay in memory.
+    "SET LOCAL work_mem = '128MB'",
+)
+
+_COUNT = """
+    CREATE TEMPORARY TABLE counted ON COMMIT DROP AS
+    SELECT key_id, number, sum(calls)::bigint AS calls, sum(taken)::bigint AS taken,
+        sum(waived)::bigint AS waived
+    FROM staged_segments AS segment JOIN usage_daily AS used USING (key_id)
+    WHERE used.day >= $1 AND used.day < $2
+        AND used.day >= segment.first_day AND used.day < segment.last_excluded
+    GROUP BY 1, 2"""
+
+_COUNTED = """
+    SELECT segment.account_id, segment.key_id, segment.site, segment.label, segment.plan,
+        segment.first_day, segment.last_excluded, segment.version,
+        COALESCE(counted.calls, 0) AS calls, COALESCE(counted.taken, 0) AS taken,
+        COALESCE(counted.waived, 0) AS waived,
+        account.name, account.main_domain, account.billing_email, account.currency
+    FROM staged_segments AS segment JOIN accounts AS account ON account.id = segment.account_id
+    LEFT JOIN counted USING (key_id, number)
+    ORDER BY segment.account_id, segment.site, segment.key_id, segment.number"""
+
+# Keys of months before this one whose counts are no longer those that were billed. What other drafts bill of
+# them already is billed; a month whose own invoice is a draft still has nothing late.
+_LATE = """
+    WITH billed AS (
+        SELECT invoice.account_id, part.key_id, part.period_first, max(part.plan) AS plan,
+            min(part.first_day) AS first_day, max(part.last_excluded) AS last_excluded,
+            sum(part.calls)::bigint AS calls, sum(part.taken)::bigint AS taken,
+            sum(part.waived)::bigint AS waived, jsonb_agg(part.segments)::text AS segments
+        FROM invoice_keys AS part JOIN invoices AS invoice ON invoice.id = part.invoice_id
+        WHERE part.period_first >= $2 AND part.period_first < $1 AND invoice.period_first <> $1
+            AND ($3::text[] IS NULL OR invoice.account_id = ANY ($3::text[]))
+        GROUP BY 1, 2, 3
+        HAVING bool_or(invoice.period_first = part.period_first AND invoice.status <> 'draft')
+    ), now AS (
+        SELECT billed.key_id, billed.period_first, sum(used.calls)::bigint AS calls,
+            sum(used.taken)::bigint AS taken, sum(used.waived)::bigint AS waived
+        FROM billed JOIN usage_daily AS used USING (key_id)
+        WHERE used.day >= $2 AND used.day < $1
+            AND used.day >= billed.first_day AND used.day < billed.last_excluded
+        GROUP BY 1, 2
+    )
+    SELECT billed.account_id, billed.key_id, billed.period_first, billed.plan, billed.first_day,
+        billed.segments, key.site, key.label, account.name, account.main_domain,
+        account.billing_email, account.currency
+    FROM billed JOIN now USING (key_id, period_first)
+    JOIN keys AS key ON key.id = billed.key_id JOIN accounts AS account ON account.id = billed.account_id
+    WHERE (billed.calls, billed.taken, billed.waived) IS DISTINCT FROM (now.calls, now.taken, now.waived)
+    ORDER BY billed.account_id, key.site, billed.key_id, billed.period_first"""
+
+_COUNTS_BETWEEN = """
+    SELECT given.number, COALESCE(sum(used.calls), 0)::bigint AS calls,
+        COALESCE(sum(used.taken), 0)::bigint AS taken, COALESCE(sum(used.waived), 0)::bigint AS waived
+    FROM unnest($1::text[], $2::date[], $3::date[]) WITH ORDINALITY
+        AS given (key_id, first_day, last_excluded, number)
+    LEFT JOIN usage_daily AS used ON used.key_id = given.key_id
+        AND used.day >= given.first_day AND used.day < given.last_excluded
+    GROUP BY 1 ORDER BY 1"""
+
+_DRAFTS = (
+    """
+    INSERT INTO invoices AS old
+        (id, account_id, period_first, period_last_excluded, status, currency, total, closed_at, snapshot)
+    SELECT id, account_id, $1::date, $2::date, 'draft', currency, total, $3::timestamptz, snapshot::jsonb
+    FROM staged_invoices ORDER BY account_id
+    ON CONFLICT (account_id, period_first) DO UPDATE
+        SET currency = excluded.currency, total = excluded.total, closed_at = excluded.closed_at,
+            snapshot = excluded.snapshot
+        WHERE old.status = 'draft'""",
+    """
+    DELETE FROM invoice_lines USING invoices WHERE invoice_lines.invoice_id = invoices.id
+        AND invoices.period_first = $1 AND invoices.status = 'draft'
+        AND ($2::text[] IS NULL OR invoices.account_id = ANY ($2::text[]))""",
+    """
+    DELETE FROM invoice_keys USING invoices WHERE invoice_keys.invoice_id = invoices.id
+        AND invoices.period_first = $1 AND invoices.status = 'draft'
+        AND ($2::text[] IS NULL OR invoices.account_id = ANY ($2::text[]))""",
+    """
+    DELETE FROM invoices WHERE period_first = $1 AND status = 'draft'
+        AND ($2::text[] IS NULL OR account_id = ANY ($2::text[]))
+        AND account_id NOT IN (SELECT account_id FROM staged_invoices)""",
+    """
+    INSERT INTO invoice_lines (invoice_id, position, kind, key_id, site, tier, quantity, unit_price, amount,
+        first_day, last_excluded, plan, version, calls, taken, waived)
+    SELECT invoice.id, line.position, line.kind, line.key_id, line.site, line.tier, line.quantity,
+        line.unit_price, line.amount, line.first_day, line.last_excluded, line.plan, line.version, line.calls,
+        line.taken, line.waived
+    FROM staged_lines AS line JOIN invoices AS invoice USING (account_id)
+    WHERE invoice.period_first = $1 AND invoice.status = 'draft'""",
+    """
+    INSERT INTO invoice_keys (invoice_id, key_id, period_first, plan, first_day, last_excluded, segments,
+        calls, taken, waived, amount)
+    SELECT invoice.id, part.key_id, part.period_first, part.plan, part.first_day, part.last_excluded,
+        part.segments::jsonb, part.calls, part.taken, part.waived, part.amount
+    FROM staged_keys AS part JOIN invoices AS invoice USING (account_id)
+    WHERE invoice.period_first = $1 AND invoice.status = 'draft'""",
+)
+
+_MONTH_CLOSED = """
+    INSERT INTO billing_months AS old (period_first, closed_at, closed_by) VALUES ($1, $2, $3)
+    ON CONFLICT (period_first) DO UPDATE SET closed_at = excluded.closed_at, closed_by = excluded.closed_by"""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Rows for drafts, in the order of the columns of the temporary tables."""
+
+    invoices: list[tuple[Any, ...]]
+    lines: list[tuple[Any, ...]]
+    keys: list[tuple[Any, ...]]
+
+
+async def lock_month(connection: AsyncConnection, month: date) -> None:
+    """Wait for others that close or issue this month, and hold them off until the transaction ends."""
+    number = month.year * 12 + month.month
+    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_SPACE, number)))
+
+
+async def prepare(connection: AsyncConnection) -> None:
+    """Make the temporary tables."""
+    for statement in _STAGES:
+        await connection.execute(sa.text(statement))
+
+
+async def stage_segments(connection: AsyncConnection, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Take segments in, in the order of the columns of `staged_segments`."""
+    await (await _driver(connection)).copy_records_to_table("staged_segments", records=rows)
+
+
+async def count(connection: AsyncConnection, month: Period) -> int:
+    """Sum the month's usage up by segment; returns how many accounts there are."""
+    driver = await _driver(connection)
+    await driver.execute("ANALYZE staged_segments")
+    await driver.execute(_COUNT, month.first, month.last_excluded, timeout=TIMEOUT_S)
+    await driver.execute("ANALYZE counted")
+    return int(await driver.fetchval("SELECT count(DISTINCT account_id) FROM staged_segments"))
+
+
+async def counted(connection: AsyncConnection) -> AsyncIterator[list[Any]]:
+    """Go through the segments with their counts and accounts, in the order of accounts, a part at a time."""
+    cursor = await (await _driver(connection)).cursor(_COUNTED, timeout=TIMEOUT_S)
+    while rows := await cursor.fetch(FETCHED, timeout=TIMEOUT_S):
+        yield rows
+
+
+async def late(connection: AsyncConnection, month: Period, account_ids: Collection[str] | None) -> list[Any]:
+    """Return the keys of the months before whose counts changed after their invoice was issued.
+
+    `segments` of a row is JSON: a list of what is `segments` in each row of `invoice_keys`.
+    """
+    driver = await _driver(connection)
+    since = add_months(month.first, -LATE_MONTHS)
+    only = None if account_ids is None else list(account_ids)
+    rows = await driver.fetch(_LATE, month.first, since, only, timeout=TIMEOUT_S)
+    return list(rows)
+
+
+async def counts_between(
+    connection: AsyncConnection, spans: Sequence[tuple[str, date, date]]
+) -> list[tuple[int, int, int]]:
+    """Return calls, taken and waived units of keys in spans of days, in their order."""
+    driver = await _driver(connection)
+    columns = [list(column) for column in zip(*spans, strict=True)]
+    rows = await driver.fetch(_COUNTS_BETWEEN, *columns, timeout=TIMEOUT_S) if spans else []
+    return [(row["calls"], row["taken"], row["waived"]) for row in rows]
+
+
+async def stage(connection: AsyncConnection, staged: Staged) -> None:
+    """Take reckoned accounts in."""
+    driver = await _driver(connection)
+    for table, rows in (
+        ("staged_invoices", staged.invoices),
+        ("staged_lines", staged.lines),
+        ("staged_keys", staged.keys),
+    ):
+        if rows:
+            await driver.copy_records_to_table(table, records=rows)
+
+
+async def make_drafts(
+    connection: AsyncConnection,
+    month: Period,
+    *,
+    account_ids: Collection[str] | None,
+    now: datetime,
+    by: str,
+) -> None:
+    """Turn what was staged into the month's drafts, in place of those there are; issued ones stay.
+
+    With `account_ids` nothing is done to other accounts, and the month does not count as closed.
+    """
+    driver = await _driver(connection)
+    await driver.execute("ANALYZE staged_invoices")
+    only = None if account_ids is None else list(account_ids)
+    insert, *others = _DRAFTS
+    await driver.execute(insert, month.first, month.last_excluded, now, timeout=TIMEOUT_S)
+    for statement in others:
+        arguments = (month.first, only) if "$2" in statement else (month.first,)
+        await driver.execute(statement, *arguments, timeout=TIMEOUT_S)
+    if account_ids is None:
+        await driver.execute(_MONTH_CLOSED, month.first, now, by)
+
+
+async def _driver(connection: AsyncConnection) -> Any:
+    """Return asyncpg's connection, in the transaction that SQLAlchemy began."""
+    return (await connection.get_raw_connection()).driver_connection

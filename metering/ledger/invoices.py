@@ -1,0 +1,279 @@
+"""Invoices as rows, read whole and put under their numbers; how a month becomes drafts is in `closing`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from metering.ledger.billing_tables import billing_months, invoice_keys, invoice_lines, invoices
+from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read_cursor
+from metering.rating import LineKind
+from policies.period import Period
+
+
+class Status(StrEnum):
+    """Where an invoice is in its life; whether it is paid follows from payments."""
+
+    DRAFT = "draft"
+    ISSUED = "issued"
+    VOID = "void"
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """What an account is charged for a month. `issued_on` and `due_on` are days of the billing timezone."""
+
+    id: str
+    account_id: str
+    period: Period
+    status: Status
+    number: int | None
+    currency: str
+    total: Decimal
+    closed_at: datetime
+    issued_at: datetime | None
+    issued_on: date | None
+    due_on: date | None
+    voided_at: datetime | None
+    voided_by: str | None
+    void_reason: str | None
+    snapshot: dict[str, Any]
+
+    @property
+    def reference(self) -> str | None:
+        """The number as customers see it, None before it has one."""
+        return None if self.number is None else f"INV-{self.number:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceLine:
+    """A line as it was reckoned (see `metering.rating.Line`), at its place on the invoice, from 1."""
+
+    invoice_id: str
+    position: int
+    kind: LineKind
+    key_id: str
+    site: str | None
+    tier: str
+    quantity: Decimal
+    unit_price: Decimal | None
+    amount: Decimal
+    first: date
+    last_excluded: date
+    plan: str | None
+    version: int | None
+    calls: int
+    taken: int
+    waived: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceKey:
+    """What an invoice billed of one key's month; `segments` is described with the table."""
+
+    key_id: str
+    period_first: date
+    plan: str
+    segments: list[list[Any]]
+    amount: Decimal
+
+
+async def get(connection: AsyncConnection, invoice_id: str) -> Invoice:
+    """Return an invoice; raises NotFoundError."""
+    row = (await connection.execute(sa.select(invoices).where(invoices.c.id == invoice_id))).one_or_none()
+    if row is None:
+        raise NotFoundError("invoice", invoice_id)
+    return _invoice(row._mapping)
+
+
+async def find(connection: AsyncConnection, number: int) -> Invoice | None:
+    """Return the invoice with a number."""
+    row = (await connection.execute(sa.select(invoices).where(invoices.c.number == number))).one_or_none()
+    return None if row is None else _invoice(row._mapping)
+
+
+async def listed(
+    connection: AsyncConnection,
+    *,
+    account_id: str | None = None,
+    period_first: date | None = None,
+    status: Status | None = None,
+    cursor: str | None = None,
+    limit: int = 100,
+) -> Page[Invoice]:
+    """Return invoices by month and id; raises ValueError for a wrong cursor or limit."""
+    table = invoices
+    query = sa.select(table).order_by(table.c.period_first, table.c.id).limit(check_limit(limit) + 1)
+    if account_id is not None:
+        query = query.where(table.c.account_id == account_id)
+    if period_first is not None:
+        query = query.where(table.c.period_first == period_first)
+    if status is not None:
+        query = query.where(table.c.status == status)
+    if cursor is not None:
+        after = read_cursor(cursor, date, str)
+        query = query.where(sa.tuple_(table.c.period_first, table.c.id) > sa.tuple_(*after))
+    found = [_invoice(row._mapping) for row in await connection.execute(query)]
+    return page_of(found, limit, lambda invoice: (invoice.period.first, invoice.id))
+
+
+async def issued(connection: AsyncConnection, account_ids: Sequence[str]) -> list[Invoice]:
+    """Return the invoices of accounts that were issued and not made void, without their snapshots."""
+    table = invoices
+    columns = [column for column in table.c if column.name != "snapshot"]
+    query = sa.select(*columns, sa.literal({}, sa.JSON).label("snapshot")).where(
+        table.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))),
+        table.c.status == Status.ISSUED,
+    )
+    return [_invoice(row._mapping) for row in await connection.execute(query)]
+
+
+async def any_numbered(connection: AsyncConnection, account_id: str) -> bool:
+    """Say whether an account was ever sent an invoice, one made void since included."""
+    query = sa.select(sa.exists().where(invoices.c.account_id == account_id, invoices.c.number.is_not(None)))
+    return bool((await connection.execute(query)).scalar_one())
+
+
+async def lines(connection: AsyncConnection, invoice_id: str) -> list[InvoiceLine]:
+    """Return an invoice's lines in their order."""
+    return (await lines_of(connection, [invoice_id]))[invoice_id]
+
+
+async def lines_of(connection: AsyncConnection, invoice_ids: Sequence[str]) -> dict[str, list[InvoiceLine]]:
+    """Return the lines of several invoices in their order."""
+    table = invoice_lines
+    query = (
+        sa.select(table)
+        .where(table.c.invoice_id == sa.any_(sa.bindparam("ids", list(invoice_ids), sa.ARRAY(sa.Text))))
+        .order_by(table.c.invoice_id, table.c.position)
+    )
+    found: dict[str, list[InvoiceLine]] = {invoice_id: [] for invoice_id in invoice_ids}
+    for row in await connection.execute(query):
+        columns = dict(row._mapping)
+        columns["kind"] = LineKind(columns["kind"])
+        columns["first"] = columns.pop("first_day")
+        found[row.invoice_id].append(InvoiceLine(**columns))
+    return found
+
+
+async def key_of(connection: AsyncConnection, invoice_id: str, key_id: str, month: date) -> InvoiceKey | None:
+    """Return what an invoice billed of a key's month."""
+    table = invoice_keys
+    columns = (table.c.key_id, table.c.period_first, table.c.plan, table.c.segments, table.c.amount)
+    query = sa.select(*columns).where(
+        table.c.invoice_id == invoice_id, table.c.key_id == key_id, table.c.period_first == month
+    )
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else InvoiceKey(**row._mapping)
+
+
+async def drafts(
+    connection: AsyncConnection,
+    month: date,
+    *,
+    hold: Collection[str] = (),
+    account_ids: Collection[str] | None = None,
+    after: str = "",
+    limit: int,
+) -> list[Invoice]:
+    """Return drafts of a month by account, behind the account `after`, without those of `hold`."""
+    table = invoices
+    query = (
+        sa.select(table)
+        .where(
+            table.c.period_first == month,
+            table.c.status == Status.DRAFT,
+            table.c.account_id > after,
+            table.c.account_id != sa.all_(sa.bindparam("hold", list(hold), sa.ARRAY(sa.Text))),
+        )
+        .order_by(table.c.account_id)
+        .limit(limit)
+    )
+    if account_ids is not None:
+        only = sa.bindparam("only", list(account_ids), sa.ARRAY(sa.Text))
+        query = query.where(table.c.account_id == sa.any_(only))
+    return [_invoice(row._mapping) for row in await connection.execute(query)]
+
+
+async def put_under_numbers(
+    connection: AsyncConnection,
+    numbers: Mapping[str, int],
+    *,
+    issued_at: datetime,
+    issued_on: date,
+    due_on: date,
+) -> list[Invoice]:
+    """Issue drafts under these numbers, by invoice id; returns them by number."""
+    given = (
+        sa.func.unnest(
+            sa.bindparam("ids", list(numbers), sa.ARRAY(sa.Text)),
+            sa.bindparam("numbers", list(numbers.values()), sa.ARRAY(sa.BigInteger)),
+        )
+        .table_valued(sa.column("id", sa.Text), sa.column("number", sa.BigInteger))
+        .render_derived(name="given")
+    )
+    table = invoices
+    query = (
+        sa.update(table)
+        .where(table.c.id == given.c.id, table.c.status == Status.DRAFT)
+        .values(
+            status=Status.ISSUED,
+            number=given.c.number,
+            issued_at=issued_at,
+            issued_on=issued_on,
+            due_on=due_on,
+        )
+        .returning(table)
+    )
+    found = [_invoice(row._mapping) for row in await connection.execute(query)]
+    return sorted(found, key=lambda invoice: invoice.number or 0)
+
+
+async def void(connection: AsyncConnection, invoice_id: str, *, reason: str, now: datetime, by: str) -> None:
+    """Make an invoice void; one that is stays as it is."""
+    table = invoices
+    await connection.execute(
+        sa.update(table)
+        .where(table.c.id == invoice_id, table.c.status != Status.VOID)
+        .values(status=Status.VOID, voided_at=now, voided_by=by, void_reason=reason)
+    )
+
+
+async def finish_month(connection: AsyncConnection, month: date, *, now: datetime) -> bool:
+    """Note that a closed month is issued when no draft of it is left, and say whether that is so."""
+    left = sa.exists().where(invoices.c.period_first == month, invoices.c.status == Status.DRAFT)
+    table = billing_months
+    await connection.execute(
+        sa.update(table)
+        .where(table.c.period_first == month, table.c.issued_at.is_(None), ~left)
+        .values(issued_at=now)
+    )
+    query = sa.select(table.c.issued_at).where(table.c.period_first == month)
+    return (await connection.execute(query)).scalar_one_or_none() is not None
+
+
+async def months_open(connection: AsyncConnection) -> list[date]:
+    """Return the months that were closed and not wholly issued, the oldest first."""
+    table = billing_months
+    query = sa.select(table.c.period_first).where(table.c.issued_at.is_(None)).order_by(table.c.period_first)
+    return list((await connection.execute(query)).scalars())
+
+
+async def last_month(connection: AsyncConnection) -> date | None:
+    """Return the newest month that was closed."""
+    newest: date | None = await connection.scalar(sa.select(sa.func.max(billing_months.c.period_first)))
+    return newest
+
+
+def _invoice(row: Mapping[Any, Any]) -> Invoice:
+    columns = dict(row)
+    columns["period"] = Period(columns.pop("period_first"), columns.pop("period_last_excluded"))
+    columns["status"] = Status(columns["status"])
+    return Invoice(**columns)
