@@ -99,17 +99,12 @@ async def through(
 
 
 async def add_move(connection: AsyncConnection, key_id: str, move: Move, *, now: datetime, by: str) -> None:
-    """Note a move to another version; the caller holds the key's lock and has checked it."""
+    """Note a move to another version; the caller holds the account's lock and has checked it."""
     await connection.execute(
         sa.insert(plan_moves).values(
             key_id=key_id, first_day=move.first, version=move.version, made_at=now, made_by=by
         )
     )
-
-
-async def lock(connection: AsyncConnection, key_id: str) -> None:
-    """Hold off other moves of a key."""
-    await connection.execute(sa.select(keys.c.id).where(keys.c.id == key_id).with_for_update())
 
 
 def _query(contract: Contract) -> sa.Select[Any]:
