@@ -11,7 +11,6 @@ from datetime import date, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger import tables
@@ -75,7 +74,7 @@ _WRITE_DAYS = sa.text(
     """
 ).bindparams(
     *_PLACES,
-    *_arrays(used=sa.BigInteger(), back=sa.BigInteger(), first_at=tables.Instant, buckets=JSONB()),
+    *_arrays(used=sa.BigInteger(), back=sa.BigInteger(), first_at=tables.Instant, buckets=tables.Json),
 )
 
 # No row is lower than what was just written, so the sums are equal exactly when no row is higher either.

@@ -9,7 +9,8 @@
 --
 -- One script, because calls go on meanwhile: a counter that was seen at 95, stands at 98 and is 100 in the ledger is
 -- owed the 5 that were lost beside the 3 that came since, 103. A counter that reached the ledger's value is left alone,
--- so that raising again has no second effect.
+-- so that raising again has no second effect. Buckets are raised only along with a counter: one that is lower by itself
+-- has been given units back since the ledger saw it.
 
 local function raised_buckets(first, count)
   local raised, sum, min = 0, 0, nil
@@ -30,6 +31,7 @@ local function raised_buckets(first, count)
     end
   end
   redis.call('HSET', KEYS[3], 'sum', sum, 'min', min)
+  redis.call('HSET', KEYS[1], 'rolling', 1)
   if redis.call('TTL', KEYS[3]) < 0 then redis.call('EXPIRE', KEYS[3], ARGV[2]) end
   return raised
 end
@@ -46,7 +48,7 @@ for _ = 1, tonumber(ARGV[4]) do
   at = at + 3
 end
 if ARGV[3] ~= '0' then redis.call('HSETNX', KEYS[1], 'first', ARGV[3]) end
-raised = raised + raised_buckets(at, tonumber(ARGV[5]))
+if raised > 0 then raised = raised + raised_buckets(at, tonumber(ARGV[5])) end
 if redis.call('TTL', KEYS[1]) == -1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 if raised > 0 then redis.call('SADD', KEYS[2], ARGV[1]) end
 return raised

@@ -118,6 +118,35 @@ async def test_rebuild_under_way_lowers_nothing(redis: Redis, engine: AsyncEngin
     assert (await day_of_key(redis, key.id))["used"] == granted
 
 
+async def test_window_outlives_losses_without_calls_in_between(redis: Redis, engine: AsyncEngine) -> None:
+    """A window that was restored and rolled up again without a new call can be restored again."""
+    key = await make_key(engine)
+    await rebuilt(redis, engine)
+    async with counting(redis) as counters:
+        await counted(counters, take(key_id=key.id, window=Window.ROLLING_24H, cost=3))
+    before = await window_of_key(redis, key.id)
+    for _ in range(3):
+        await roll_up(redis, engine, zone=ZONE, now=NOW, full=True)
+        await redis.flushall()
+        await rebuilt(redis, engine)
+        assert await window_of_key(redis, key.id) == before
+
+
+async def test_rebuild_leaves_a_window_alone_that_was_given_units_back(
+    redis: Redis, engine: AsyncEngine
+) -> None:
+    """A bucket that is lower than the ledger saw it, with nothing lost, stays so."""
+    key = await make_key(engine)
+    await rebuilt(redis, engine)
+    call = take(key_id=key.id, window=Window.ROLLING_24H, cost=3)
+    async with counting(redis) as counters:
+        await counted(counters, call, call)
+        await rolled(redis, engine)
+        counters.waive(call, Waiver.ERROR_CODE)
+    await rebuilt(redis, engine)
+    assert (await window_of_key(redis, key.id))["sum"] == 3
+
+
 async def test_newer_record_survives_a_rebuild(redis: Redis, engine: AsyncEngine) -> None:
     """A record that was projected after the rebuild had read it is not replaced by the older one."""
     key = await make_key(engine)
