@@ -1,0 +1,124 @@
+"""How usage is written into the ledger and found there."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from metering.ledger import usage
+from metering.snapshot import Snapshot
+from tests.metering.samples import KEY, OTHER_KEY, TODAY
+
+SEARCH = ("Search", "search")
+
+
+def snapshot(calls: int = 2, taken: int = 4, waived: int = 1, **changes: Any) -> Snapshot:
+    """A day with one method, with changes."""
+    fields: dict[str, Any] = {
+        "key_id": KEY,
+        "day": TODAY,
+        "used": taken,
+        "back": waived,
+        "methods": {SEARCH: [calls, taken, waived]},
+    }
+    return Snapshot(**fields | changes)
+
+
+async def stored(engine: AsyncEngine, *snapshots: Snapshot) -> Snapshot:
+    """Write snapshots one after another, and read their key's day."""
+    async with engine.begin() as connection:
+        for each in snapshots:
+            await usage.write(connection, [each])
+        (found,) = await usage.read(connection, [(KEY, TODAY)])
+    return found
+
+
+async def test_each_number_is_the_greatest_ever_written(engine: AsyncEngine) -> None:
+    """Snapshots in any order, older ones among them, leave the greatest of each number."""
+    first = datetime(2026, 11, 21, 9, tzinfo=UTC)
+    reason = ("denied", "banned")
+    found = await stored(
+        engine,
+        snapshot(5, 9, 1, first_at=first + timedelta(hours=1), reasons={reason: 3}),
+        snapshot(4, 12, 0, first_at=first, reasons={reason: 2}),
+        snapshot(4, 8, 2, back=0),
+    )
+    assert found.methods == {SEARCH: [5, 12, 2]}
+    assert (found.used, found.back, found.first_at, found.reasons) == (12, 1, first, {reason: 3})
+
+
+@pytest.mark.parametrize(
+    ("second", "buckets"),
+    [
+        (snapshot(buckets={"7": 2}), {"7": 2}),
+        (snapshot(taken=9, buckets={"7": 2, "8": 5}), {"7": 2, "8": 5}),
+        (snapshot(), {"7": 4}),
+        (snapshot(taken=9), {"7": 4}),
+        (snapshot(taken=3, buckets={"7": 3}), {"7": 4}),
+        (snapshot(waived=0, buckets={"7": 5}), {"7": 4}),
+    ],
+)
+async def test_window_is_the_last_one_that_came_with_whole_counters(
+    engine: AsyncEngine, second: Snapshot, buckets: dict[str, int]
+) -> None:
+    """A window follows the newest snapshot; none, or one with counters behind, replaces nothing."""
+    assert (await stored(engine, snapshot(buckets={"7": 4}), second)).buckets == buckets
+
+
+DENIED = {("denied", "banned"): 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "higher"),
+    [
+        ({}, False),
+        ({"calls": 3}, False),
+        ({"calls": 1}, True),
+        ({"taken": 3, "used": 4}, True),
+        ({"waived": 0, "back": 1}, True),
+        ({"used": 3}, True),
+        ({"back": 0}, True),
+        ({"methods": {}}, True),
+        ({"methods": {SEARCH: [2, 4, 1], ("New", "item"): [9, 9, 9]}}, False),
+        ({"methods": {SEARCH: [1, 4, 1], ("New", "item"): [9, 9, 9]}}, True),
+        ({"reasons": {}}, True),
+    ],
+)
+async def test_any_number_that_is_lower_than_the_ledgers_is_found(
+    engine: AsyncEngine, changes: dict[str, Any], higher: bool
+) -> None:
+    """After a snapshot is written, the ledger tells whether one of its own numbers is higher."""
+    seen = snapshot(**{"reasons": DENIED} | changes)
+    async with engine.begin() as connection:
+        await usage.write(connection, [snapshot(reasons=DENIED)])
+        await usage.write(connection, [seen])
+        found = await usage.higher_than(connection, [seen, Snapshot(OTHER_KEY, TODAY)])
+    assert [each.key_id for each in found] == ([KEY] if higher else [])
+
+
+async def test_places_are_found_in_order_and_by_pages(engine: AsyncEngine) -> None:
+    """The key days since a day come in the order of keys and days, each once."""
+    days = [date(2026, 11, day) for day in (18, 20, 21)]
+    async with engine.begin() as connection:
+        everything = [snapshot(key_id=key_id, day=day) for key_id in (OTHER_KEY, KEY) for day in days]
+        await usage.write(connection, everything)
+        assert await usage.places_since(connection, date(2026, 11, 19)) == [
+            (key_id, day) for key_id in (KEY, OTHER_KEY) for day in days[1:]
+        ]
+        rest = await usage.places_since(connection, days[0], after=(KEY, days[1]), limit=2)
+        assert rest == [(KEY, days[2]), (OTHER_KEY, days[0])]
+        assert sorted(await usage.latest_places(connection, [KEY, "key_none"])) == [
+            (KEY, days[1]),
+            (KEY, days[2]),
+        ]
+
+
+async def test_nothing_written_and_nothing_asked_is_nothing(engine: AsyncEngine) -> None:
+    """An empty day leaves no row, and an empty question has no answer."""
+    async with engine.begin() as connection:
+        assert await usage.write(connection, [Snapshot(KEY, TODAY)]) == 0
+        assert await usage.places_since(connection, date(2000, 1, 1)) == []
+        assert await usage.read(connection, []) == await usage.higher_than(connection, []) == []
