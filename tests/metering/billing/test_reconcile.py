@@ -1,0 +1,100 @@
+"""What comparing the books finds, and what it does not take for a difference."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import sqlalchemy as sa
+from redis.asyncio import Redis
+
+from metering.billing.reconcile import Kind, Reconciliation, reconcile
+from metering.ledger import billing_tables, tables
+from metering.names import day_name
+from tests.metering.billing.books import Books, month, version
+
+
+async def found(books: Books, redis: Redis | None = None, text: str = "2026-10") -> Reconciliation:
+    """The comparison of a month."""
+    return await reconcile(books.engine, redis, month(text), terms=books.terms)
+
+
+async def billed(books: Books) -> tuple[str, str]:
+    """An account with a key that has an invoice of October over 5.00, and usage in a sandbox beside it."""
+    await books.announce(version())
+    account = await books.account()
+    key = await books.key(account)
+    sandbox = await books.key(account, plan="sandbox")
+    await books.use(key, "2026-10-03", 520, waived=20)
+    await books.use(sandbox, "2026-10-03", 30)
+    await books.bill("2026-10", "2026-11-05")
+    return account, key
+
+
+async def test_books_that_agree(books: Books, redis: Redis) -> None:
+    """Nothing is found when all is well, and the sums are those of the month."""
+    account, _ = await billed(books)
+    await books.pay(account, "2.00", "2026-11-06")
+    told = await found(books, redis)
+    assert told.differences == []
+    assert (told.counted, told.billed, told.invoices) == (500, 500, 1)
+    assert (told.invoiced, told.credited, told.paid, told.outstanding) == (
+        Decimal("5.00"),
+        Decimal("0.00"),
+        Decimal("2.00"),
+        Decimal("3.00"),
+    )
+
+
+async def test_late_and_unbilled_counts_are_named(books: Books) -> None:
+    """Counts after the invoice, of a key without a price, and of a key nobody knows; billing them ends it."""
+    account, key = await billed(books)
+    unpriced = await books.key(account, plan="K3")
+    await books.use(key, "2026-10-04", 7)
+    await books.use(unpriced, "2026-10-04", 8)
+    await books.use("key_unknown", "2026-10-04", 9)
+    told = await found(books)
+    assert {(each.kind, each.object_id) for each in told.differences} == {
+        (Kind.BILLED, key),
+        (Kind.BILLED, unpriced),
+        (Kind.BILLED, "key_unknown"),
+    }
+    assert told.accounts == {account}
+    assert (told.counted, told.billed) == (524, 500)
+    await books.close("2026-11")
+    assert key not in {each.object_id for each in (await found(books)).differences}
+
+
+async def test_counters_that_differ_are_named(books: Books, redis: Redis) -> None:
+    """A counter that the ledger has not, or has otherwise, is named with both counts."""
+    account, key = await billed(books)
+    name = day_name(key, "20261003")
+    field = "SearchItemsFrame|search"
+    await redis.hset(name, mapping={f"c:{field}": 520, f"t:{field}": 520, f"w:{field}": 20})
+    assert (await found(books, redis)).differences == []
+    await redis.hset(name, f"t:{field}", 521)
+    (difference,) = (await found(books, redis)).differences
+    assert (difference.kind, difference.object_id, difference.account_id) == (
+        Kind.COUNTER,
+        f"{key}/2026-10-03",
+        account,
+    )
+    assert (difference.expected, difference.found) == (
+        "520 calls, 521 taken, 20 waived",
+        "520 calls, 520 taken, 20 waived",
+    )
+
+
+async def test_books_that_were_tampered_with(books: Books) -> None:
+    """A changed total, a missing number, and a key's day that payments do not bear out are found."""
+    account, key = await billed(books)
+    async with books.engine.begin() as connection:
+        await connection.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        await connection.execute(sa.update(billing_tables.invoices).values(total=Decimal("4.00"), number=2))
+        where = tables.keys.c.id == key
+        await connection.execute(sa.update(tables.keys).where(where).values(oldest_unpaid_issued_on=None))
+    told = await found(books)
+    assert [(each.kind, each.account_id) for each in told.differences] == [
+        (Kind.INVOICE, account),
+        (Kind.NUMBERS, None),
+        (Kind.STANDING, account),
+    ]
