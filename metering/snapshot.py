@@ -20,7 +20,7 @@ class Snapshot:
 
     `methods` holds calls, units taken and units waived; `reasons` holds denied calls and waived units by
     (effect, reason); `used` and `back` are the quota's units taken and given back; `buckets` is the rolling
-    window, by number.
+    window by number, which may be empty, of a key that is `rolling`.
     """
 
     key_id: str

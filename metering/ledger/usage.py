@@ -120,7 +120,7 @@ async def write(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> i
         columns = _columns(("key_id", "day", "effect", "reason", "units"), reasons)
         await connection.execute(_WRITE_REASONS, columns)
     days = [
-        (each.key_id, each.day, each.used, each.back, each.first_at, each.buckets or None)
+        (each.key_id, each.day, each.used, each.back, each.first_at, each.buckets if each.rolling else None)
         for each in snapshots
         if not each.is_empty
     ]
@@ -161,7 +161,7 @@ async def read(connection: AsyncConnection, places: Sequence[Place]) -> list[Sna
         snapshot = found[(row.key_id, row.day)]
         snapshot.used, snapshot.back, snapshot.first_at = row.used, row.back, row.first_at
         snapshot.buckets = row.buckets or {}
-        snapshot.rolling = bool(snapshot.buckets)
+        snapshot.rolling = row.buckets is not None
     for row in await connection.execute(sa.select(methods).join(wanted, _same_place(methods, wanted))):
         numbers = [row.calls, row.taken, row.waived]
         found[(row.key_id, row.day)].methods[(row.method, row._mapping["class"])] = numbers

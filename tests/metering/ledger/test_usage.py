@@ -24,7 +24,7 @@ def snapshot(calls: int = 2, taken: int = 4, waived: int = 1, **changes: Any) ->
         "back": waived,
         "methods": {SEARCH: [calls, taken, waived]},
     }
-    return Snapshot(**fields | changes)
+    return Snapshot(**fields | changes, rolling="buckets" in changes)
 
 
 async def stored(engine: AsyncEngine, *snapshots: Snapshot) -> Snapshot:
@@ -55,6 +55,7 @@ async def test_each_number_is_the_greatest_ever_written(engine: AsyncEngine) -> 
     [
         (snapshot(buckets={"7": 2}), {"7": 2}),
         (snapshot(taken=9, buckets={"7": 2, "8": 5}), {"7": 2, "8": 5}),
+        (snapshot(buckets={}), {}),
         (snapshot(), {"7": 4}),
         (snapshot(taken=9), {"7": 4}),
         (snapshot(taken=3, buckets={"7": 3}), {"7": 4}),
