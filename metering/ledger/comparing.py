@@ -14,7 +14,8 @@ from policies.period import Period
 
 TIMEOUT_S = 900.0
 
-# What the ledger counted of each key, beside what all invoices billed of that month.
+# What the ledger counted of each key, beside what all invoices billed of that month. Calls that cost nothing
+# may come late without being billed.
 _COUNTS = """
     WITH used AS (
         SELECT key_id, sum(calls)::bigint AS calls, sum(taken)::bigint AS taken, sum(waived)::bigint AS waived
@@ -24,21 +25,24 @@ _COUNTS = """
         FROM invoice_keys WHERE period_first = $1 GROUP BY 1
     )
     SELECT key_id, key.account_id, key.plan,
-        COALESCE(used.calls, 0) AS calls, COALESCE(used.taken, 0) AS taken, COALESCE(used.waived, 0) AS
-        waived, billed.calls AS billed_calls, billed.taken AS billed_taken, billed.waived AS billed_waived
-        FROM used FULL JOIN billed USING (key_id) LEFT JOIN keys AS key ON key.id = key_id WHERE
-        (used.calls, used.taken, used.waived) IS DISTINCT FROM (billed.calls, billed.taken, billed.waived)
-        AND COALESCE(key.plan <> ALL ($3::text[]), true) AND (billed.key_id IS NULL OR used.key_id IS NOT
-        NULL OR billed.taken + billed.calls > 0) ORDER BY 1"""
+        COALESCE(used.calls, 0) AS calls, COALESCE(used.taken, 0) AS taken,
+        COALESCE(used.waived, 0) AS waived,
+        billed.calls AS billed_calls, billed.taken AS billed_taken, billed.waived AS billed_waived
+    FROM used FULL JOIN billed USING (key_id) LEFT JOIN keys AS key ON key.id = key_id
+    WHERE COALESCE(used.taken - used.waived, 0) <> COALESCE(billed.taken - billed.waived, 0)
+        AND COALESCE(key.plan <> ALL ($3::text[]), true)
+    ORDER BY 1"""
 
 _INVOICES = """
     WITH lines AS (
         SELECT invoice_id, sum(amount) AS amount,
             sum(quantity) FILTER (WHERE kind IN ('usage', 'trial', 'late')) AS quantity
-        FROM invoice_lines JOIN invoices ON invoices.id = invoice_id WHERE invoices.period_first = $1 GROUP BY 1
+        FROM invoice_lines JOIN invoices ON invoices.id = invoice_id
+        WHERE invoices.period_first = $1 GROUP BY 1
     ), parts AS (
         SELECT invoice_id, sum(amount) AS amount, sum(taken - waived) AS quantity
-        FROM invoice_keys JOIN invoices ON invoices.id = invoice_id WHERE invoices.period_first = $1 GROUP BY 1
+        FROM invoice_keys JOIN invoices ON invoices.id = invoice_id
+        WHERE invoices.period_first = $1 GROUP BY 1
     )
     SELECT invoice.id, invoice.account_id, invoice.total, COALESCE(lines.amount, 0) AS lines_amount,
         COALESCE(parts.amount, 0) AS parts_amount, COALESCE(lines.quantity, 0) AS lines_quantity,
@@ -89,7 +93,7 @@ async def sums(connection: AsyncConnection, month: Period, sandboxes: Collection
 
 
 async def counts(connection: AsyncConnection, month: Period, sandboxes: Collection[str]) -> list[Any]:
-    """Return the keys of which something else was billed than the ledger counted."""
+    """Return the keys of which other units were billed than the ledger counted."""
     return await _fetch(connection, _COUNTS, month.first, month.last_excluded, list(sandboxes))
 
 

@@ -36,6 +36,12 @@ async def by_plan(connection: AsyncConnection) -> dict[str, tuple[PlanVersion, .
     return {plan: tuple(versions) for plan, versions in found.items()}
 
 
+async def first_applied(connection: AsyncConnection) -> datetime | None:
+    """Return when the first price came into the ledger; months that were over by then bill nothing."""
+    first: datetime | None = await connection.scalar(sa.select(sa.func.min(table.c.applied_at)))
+    return first
+
+
 async def lock(connection: AsyncConnection) -> None:
     """Hold off others that add versions until the transaction ends; reading goes on."""
     await connection.execute(sa.text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
