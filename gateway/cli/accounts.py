@@ -11,7 +11,7 @@ from gateway.cli.output import Format, FormatOption, write_one, write_rows
 
 app = typer.Typer(no_args_is_help=True, help="Customers whose keys are counted and billed.")
 
-COLUMNS = ("id", "name", "main_domain", "currency", "first_request_at", "created_at")
+COLUMNS = ("id", "name", "main_domain", "billing_email", "currency", "first_request_at", "created_at")
 
 
 @app.command()
@@ -19,6 +19,7 @@ def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The customer's name.")],
     domain: Annotated[str | None, typer.Option(help="The main site, for which support is given.")] = None,
+    email: Annotated[str | None, typer.Option(help="Where invoices and notices are sent.")] = None,
     first_request: Annotated[
         str | None, typer.Option(help=f"When the customer first asked. {values.INSTANT_HELP}")
     ] = None,
@@ -28,6 +29,7 @@ def create(
     body = values.given(
         name=name,
         main_domain=domain,
+        billing_email=email,
         first_request_at=None if first_request is None else values.instant(first_request, "--first-request"),
     )
     write_one(client.of(context).call("POST", "/v1/accounts", body), COLUMNS, form)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
+
+from gateway.addresses import email_address
 from gateway.control.auth import Right
 from gateway.control.models import Input, Instant, NoInput, NoQuery, Output, PageQuery, Text
 from gateway.control.operations import Call, Operation, Reply, wrong_cursor
 from metering.ledger import accounts
 
+BILLING_EMAIL = "Where invoices and notices are sent; without one only webhooks hear of them."
 FIRST_REQUEST = "When the customer first asked; opens the days in which a bought key brings a free month."
+
+Email = Annotated[str, AfterValidator(email_address)]
 
 
 class NewAccount(Input):
@@ -17,6 +23,7 @@ class NewAccount(Input):
 
     name: Text
     main_domain: Text | None = Field(None, description="The site for which support is given.")
+    billing_email: Email | None = Field(None, description=BILLING_EMAIL)
     first_request_at: Instant | None = Field(None, description=FIRST_REQUEST)
 
 
@@ -25,6 +32,7 @@ class AccountChange(Input):
 
     name: Text = Field("", description="Cannot be emptied.")
     main_domain: Text | None = None
+    billing_email: Email | None = Field(None, description=BILLING_EMAIL)
     first_request_at: Instant | None = Field(None, description=FIRST_REQUEST)
 
 
@@ -34,6 +42,7 @@ class Account(Output):
     id: str
     name: str
     main_domain: str | None
+    billing_email: str | None
     currency: str
     first_request_at: Instant | None
     created_at: Instant
@@ -59,6 +68,7 @@ async def create(call: Call[NewAccount, NoQuery]) -> Reply:
         call.connection,
         name=call.body.name,
         main_domain=call.body.main_domain,
+        billing_email=call.body.billing_email,
         first_request_at=call.body.first_request_at,
         currency=call.control.settings.billing.currency,
         now=call.now,

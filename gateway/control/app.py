@@ -19,7 +19,21 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control import accounts, audit, health, jobs, keys, tokens, usage
+from gateway.control import (
+    accounts,
+    audit,
+    disputes,
+    health,
+    invoices,
+    jobs,
+    keys,
+    notices,
+    payments,
+    plans,
+    subscriptions,
+    tokens,
+    usage,
+)
 from gateway.control.auth import FailureLimit
 from gateway.control.operations import CALLER, MAX_BODY_BYTES, REQUEST_ID, Operation, perform
 from gateway.control.periodic import Jobs
@@ -36,6 +50,12 @@ OPERATIONS: tuple[Operation, ...] = (
     *accounts.OPERATIONS,
     *keys.OPERATIONS,
     *usage.OPERATIONS,
+    *plans.OPERATIONS,
+    *subscriptions.OPERATIONS,
+    *invoices.OPERATIONS,
+    *payments.OPERATIONS,
+    *disputes.OPERATIONS,
+    *notices.OPERATIONS,
     *tokens.OPERATIONS,
     *audit.OPERATIONS,
     *jobs.OPERATIONS,

@@ -52,6 +52,13 @@ class Right(StrEnum):
     AUDIT_READ = "audit.read"
     JOBS_RUN = "jobs.run"
     METRICS_READ = "metrics.read"
+    PRICES_READ = "prices.read"
+    PRICES_WRITE = "prices.write"  # announce versions of prices, move subscriptions
+    BILLS_READ = "bills.read"  # invoices, payments, disputes, credit notes, what was told
+    BILLS_WRITE = "bills.write"  # close, issue, make void, note payments, resolve disputes
+    DISPUTES_OPEN = "disputes.open"
+    NOTICES_RETRY = "notices.retry"
+    WEBHOOKS = "webhooks"
 
 
 RIGHTS: dict[Role, frozenset[Right]] = {
@@ -64,6 +71,13 @@ RIGHTS: dict[Role, frozenset[Right]] = {
             Right.KEYS_BILL,
             Right.USAGE_READ,
             Right.AUDIT_READ,
+            Right.PRICES_READ,
+            Right.PRICES_WRITE,
+            Right.BILLS_READ,
+            Right.BILLS_WRITE,
+            Right.DISPUTES_OPEN,
+            Right.NOTICES_RETRY,
+            Right.WEBHOOKS,
         }
     ),
     Role.OPS: frozenset(
@@ -75,9 +89,21 @@ RIGHTS: dict[Role, frozenset[Right]] = {
             Right.AUDIT_READ,
             Right.JOBS_RUN,
             Right.METRICS_READ,
+            Right.PRICES_READ,
+            Right.NOTICES_RETRY,
         }
     ),
-    Role.SUPPORT: frozenset({Right.ACCOUNTS_READ, Right.KEYS_READ, Right.KEYS_HOLD, Right.USAGE_READ}),
+    Role.SUPPORT: frozenset(
+        {
+            Right.ACCOUNTS_READ,
+            Right.KEYS_READ,
+            Right.KEYS_HOLD,
+            Right.USAGE_READ,
+            Right.PRICES_READ,
+            Right.BILLS_READ,
+            Right.DISPUTES_OPEN,
+        }
+    ),
 }
 
 

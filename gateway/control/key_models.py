@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from gateway.control.models import EARLIEST, LATEST, AccountId, Input, Instant, Output, PageQuery, Text
+from gateway.control.models import AccountId, Day, Input, Instant, Output, PageQuery, Text
 from metering.ledger import keys as ledger
 from policies.decision import Contract, conditions
 from policies.keys import IMPORTED_MAX, IMPORTED_MIN
@@ -19,13 +19,6 @@ MAX_OVERLAP_S = 90 * 86_400.0
 DEFAULT_OVERLAP_S = 86_400.0
 
 
-def _sensible_day(day: date) -> date:
-    if not EARLIEST.date() <= day < LATEST.date():
-        raise ValueError("must lie between the years 2000 and 2199")
-    return day
-
-
-Day = Annotated[date, AfterValidator(_sensible_day)]
 Limit = Annotated[int, Field(ge=0, le=2**53 - 1)]
 UNPAID = "The day of the oldest unpaid invoice, in the billing timezone; null when nothing is unpaid."
 PURCHASED = "When the key was bought; null for one that was not."

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
+
+from policies.money import parse_money
+from policies.period import parse_period
 
 MAX_PAGE, DEFAULT_PAGE = 1_000, 100
 # Beyond these years the calendar of a timezone cannot be computed, and nobody means them.
@@ -31,14 +43,54 @@ def _sensible(instant: datetime) -> datetime:
     return instant.astimezone(UTC)
 
 
+def _amount(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("must be text with digits and a point, such as 34.50")
+    return parse_money(value)
+
+
+def _sensible_day(day: date) -> date:
+    if not EARLIEST.date() <= day < LATEST.date():
+        raise ValueError("must lie between the years 2000 and 2199")
+    return day
+
+
+def _month(text: str) -> str:
+    if not re.match(r"[0-9]{4}-[0-9]{2}\Z", text):
+        raise ValueError("must be a month such as 2026-10")
+    _sensible_day(parse_period(text).first)
+    return text
+
+
+def _printable_lines(text: str) -> str:
+    if any(
+        (ord(character) < 32 and character not in "\t\r\n") or ord(character) == 127 for character in text
+    ):
+        raise ValueError("must not hold control characters")
+    return text
+
+
 AccountId = Annotated[
     str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": "^acc_[0-9a-f]{16}$"})
+]
+InvoiceId = Annotated[
+    str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": "^inv_[0-9a-f]{16}$"})
 ]
 KeyId = Annotated[
     str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": "^key_[0-9a-f]{16}$"})
 ]
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Instant = Annotated[AwareDatetime, AfterValidator(_sensible)]
+Amount = Annotated[
+    Decimal,
+    BeforeValidator(_amount),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,2})?$", "examples": ["34.50"]}),
+]
+Day = Annotated[date, AfterValidator(_sensible_day)]
+Month = Annotated[
+    str, AfterValidator(_month), WithJsonSchema({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$"})
+]
+Reason = Annotated[str, Field(min_length=1, max_length=4_000), AfterValidator(_printable_lines)]
 
 
 class Input(BaseModel):

@@ -36,7 +36,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Tallygate control API",
             "version": "1",
-            "description": "Accounts, keys, usage, tokens and the audit log. Lists are paged with `cursor`.",
+            "description": "Accounts, keys, usage, prices, bills, notices. Lists are paged with `cursor`.",
         },
         "security": [{"token": []}],
         "paths": paths,
@@ -103,9 +103,19 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             {
                 "name": IDEMPOTENCY_KEY,
                 "in": "header",
-                "required": False,
+                "required": operation.once,
                 "description": "Visible characters. A request that is repeated with it has no second effect.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            }
+        )
+    if operation.etag:
+        parameters.append(
+            {
+                "name": "If-None-Match",
+                "in": "header",
+                "required": False,
+                "description": "The ETag of an earlier answer; 304 says that nothing changed.",
+                "schema": {"type": "string"},
             }
         )
     return parameters

@@ -9,6 +9,7 @@ repetition.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import json
 import re
@@ -28,6 +29,7 @@ from gateway.control.auth import Caller, Right, authenticate, require
 from gateway.control.models import Input, NoInput, NoQuery, Output, Query
 from gateway.control.problems import FieldError, Problem, invalid, not_found
 from gateway.validation import findings
+from metering.billing.errors import BillingError
 from metering.ledger import NotFoundError, idempotency
 from metering.ledger.audit import Author
 
@@ -72,6 +74,11 @@ class Call(Generic[BodyT, QueryT]):
         """Return who makes the change, for the audit log."""
         actor = f"{self.caller.token_id} ({self.caller.name})" if self.caller is not None else "client"
         return Author(actor, self.request[REQUEST_ID])
+
+    @property
+    def idempotency_key(self) -> str:
+        """Return the key of an operation that is done once."""
+        return self.request.headers[IDEMPOTENCY_KEY]
 
     def path(self, name: str) -> str:
         """Return an identifier out of the path; raises a Problem for what can be none."""
@@ -118,6 +125,8 @@ class Operation:
     changes: bool = False
     projects: bool = False
     media: Mapping[str, str] = field(default_factory=dict)  # further content types of the answer
+    once: bool = False  # moves money: a request without an Idempotency-Key is refused
+    etag: bool = False  # an answer that did not change is told in a line
     tag: str = ""
 
 
@@ -145,10 +154,13 @@ async def perform(operation: Operation, control: Control, request: web.Request) 
 
     try:
         if not operation.changes:
-            return _response(await operation.handle(call(None)))
+            return _response(await operation.handle(call(None)), request if operation.etag else None)
         return await _change(operation, control, request, caller, raw, call)
     except NotFoundError as error:
         raise not_found(error.noun, error.object_id) from error
+    except BillingError as error:
+        kind = error.code.replace("_", "-")
+        raise Problem(409, kind, "The contract or the books do not allow it", f"{error}.") from error
 
 
 async def _change(
@@ -161,6 +173,10 @@ async def _change(
 ) -> web.Response:
     """Do it once: the change, its audit rows and the kept answer are one transaction."""
     scope = _scope(request, caller)
+    if scope is None and operation.once:
+        raise invalid(
+            [FieldError(f"header.{IDEMPOTENCY_KEY}", "is required: repeating with it has no second effect")]
+        )
     text, headers, status = "", {}, operation.status
     async with control.engine.begin() as connection:
         kept = None
@@ -192,15 +208,31 @@ async def _change(
     return web.Response(status=status, text=text, content_type="application/json", headers=headers)
 
 
-def _response(reply: Reply) -> web.Response:
+def _response(reply: Reply, request: web.Request | None = None) -> web.Response:
+    """Write the answer; with the request, under an entity tag that an unchanged answer is known by."""
     if isinstance(reply.content, web.Response):
         return reply.content
+    if request is not None:
+        text = reply.content.model_dump_json()
+        tag = hashlib.sha256(text.encode()).hexdigest()[:32]
+        headers = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "private, no-cache"}
+        if _is_known(request, tag):
+            return web.Response(status=304, headers=headers)
+        return web.Response(status=reply.status, text=text, content_type="application/json", headers=headers)
     return web.Response(
         status=reply.status,
         text=reply.content.model_dump_json(),
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
+
+
+def _is_known(request: web.Request, tag: str) -> bool:
+    try:
+        known = request.if_none_match or ()
+    except ValueError:
+        return False
+    return any(each.value in (tag, "*") for each in known)
 
 
 async def _raw_body(operation: Operation, request: web.Request) -> bytes:

@@ -59,9 +59,10 @@ def written(call: Call[Any, Any], form: Form, columns: Sequence[str], page: Page
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow(columns)
-    writer.writerows([_cell(row[column]) for column in columns] for row in page.items)
+    writer.writerows([safe_cell(row[column]) for column in columns] for row in page.items)
     return web.Response(text=buffer.getvalue(), content_type="text/csv", charset="utf-8", headers=headers)
 
 
-def _cell(value: Any) -> Any:
+def safe_cell(value: Any) -> Any:
+    """Return a cell that no program takes for a formula."""
     return "'" + value if isinstance(value, str) and value.startswith(_FORMULA) else value

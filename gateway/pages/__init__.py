@@ -20,6 +20,15 @@ def day(value: date | str) -> str:
     return f"{found.day} {found:%B %Y}"
 
 
+def days(first: date, last: date) -> str:
+    """Write days from the first to the last, both included, such as 9 to 31 October 2026."""
+    if first == last:
+        return day(first)
+    if (first.year, first.month) == (last.year, last.month):
+        return f"{first.day} to {day(last)}"
+    return f"{day(first)} to {day(last)}"
+
+
 def moment(value: datetime | str) -> str:
     """Write an instant for people in the offset it came with, such as 7 November 2026, 00:00 (UTC+03:00)."""
     found = datetime.fromisoformat(value) if isinstance(value, str) else value
@@ -73,3 +82,4 @@ environment = jinja2.Environment(
 environment.filters.update(
     day=day, date=date_of, moment=moment, month=month, money=money, count=count, price=price
 )
+environment.globals.update(days=days)

@@ -104,6 +104,22 @@ async def known(connection: AsyncConnection, keys: Sequence[str]) -> set[str]:
     return set((await connection.execute(query)).scalars())
 
 
+async def customers_of(connection: AsyncConnection, plan: str, *, now: datetime) -> list[str]:
+    """Return the accounts that have a key of a plan whose service has not ended."""
+    table = tables.keys
+    query = (
+        sa.select(table.c.account_id)
+        .where(
+            table.c.plan == plan,
+            sa.or_(table.c.closed_at.is_(None), table.c.closed_at > now),
+            sa.or_(table.c.revoked_at.is_(None), table.c.revoked_at > now),
+        )
+        .distinct()
+        .order_by(table.c.account_id)
+    )
+    return list((await connection.execute(query)).scalars())
+
+
 async def take_due(connection: AsyncConnection, *, now: datetime, lease_s: float, limit: int) -> list[Due]:
     """Take deliveries to be tried now, the longest waiting first; nobody else takes them for `lease_s`.
 

@@ -47,6 +47,7 @@ VALUES: list[Any] = [
     {"a": {"b": []}},
 ]
 ROUNDS = 12
+NOUNS = ("token", "invoice", "payment", "dispute", "note", "notice", "webhook")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
@@ -57,7 +58,8 @@ async def test_nonsense_is_no_fault(admin: Api, key: dict[str, Any], operation: 
         path = operation.path.format(
             account_id=chance.choice([key["account_id"], quote(str(chance.choice(VALUES)), safe="")]),
             key_id=chance.choice([key["id"], quote(str(chance.choice(VALUES)), safe="")]),
-            token_id="tok_0123456789abcdef",
+            plan=chance.choice(["K1", quote(str(chance.choice(VALUES)), safe="")]),
+            **{f"{noun}_id": f"{noun[:3]}_0123456789abcdef" for noun in NOUNS},
         )
         names = [field.alias or name for name, field in operation.query.model_fields.items()]
         pairs = [
@@ -69,5 +71,6 @@ async def test_nonsense_is_no_fault(admin: Api, key: dict[str, Any], operation: 
             body = {name: chance.choice(VALUES) for name in fields if chance.random() < 0.5}
             if "keys" in body and chance.random() < 0.8:
                 body["keys"] = [{"credential": chance.choice(VALUES), "plan": "K1"}, chance.choice(VALUES)]
-        answer = await admin.call(operation.verb, f"{path}?{'&'.join(pairs)}", body)
+        once = {"Idempotency_Key": str(chance.random())} if operation.once else {}
+        answer = await admin.call(operation.verb, f"{path}?{'&'.join(pairs)}", body, **once)
         assert answer.status < 500, f"{operation.verb} {path}?{pairs} {body}: {answer.text}"

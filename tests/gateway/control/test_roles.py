@@ -15,16 +15,50 @@ from gateway.control.auth import FAILURES_ALLOWED, Role, is_token, issue_token
 from policies import keys
 from tests.gateway.control.conftest import Api, Clock
 
-READING = {"listAccounts", "showAccount", "listKeys", "showKey", "showUsage", "showReasons"}
+PRICES = {"listPlans", "showPlan", "showPrice", "listSubscriptions", "showSubscription"}
+READING = {"listAccounts", "showAccount", "listKeys", "showKey", "showUsage", "showReasons"} | PRICES
+BILLS = {
+    "listInvoices",
+    "showInvoice",
+    "listPayments",
+    "showPayment",
+    "showBalance",
+    "listDisputes",
+    "showDispute",
+    "listCreditNotes",
+    "showCreditNote",
+}
+NOTICES = {"listNotices", "showNotice"}
+BILLING = {
+    "applyPrices",
+    "announcePrices",
+    "moveSubscription",
+    "closeMonth",
+    "issueMonth",
+    "voidInvoice",
+    "receivePayment",
+    "reversePayment",
+    "openDispute",
+    "resolveDispute",
+    "retryNotice",
+    "createWebhook",
+    "listWebhooks",
+    "disableWebhook",
+}
 HOLDING = {"suspendKey", "resumeKey"}
 MAY: dict[Role, set[str]] = {
-    Role.SUPPORT: READING | HOLDING,
-    Role.OPS: READING | HOLDING | {"listAudit", "rollUp", "rebuild", "metrics"},
-    Role.BILLING: READING | {"createAccount", "changeAccount", "changeKey", "closeKey", "listAudit"},
+    Role.SUPPORT: READING | HOLDING | BILLS | NOTICES | {"openDispute"},
+    Role.OPS: READING | HOLDING | NOTICES | {"listAudit", "rollUp", "rebuild", "metrics", "retryNotice"},
+    Role.BILLING: READING
+    | BILLS
+    | NOTICES
+    | BILLING
+    | {"createAccount", "changeAccount", "changeKey", "closeKey", "listAudit"},
     Role.ADMIN: {operation.name for operation in OPERATIONS if operation.rights},
 }
 UNKNOWN = "tgc_" + keys.issue(bytes(16)).removeprefix("tg_")
-OPEN = {"health", "readiness", "openapi", "showOwnUsage"}
+OWN = {"showOwnUsage", "listOwnInvoices", "showOwnInvoice"}
+OPEN = {"health", "readiness", "openapi"} | OWN
 
 
 async def call(api: Api, name: str) -> int:
@@ -49,7 +83,7 @@ async def test_nothing_else_is_open(client: TestClient[Any, Any]) -> None:
     """Without a token everything is closed but health, readiness and the description."""
     api = Api(client, None)
     answers = {each.name: await call(api, each.name) for each in OPERATIONS}
-    assert {name for name, status in answers.items() if status != 401} == OPEN - {"showOwnUsage"}
+    assert {name for name, status in answers.items() if status != 401} == OPEN - OWN
 
 
 async def test_billing_sets_dates_and_nothing_else(

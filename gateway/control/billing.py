@@ -1,0 +1,127 @@
+"""Billing by itself: a month is closed when it is over, and issued on the day that the settings name.
+
+Both may run on several nodes at once and any number of times: a month has one draft per account, and a
+draft is issued once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.control.terms import terms_of
+from metering.billing.close import CloseReport, close
+from metering.billing.issue import IssueReport, Told, issue
+from metering.billing.reconcile import Kind, reconcile
+from metering.ledger import invoices, plan_versions
+from metering.ledger.audit import Author
+from policies.period import Period, month_of
+
+if TYPE_CHECKING:
+    from gateway.control.app import Control
+
+AUTHOR = Author("billing")
+TRY_AGAIN_S = 3_600.0  # a month with accounts that are held is looked at so often
+SHOWN = 20  # in one log line
+HOLDING = {Kind.COUNTER, Kind.BILLED, Kind.INVOICE}  # differences with which no invoice is issued
+
+log = structlog.get_logger("gateway.control")
+
+
+async def close_month(
+    control: Control,
+    period: Period,
+    *,
+    by: Author,
+    dry_run: bool = False,
+    account_ids: Collection[str] | None = None,
+) -> CloseReport:
+    """Roll everything up, and make a month's drafts; raises BillingError."""
+    await control.jobs.roll_up(full=True)
+    return await close(
+        control.engine,
+        period,
+        terms=terms_of(control.settings),
+        now=control.now(),
+        by=by,
+        dry_run=dry_run,
+        account_ids=account_ids,
+    )
+
+
+async def issue_month(control: Control, period: Period, *, by: Author, told: Told) -> IssueReport:
+    """Roll everything up, make the drafts anew, compare the books, and issue what agrees; raises
+    BillingError.
+
+    Accounts of which counters, ledger and drafts do not agree are held as drafts and named in the log.
+    """
+    await close_month(control, period, by=by)
+    terms = terms_of(control.settings)
+    found = await reconcile(control.engine, control.redis, period, terms=terms)
+    held = [each for each in found.differences if each.kind in HOLDING and each.account_id is not None]
+    if held:
+        log.error(
+            "accounts whose books do not agree are not invoiced",
+            month=f"{period.first:%Y-%m}",
+            accounts=len({each.account_id for each in held}),
+            first=[f"{each.kind} {each.object_id}: {each.expected}; {each.found}" for each in held[:SHOWN]],
+        )
+    report = await issue(
+        control.engine,
+        period,
+        terms=terms,
+        now=control.now(),
+        by=by,
+        hold={each.account_id for each in held if each.account_id is not None},
+        told=told,
+    )
+    await control.project()
+    return report
+
+
+class BillingRounds:
+    """Looks again and again which month is due."""
+
+    def __init__(self, control: Control, told: Told, clock: Callable[[], float]) -> None:
+        self._control = control
+        self._told = told
+        self._clock = clock
+        self._tried: dict[date, float] = {}
+
+    async def round(self) -> None:
+        """Close the months that are over and were not closed yet, and issue those whose day has come."""
+        control = self._control
+        terms = terms_of(control.settings)
+        today = terms.day_of(control.now())
+        async with control.engine.connect() as connection:
+            begun = await plan_versions.first_applied(connection)
+            last = await invoices.last_month(connection)
+            unissued = await invoices.months_open(connection)
+        if begun is None:
+            return  # nothing is sold
+        first = month_of(terms.day_of(begun)) if last is None else month_of(month_of(last).last_excluded)
+        while first.last_excluded <= today:
+            report = await close_month(control, first, by=AUTHOR)
+            log.info("a month was closed", month=f"{first.first:%Y-%m}", accounts=report.accounts)
+            unissued.append(first.first)
+            first = month_of(first.last_excluded)
+        for month in map(month_of, unissued):
+            if today >= month.last_excluded + timedelta(days=terms.issue_day - 1):
+                await self._issue(month)
+
+    async def _issue(self, month: Period) -> None:
+        tried = self._tried.get(month.first)
+        if tried is not None and self._clock() - tried < TRY_AGAIN_S:
+            return
+        report = await issue_month(self._control, month, by=AUTHOR, told=self._told)
+        # Only now: a store that was away is tried again with the next round.
+        self._tried[month.first] = self._clock()
+        log.info(
+            "a month was issued",
+            month=f"{month.first:%Y-%m}",
+            invoices=len(report.issued),
+            held=len(report.held),
+        )

@@ -1,0 +1,358 @@
+"""Invoices: a month closed into drafts, these issued under numbers, each shown as JSON, CSV or a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.auth import Right
+from gateway.control.invoice_models import (
+    Closed,
+    Closing,
+    Difference,
+    InvoiceForm,
+    InvoiceOut,
+    InvoicePage,
+    InvoiceQuery,
+    InvoicesQuery,
+    InvoiceWhole,
+    Issued,
+    Issuing,
+    LeftOut,
+    LineOut,
+    Voided,
+    Voiding,
+    invoice_fields,
+    line_out,
+    whole,
+)
+from gateway.control.me import own_key
+from gateway.control.models import NoInput, NoQuery, PageQuery
+from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.problems import not_found
+from gateway.control.rows import safe_cell
+from gateway.control.terms import terms_of
+from gateway.pages import invoice as invoice_page
+from metering import notices as texts
+from metering.billing import close, issue, standing
+from metering.billing.balance import InvoiceBalance
+from metering.ledger import credit_notes, invoices, notices
+from metering.ledger.invoices import Invoice, InvoiceLine, Status
+from policies.period import Period, parse_period
+
+ZERO = Decimal("0.00")
+# The page is what a customer prints: it loads nothing, runs nothing, and stands in nobody else's frame.
+PAGE_HEADERS = {
+    "Cache-Control": "private, no-cache",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+MEDIA = {
+    "text/csv": "With format=csv: a header, then a line a row.",
+    "text/html": "With format=html: the invoice as a page that can be printed.",
+}
+
+
+async def close_month(call: Call[Closing, NoQuery]) -> Reply:
+    """Reckon a month into drafts; a dry run changes nothing and compares with what there is."""
+    body, control = call.body, call.control
+    period = parse_period(body.period)
+    report = await close.close(
+        control.engine,
+        period,
+        terms=terms_of(control.settings),
+        now=call.now,
+        by=call.by,
+        dry_run=body.dry_run,
+        account_ids=body.accounts,
+    )
+    there = await _existing(call, period) if body.dry_run else {}
+    drafts = [_difference(draft, there.pop(draft.account_id, None)) for draft in report.drafts]
+    if body.accounts is None or there:
+        wanted = None if body.accounts is None else set(body.accounts)
+        drafts += [_difference(None, each) for key, each in there.items() if wanted is None or key in wanted]
+    return Reply(
+        Closed(
+            period=body.period,
+            dry_run=body.dry_run,
+            accounts=report.accounts,
+            lines=report.lines,
+            late_lines=report.late_lines,
+            totals=report.totals,
+            left_out=[LeftOut.model_validate(each, from_attributes=True) for each in report.left_out],
+            drafts=drafts,
+        )
+    )
+
+
+async def issue_month(call: Call[Issuing, NoQuery]) -> Reply:
+    """Issue a month's drafts, and tell their customers."""
+    body, control = call.body, call.control
+    report = await issue.issue(
+        control.engine,
+        parse_period(body.period),
+        terms=terms_of(control.settings),
+        now=call.now,
+        by=call.by,
+        dry_run=body.dry_run,
+        hold=body.hold,
+        account_ids=body.accounts,
+        told=tell_issued,
+    )
+    in_force = True if body.dry_run else await control.project()
+    return Reply(
+        Issued(
+            period=body.period,
+            dry_run=body.dry_run,
+            done=report.done,
+            held=report.held,
+            invoices=[InvoiceOut(**invoice_fields(each)) for each in report.issued],
+            in_force=in_force,
+        )
+    )
+
+
+async def tell_issued(connection: AsyncConnection, issued: Sequence[Invoice]) -> None:
+    """Keep a notice of each invoice, in the transaction that issues it."""
+    told = []
+    for each in issued:
+        assert each.reference is not None and each.issued_on is not None and each.due_on is not None
+        told.append(
+            texts.invoice_issued(
+                account_id=each.account_id,
+                invoice_id=each.id,
+                number=each.reference,
+                currency=each.currency,
+                total=each.total,
+                period_first=each.period.first,
+                issued_on=each.issued_on,
+                due_on=each.due_on,
+            )
+        )
+    if issued and issued[0].issued_at is not None:
+        await notices.add(connection, told, now=issued[0].issued_at)
+
+
+async def void(call: Call[Voiding, NoQuery]) -> Reply:
+    """Make an invoice void; its number stays taken."""
+    made = await issue.void(
+        call.connection,
+        call.path("invoice_id"),
+        reason=call.body.reason,
+        terms=terms_of(call.control.settings),
+        now=call.now,
+        by=call.by,
+    )
+    return Reply(Voided(**invoice_fields(made)))
+
+
+async def listed(call: Call[NoInput, InvoicesQuery]) -> Reply:
+    """List invoices."""
+    query = call.query
+    first = parse_period(query.period).first if query.period is not None else None
+    return await _listed(call, query.account, first, query.status)
+
+
+async def show(call: Call[NoInput, InvoiceQuery]) -> Reply:
+    """Return one invoice with its lines, as JSON, CSV or a page."""
+    return await _show(call, None)
+
+
+async def listed_own(call: Call[NoInput, PageQuery]) -> Reply:
+    """List the issued invoices of the account whose key the request carries."""
+    key = await own_key(call)
+    return await _listed(call, key.account_id, None, Status.ISSUED)
+
+
+async def show_own(call: Call[NoInput, InvoiceQuery]) -> Reply:
+    """Return an issued invoice of the account whose key the request carries."""
+    key = await own_key(call)
+    return await _show(call, key.account_id)
+
+
+async def _listed(
+    call: Call[NoInput, Any], account_id: str | None, first: date | None, status: Status | None
+) -> Reply:
+    async with call.control.engine.connect() as connection:
+        try:
+            page = await invoices.listed(
+                connection,
+                account_id=account_id,
+                period_first=first,
+                status=status,
+                cursor=call.query.cursor,
+                limit=call.query.limit,
+            )
+        except ValueError as error:
+            raise wrong_cursor(error) from error
+    items = [InvoiceOut(**invoice_fields(each)) for each in page.items]
+    return Reply(InvoicePage(items=items, next_cursor=page.next_cursor))
+
+
+async def _show(call: Call[NoInput, InvoiceQuery], account_id: str | None) -> Reply:
+    """Return an invoice; for a customer only an own one that was issued."""
+    invoice_id, settings = call.path("invoice_id"), call.control.settings
+    async with call.control.engine.connect() as connection:
+        found = await invoices.get(connection, invoice_id)
+        if account_id is not None and (found.account_id, found.status) != (account_id, Status.ISSUED):
+            raise not_found("invoice", invoice_id)
+        lines = await invoices.lines(connection, invoice_id)
+        notes = await credit_notes.of_invoice(connection, invoice_id)
+        balance = await _balance(connection, found)
+    if call.query.format is InvoiceForm.HTML:
+        view = invoice_page.view_of(
+            found,
+            lines,
+            balance=balance,
+            credit_notes=notes,
+            seller=settings.billing.seller,
+            steps=settings.contract.steps,
+            zone=settings.contract.zone,
+            dispute_days=settings.billing.dispute_days,
+        )
+        text = invoice_page.page(view)
+        return Reply(web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS))
+    if call.query.format is InvoiceForm.CSV:
+        return Reply(_csv(found, lines))
+    return Reply(whole(found, lines, balance, [note.reference for note in notes]))
+
+
+async def _balance(connection: AsyncConnection, invoice: Invoice) -> InvoiceBalance | None:
+    balances = await standing.balances(connection, [invoice.account_id])
+    own = (each for each in balances[invoice.account_id].invoices if each.invoice_id == invoice.id)
+    return next(own, None)
+
+
+def _csv(invoice: Invoice, lines: Sequence[InvoiceLine]) -> web.Response:
+    columns = list(LineOut.model_fields)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow(["invoice", "currency", *columns])
+    for line in lines:
+        row = line_out(line, line.position).model_dump(mode="json")
+        cells = [safe_cell(row[column]) for column in columns]
+        writer.writerow([invoice.reference or invoice.id, invoice.currency, *cells])
+    return web.Response(
+        text=buffer.getvalue(),
+        content_type="text/csv",
+        charset="utf-8",
+        headers={"Cache-Control": "private, no-cache"},
+    )
+
+
+async def _existing(call: Call[Any, Any], period: Period) -> dict[str, Invoice]:
+    """Return what there is for a month, by account, but what was made void."""
+    found: dict[str, Invoice] = {}
+    cursor: str | None = None
+    async with call.control.engine.connect() as connection:
+        while True:
+            page = await invoices.listed(connection, period_first=period.first, cursor=cursor, limit=1_000)
+            found |= {each.account_id: each for each in page.items if each.status is not Status.VOID}
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+
+def _difference(draft: close.Draft | None, there: Invoice | None) -> Difference:
+    """Tell an account's charge as it would be now from what there is; one of both is given."""
+    either = draft or there
+    assert either is not None
+    total = draft.total if draft is not None else ZERO
+    return Difference(
+        account_id=either.account_id,
+        currency=either.currency,
+        total=total,
+        invoice=there.id if there is not None else None,
+        invoice_status=there.status if there is not None else None,
+        invoice_total=there.total if there is not None else None,
+        difference=total - (there.total if there is not None else ZERO),
+        lines=[line_out(line) for line in draft.lines] if draft is not None else [],
+    )
+
+
+OPERATIONS = (
+    Operation(
+        "closeMonth",
+        "POST",
+        "/v1/invoices/close",
+        "Reckon a month into drafts; doing it again reckons the drafts anew",
+        close_month,
+        rights=(Right.BILLS_WRITE,),
+        body=Closing,
+        answer=Closed,
+    ),
+    Operation(
+        "issueMonth",
+        "POST",
+        "/v1/invoices/issue",
+        "Issue a closed month's drafts; doing it again issues nothing",
+        issue_month,
+        rights=(Right.BILLS_WRITE,),
+        body=Issuing,
+        answer=Issued,
+    ),
+    Operation(
+        "listInvoices",
+        "GET",
+        "/v1/invoices",
+        "List invoices by month",
+        listed,
+        rights=(Right.BILLS_READ,),
+        query=InvoicesQuery,
+        answer=InvoicePage,
+        etag=True,
+    ),
+    Operation(
+        "showInvoice",
+        "GET",
+        "/v1/invoices/{invoice_id}",
+        "Show an invoice with its lines, as JSON, CSV or a page to print",
+        show,
+        rights=(Right.BILLS_READ,),
+        query=InvoiceQuery,
+        answer=InvoiceWhole,
+        media=MEDIA,
+        etag=True,
+    ),
+    Operation(
+        "voidInvoice",
+        "POST",
+        "/v1/invoices/{invoice_id}/void",
+        "Make an invoice void; its number stays taken",
+        void,
+        rights=(Right.BILLS_WRITE,),
+        body=Voiding,
+        answer=Voided,
+        changes=True,
+        projects=True,
+        once=True,
+    ),
+    Operation(
+        "listOwnInvoices",
+        "GET",
+        "/v1/me/invoices",
+        "The issued invoices of the account whose key is sent along",
+        listed_own,
+        query=PageQuery,
+        answer=InvoicePage,
+        etag=True,
+    ),
+    Operation(
+        "showOwnInvoice",
+        "GET",
+        "/v1/me/invoices/{invoice_id}",
+        "An issued invoice of the account whose key is sent along",
+        show_own,
+        query=InvoiceQuery,
+        answer=InvoiceWhole,
+        media=MEDIA,
+        etag=True,
+    ),
+)

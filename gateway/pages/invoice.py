@@ -1,0 +1,229 @@
+"""The invoice as a page that can be printed, made from plain data.
+
+It is written for somebody who never saw the product: what was used, what it cost and why, what is due when,
+and what happens if it is not paid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from gateway.pages import count, environment, price
+from gateway.settings import Seller
+from metering.billing.balance import InvoiceBalance
+from metering.ledger.credit_notes import CreditNote
+from metering.ledger.invoices import Invoice, InvoiceLine
+from metering.rating import LineKind
+from policies.standing import Standing, Step, step_begins
+
+ZERO = Decimal("0.00")
+DISPUTE_DAYS = 30  # contract OT-13
+
+_TEMPLATE = environment.get_template("invoice.html")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line as it is shown; `price` is empty where there is none for a unit."""
+
+    position: int
+    text: str
+    note: str
+    quantity: str
+    price: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Days of one key that were charged alike, with the counts that their lines came from."""
+
+    first: date
+    last: date
+    calls: int
+    taken: int
+    waived: int
+    counted: bool  # a minimum is told without the counts, which stand above it
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPart:
+    """What one key owes."""
+
+    site: str | None
+    key_id: str
+    label: str | None
+    plan: str
+    stretches: tuple[Stretch, ...]
+    subtotal: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What begins at a moment if the invoice stays unpaid."""
+
+    at: datetime
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the page shows."""
+
+    invoice: Invoice
+    seller: Seller
+    customer: Mapping[str, Any]
+    zone: str
+    last_day: date
+    parts: tuple[KeyPart, ...]
+    credit_notes: tuple[CreditNote, ...]
+    paid: Decimal
+    outstanding: Decimal
+    disputed: Decimal
+    happenings: tuple[Happening, ...]
+    dispute_days: int
+
+    @property
+    def state(self) -> str:
+        """Name the state of the invoice for people."""
+        if self.invoice.number is None or self.invoice.voided_at is not None:
+            return self.invoice.status.value
+        return "paid" if self.outstanding <= 0 else "part paid" if self.paid > 0 else "to be paid"
+
+
+def view_of(
+    invoice: Invoice,
+    lines: Sequence[InvoiceLine],
+    *,
+    balance: InvoiceBalance | None,
+    credit_notes: Sequence[CreditNote],
+    seller: Seller,
+    steps: Sequence[Step],
+    zone: ZoneInfo,
+    dispute_days: int = DISPUTE_DAYS,
+) -> View:
+    """Bring together what the page shows; `balance` is None for an invoice that asks for no payment."""
+    return View(
+        invoice=invoice,
+        seller=seller,
+        customer=invoice.snapshot.get("customer", {}),
+        zone=invoice.snapshot.get("timezone", zone.key),
+        last_day=invoice.period.last_excluded - timedelta(days=1),
+        parts=tuple(_parts(invoice, lines)),
+        credit_notes=tuple(credit_notes),
+        paid=balance.allocated if balance is not None else ZERO,
+        outstanding=balance.outstanding if balance is not None else invoice.total,
+        disputed=balance.disputed if balance is not None else ZERO,
+        happenings=tuple(_happenings(invoice, steps, zone)),
+        dispute_days=dispute_days,
+    )
+
+
+def page(view: View) -> str:
+    """Write the page as HTML that needs nothing else."""
+    return _TEMPLATE.render(view=view, invoice=view.invoice, currency=view.invoice.currency)
+
+
+def line_text(line: InvoiceLine) -> str:
+    """Say in a few words what a line is for."""
+    match line.kind:
+        case LineKind.USAGE:
+            return f"Calls: {line.tier}" if line.tier != "all units" else "Calls"
+        case LineKind.FLAT:
+            return f"Fee: {line.tier}"
+        case LineKind.TRIAL:
+            return "Free month"
+        case LineKind.MINIMUM:
+            return "Up to the monthly minimum"
+        case LineKind.LATE:
+            return "Counted late"
+
+
+def _note(line: InvoiceLine) -> str:
+    match line.kind:
+        case LineKind.MINIMUM:
+            return f"The {line.tier} for these days, less the amounts above."
+        case LineKind.LATE:
+            return f"Calls of {line.first:%B %Y} that were counted after that month's invoice was issued."
+        case LineKind.TRIAL:
+            return "These days are free of charge."
+        case LineKind.FLAT | LineKind.USAGE:
+            return ""
+
+
+def _parts(invoice: Invoice, lines: Sequence[InvoiceLine]) -> list[KeyPart]:
+    keys: Mapping[str, Any] = invoice.snapshot.get("keys", {})
+    parts = []
+    for (site, key_id), found in groupby(lines, key=lambda line: (line.site, line.key_id)):
+        own = list(found)
+        known = keys.get(key_id, {})
+        parts.append(
+            KeyPart(
+                site=site,
+                key_id=key_id,
+                label=known.get("label"),
+                plan=known.get("plan") or next((line.plan for line in own if line.plan), ""),
+                stretches=tuple(_stretches(own)),
+                subtotal=sum((line.amount for line in own), ZERO),
+            )
+        )
+    return parts
+
+
+def _stretches(lines: Sequence[InvoiceLine]) -> list[Stretch]:
+    def stretch(line: InvoiceLine) -> tuple[date, date, bool]:
+        return line.first, line.last_excluded, line.kind is not LineKind.MINIMUM
+
+    stretches = []
+    for (first, last_excluded, counted), found in groupby(lines, key=stretch):
+        own = list(found)
+        most = max(own, key=lambda line: line.calls)
+        stretches.append(
+            Stretch(
+                first=first,
+                last=last_excluded - timedelta(days=1),
+                calls=most.calls,
+                taken=most.taken,
+                waived=most.waived,
+                counted=counted,
+                rows=tuple(_row(line) for line in own),
+            )
+        )
+    return stretches
+
+
+def _row(line: InvoiceLine) -> Row:
+    alone = line.kind in {LineKind.MINIMUM, LineKind.TRIAL}
+    return Row(
+        position=line.position,
+        text=line_text(line),
+        note=_note(line),
+        quantity="" if line.kind is LineKind.MINIMUM else count(line.quantity),
+        price="" if alone or line.unit_price is None else price(line.unit_price),
+        amount=line.amount,
+    )
+
+
+def _happenings(invoice: Invoice, steps: Sequence[Step], zone: ZoneInfo) -> list[Happening]:
+    if invoice.issued_on is None:
+        return []
+    told = []
+    for step in steps:
+        at = datetime.fromtimestamp(step_begins(invoice.issued_on, step, zone), zone)
+        if step.standing is Standing.BANNED:
+            title, text = "The keys are banned", "No call is answered any more until the invoice is paid."
+        else:
+            denied = ", ".join(name.replace("_", " ") for name in sorted(step.deny))
+            spared = ", ".join(name.replace("_", " ") for name in sorted(step.exempt))
+            but = f" ({spared} still works)" if spared else ""
+            title, text = "The keys are restricted", f"Calls of these kinds are refused: {denied}{but}."
+        told.append(Happening(at, title, text))
+    return told
