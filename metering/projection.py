@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.ledger import keys
+from metering.ledger import revisions
 from metering.names import digest_name, record_name
 from metering.restore import restore_latest
 from metering.scripts import PROJECT
@@ -77,14 +77,14 @@ async def project_pending(redis: Redis, engine: AsyncEngine, *, limit: int = CHU
     """
     projection = Projection(redis)
     async with engine.connect() as connection:
-        records = await keys.unprojected(connection, limit=limit)
+        records = await revisions.unprojected(connection, limit=limit)
         in_force = await projection.put(records)
         lost = [record for record in records if not in_force[record.key_id]]
         if lost:
             await restore_latest(redis, connection, [record.key_id for record in lost])
             in_force |= await projection.put(lost, restored=True)
-        await keys.mark_projected(connection, records)
-        await keys.overtake(connection, in_force)
+        await revisions.mark_projected(connection, records)
+        await revisions.overtake(connection, in_force)
         await connection.commit()
     return len(records)
 

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.ledger import keys, marks, usage
+from metering.ledger import marks, revisions, usage
 from metering.names import READY
 from metering.projection import Projection, project_pending
 from metering.restore import restore
@@ -65,10 +65,10 @@ async def rebuild(
                     progress("counters", key_days)
             projection = Projection(redis)
             last = ""
-            while found := await keys.records(connection, after=last, limit=CHUNK):
+            while found := await revisions.records(connection, after=last, limit=CHUNK):
                 in_force = await projection.put(found, restored=True)
-                await keys.mark_projected(connection, found)
-                await keys.overtake(connection, in_force)
+                await revisions.mark_projected(connection, found)
+                await revisions.overtake(connection, in_force)
                 await connection.commit()
                 records += len(found)
                 last = found[-1].key_id

@@ -156,13 +156,13 @@ async def create_many(
         if missed := [index for index, row in enumerate(credentials) if row["digest"] not in done]:
             raise CredentialTakenError(missed)
     await audit.write(connection, changes, now=now, by=by)
-    made = {key.id: key for key in await _read(connection, tables.keys.c.id.in_(ids))}
+    made = {key.id: key for key in await read(connection, tables.keys.c.id.in_(ids))}
     return [made[key_id] for key_id in ids]
 
 
 async def get(connection: AsyncConnection, key_id: str) -> Key:
     """Return a key; raises NotFoundError."""
-    found = await _read(connection, tables.keys.c.id == key_id)
+    found = await read(connection, tables.keys.c.id == key_id)
     if not found:
         raise NotFoundError("key", key_id)
     return found[0]
@@ -172,7 +172,7 @@ async def find(connection: AsyncConnection, digest: str) -> Key | None:
     """Return the key that a credential's digest belongs to, or belonged to."""
     held = tables.credentials
     owner = sa.select(held.c.key_id).where(held.c.digest == digest).scalar_subquery()
-    found = await _read(connection, tables.keys.c.id == owner)
+    found = await read(connection, tables.keys.c.id == owner)
     return found[0] if found else None
 
 
@@ -191,7 +191,7 @@ async def listed(
     if cursor is not None:
         after = read_cursor(cursor, datetime, str)
         conditions.append(sa.tuple_(table.c.created_at, table.c.id) > sa.tuple_(*after))
-    found = await _read(connection, *conditions, limit=check_limit(limit) + 1)
+    found = await read(connection, *conditions, limit=check_limit(limit) + 1)
     return page_of(found, limit, lambda key: (key.created_at, key.id))
 
 
@@ -293,19 +293,6 @@ def record_of(key: Key) -> KeyRecord:
     )
 
 
-async def records(connection: AsyncConnection, *, after: str = "", limit: int = 1000) -> list[KeyRecord]:
-    """Return records in the order of their ids, those behind the id `after`."""
-    found = await _read(connection, tables.keys.c.id > after, limit=limit, by_id=True)
-    return [record_of(key) for key in found]
-
-
-async def unprojected(connection: AsyncConnection, *, limit: int = 1000) -> list[KeyRecord]:
-    """Return records whose newest revision has not been projected, in the order of their ids."""
-    table = tables.keys
-    found = await _read(connection, table.c.projected_revision < table.c.revision, limit=limit, by_id=True)
-    return [record_of(key) for key in found]
-
-
 async def lock_keys(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> None:
     """Lock keys in the order of their ids, so that changes of many keys at once do not block each other."""
     query = sa.select(tables.keys.c.id).where(which).order_by(tables.keys.c.id).with_for_update()
@@ -356,51 +343,13 @@ async def set_oldest_unpaid(
     return ids
 
 
-async def mark_projected(connection: AsyncConnection, projected: Sequence[KeyRecord]) -> None:
-    """Note which revisions the projection holds."""
-    if not projected:
-        return
-    given = _revisions([record.key_id for record in projected], [record.revision for record in projected])
-    table = tables.keys
-    await lock_keys(connection, table.c.id.in_(sa.select(given.c.id)))
-    await connection.execute(
-        sa.update(table)
-        .where(table.c.id == given.c.id, table.c.projected_revision < given.c.revision)
-        .values(projected_revision=given.c.revision)
-    )
-
-
-async def overtake(connection: AsyncConnection, in_force: Mapping[str, int]) -> None:
-    """Give keys a revision beyond the one in force, where that is newer than theirs: theirs is to win."""
-    if not in_force:
-        return
-    given = _revisions(list(in_force), list(in_force.values()))
-    table = tables.keys
-    await lock_keys(connection, table.c.id.in_(sa.select(given.c.id)))
-    await connection.execute(
-        sa.update(table)
-        .where(table.c.id == given.c.id, table.c.revision < given.c.revision)
-        .values(revision=given.c.revision + 1)
-    )
-
-
-def _revisions(ids: list[str], revisions: list[int]) -> sa.TableValuedAlias:
-    return (
-        sa.func.unnest(
-            sa.bindparam("ids", ids, sa.ARRAY(sa.Text)),
-            sa.bindparam("revisions", revisions, sa.ARRAY(sa.BigInteger)),
-        )
-        .table_valued(sa.column("id", sa.Text), sa.column("revision", sa.BigInteger))
-        .render_derived(name="given")
-    )
-
-
-async def _read(
+async def read(
     connection: AsyncConnection,
     *conditions: sa.ColumnElement[bool],
     limit: int | None = None,
     by_id: bool = False,
 ) -> list[Key]:
+    """Return the keys that meet all conditions, the oldest first or in the order of their ids."""
     # Keys first, credentials second: what changes in between is newer than the revision, whose successor is
     # projected in its turn. The other way round an older credential would stay under the newer revision.
     table = tables.keys

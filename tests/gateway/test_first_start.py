@@ -21,8 +21,7 @@ from gateway.first_start import (
 )
 from gateway.ports import free_port
 from gateway.settings import Settings
-from metering.ledger import keys as ledger_keys
-from metering.ledger import make_engine, tables, tokens
+from metering.ledger import make_engine, revisions, tables, tokens
 from metering.ledger.audit import Author
 from metering.projection import Projection
 from policies import keys
@@ -133,7 +132,7 @@ async def test_the_demos_key_is_made_while_redis_is_away(engine: AsyncEngine, se
     demo = await demo_account(engine, redis, settings)
     await redis.aclose()
     async with engine.connect() as connection:
-        (pending,) = await ledger_keys.unprojected(connection)
+        (pending,) = await revisions.unprojected(connection)
     assert pending.account_id == demo.account_id
 
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.counters import Outcome
-from metering.ledger import keys
+from metering.ledger import keys, revisions
 from metering.names import READY, day_name, roll_name
 from metering.projection import Projection, project_pending
 from metering.rebuild import RebuildReport, rebuild
@@ -188,4 +188,4 @@ async def test_ledger_out_of_a_backup_overtakes_what_redis_has(redis: Redis, eng
     assert found is not None
     assert (found.revision, found.daily_limit) == (10, 5)
     async with engine.connect() as connection:
-        assert await keys.unprojected(connection) == []
+        assert await revisions.unprojected(connection) == []
