@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import accounts, audit, jobs, keys, processes, tokens, usage
+from gateway.cli import accounts, audit, jobs, keys, processes, rehearse, tokens, usage
 from gateway.cli.client import Connection
 from gateway.cli.output import CliError, report
 from gateway.config import ConfigError
@@ -34,6 +34,7 @@ app.add_typer(audit.app, name="audit")
 usage.register(app)
 jobs.register(app)
 processes.register(app)
+rehearse.register(app)
 
 
 @app.callback()
