@@ -52,13 +52,22 @@ async def close_month(
     )
 
 
-async def issue_month(control: Control, period: Period, *, by: Author, told: Told) -> IssueReport:
+async def issue_month(
+    control: Control,
+    period: Period,
+    *,
+    by: Author,
+    told: Told,
+    hold: Collection[str] = (),
+    account_ids: Collection[str] | None = None,
+) -> IssueReport:
     """Roll everything up, make the drafts anew, compare the books, and issue what agrees; raises
     BillingError.
 
-    Accounts of which counters, ledger and drafts do not agree are held as drafts and named in the log.
+    Accounts of which counters, ledger and drafts do not agree are held as drafts and named in the log, like
+    those of `hold`; with `account_ids` only these are issued.
     """
-    await close_month(control, period, by=by)
+    await close_month(control, period, by=by, account_ids=account_ids)
     terms = terms_of(control.settings)
     found = await reconcile(control.engine, control.redis, period, terms=terms)
     held = [each for each in found.differences if each.kind in HOLDING and each.account_id is not None]
@@ -75,7 +84,8 @@ async def issue_month(control: Control, period: Period, *, by: Author, told: Tol
         terms=terms,
         now=control.now(),
         by=by,
-        hold={each.account_id for each in held if each.account_id is not None},
+        hold={*hold, *(each.account_id for each in held if each.account_id is not None)},
+        account_ids=account_ids,
         told=told,
     )
     await control.project()

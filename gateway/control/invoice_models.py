@@ -160,7 +160,7 @@ class Issued(Output):
     period: str
     dry_run: bool
     done: bool = Field(description="Whether no draft of the month is left.")
-    held: list[str]
+    held: list[str] = Field(description="Accounts left as drafts: asked for, or books that do not agree.")
     invoices: list[InvoiceOut]
     in_force: bool = Field(False, description="False while changed standings have yet to reach the gateways.")
 

@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.control import billing
 from gateway.control.auth import Right
 from gateway.control.invoice_models import (
     Closed,
@@ -64,14 +65,8 @@ async def close_month(call: Call[Closing, NoQuery]) -> Reply:
     """Reckon a month into drafts; a dry run changes nothing and compares with what there is."""
     body, control = call.body, call.control
     period = parse_period(body.period)
-    report = await close.close(
-        control.engine,
-        period,
-        terms=terms_of(control.settings),
-        now=call.now,
-        by=call.by,
-        dry_run=body.dry_run,
-        account_ids=body.accounts,
+    report = await billing.close_month(
+        control, period, by=call.by, dry_run=body.dry_run, account_ids=body.accounts
     )
     there = await _existing(call, period) if body.dry_run else {}
     drafts = [_difference(draft, there.pop(draft.account_id, None)) for draft in report.drafts]
@@ -95,17 +90,22 @@ async def close_month(call: Call[Closing, NoQuery]) -> Reply:
 async def issue_month(call: Call[Issuing, NoQuery]) -> Reply:
     """Issue a month's drafts, and tell their customers."""
     body, control = call.body, call.control
-    report = await issue.issue(
-        control.engine,
-        parse_period(body.period),
-        terms=terms_of(control.settings),
-        now=call.now,
-        by=call.by,
-        dry_run=body.dry_run,
-        hold=body.hold,
-        account_ids=body.accounts,
-        told=tell_issued,
-    )
+    period = parse_period(body.period)
+    if body.dry_run:
+        report = await issue.issue(
+            control.engine,
+            period,
+            terms=terms_of(control.settings),
+            now=call.now,
+            by=call.by,
+            dry_run=True,
+            hold=body.hold,
+            account_ids=body.accounts,
+        )
+    else:
+        report = await billing.issue_month(
+            control, period, by=call.by, told=tell_issued, hold=body.hold, account_ids=body.accounts
+        )
     in_force = True if body.dry_run else await control.project()
     return Reply(
         Issued(

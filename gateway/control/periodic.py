@@ -1,4 +1,4 @@
-"""The jobs that run by themselves in the control process: roll-up, projection, rebuild, cleaning up.
+"""The jobs that run by themselves in the control process: roll-up, projection, rebuild, billing, cleaning up.
 
 Each may run on several nodes at once: the metering package lets one of them carry counts at a time, and
 running twice changes nothing. A store that is away makes a job wait and try again, never stop.
@@ -18,6 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.control.billing import BillingRounds
+from gateway.control.invoices import tell_issued
 from gateway.notices.delivery import Postman
 from metering import rebuild as rebuilding
 from metering import rollup
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.control.app import Control
 
 PROJECT_EVERY_S = 1.0
+BILL_EVERY_S = 60.0  # a look at which month is due
 FULL_EVERY_S = 3_600.0  # a full roll-up also finds counters that Redis lost without saying so
 KEEP_ANSWERS = timedelta(hours=24)
 SHOWN_RAISED = 20  # in one log line; the metric has them all
@@ -59,7 +62,7 @@ class Jobs:
         self._failures = Counter(
             "tallygate_job_failures_total", "Runs of a job that failed.", ["job"], registry=registry
         )
-        for job in ("rollup", "project", "clean", "notices"):
+        for job in ("rollup", "project", "clean", "notices", "billing"):
             self._failures.labels(job)
 
     async def roll_up(self, *, full: bool = False) -> RollupReport:
@@ -116,12 +119,17 @@ class Jobs:
             group.create_task(self._often("project", self._control.carry_changes, lambda: PROJECT_EVERY_S))
             group.create_task(self._often("clean", self.clean, lambda: FULL_EVERY_S))
             group.create_task(self._deliver_often(), name="notices")
+            group.create_task(self._bill_often(), name="billing")
 
     async def _deliver_often(self) -> None:
         control = self._control
         async with aiohttp.ClientSession() as session:
             postman = Postman(control.engine, lambda: control.settings, control.now, session)
             await self._often("notices", postman.round, lambda: control.settings.notices.deliver_every_s)
+
+    async def _bill_often(self) -> None:
+        rounds = BillingRounds(self._control, tell_issued, asyncio.get_running_loop().time)
+        await self._often("billing", rounds.round, lambda: BILL_EVERY_S)
 
     async def _roll_up_often(self) -> None:
         clock = asyncio.get_running_loop().time

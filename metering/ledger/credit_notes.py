@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from metering.ledger import numbers
 from metering.ledger.billing_tables import credit_note_lines, credit_notes
 from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read_cursor
+from policies.period import Period
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ async def listed(
     *,
     account_id: str | None = None,
     invoice_id: str | None = None,
+    issued_in: Period | None = None,
     cursor: str | None = None,
     limit: int = 100,
 ) -> Page[CreditNote]:
@@ -84,6 +86,8 @@ async def listed(
         query = query.where(table.c.account_id == account_id)
     if invoice_id is not None:
         query = query.where(table.c.invoice_id == invoice_id)
+    if issued_in is not None:
+        query = query.where(table.c.issued_on >= issued_in.first, table.c.issued_on < issued_in.last_excluded)
     if cursor is not None:
         after = read_cursor(cursor, datetime, str)
         query = query.where(sa.tuple_(table.c.issued_at, table.c.id) > sa.tuple_(*after))

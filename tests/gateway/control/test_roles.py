@@ -27,6 +27,8 @@ BILLS = {
     "showDispute",
     "listCreditNotes",
     "showCreditNote",
+    "exportFocus",
+    "reconcile",
 }
 NOTICES = {"listNotices", "showNotice"}
 BILLING = {
@@ -46,9 +48,13 @@ BILLING = {
     "disableWebhook",
 }
 HOLDING = {"suspendKey", "resumeKey"}
+OPERATING = {"listAudit", "rollUp", "rebuild", "metrics", "retryNotice", "reconcile"}
 MAY: dict[Role, set[str]] = {
     Role.SUPPORT: READING | HOLDING | BILLS | NOTICES | {"openDispute"},
-    Role.OPS: READING | HOLDING | NOTICES | {"listAudit", "rollUp", "rebuild", "metrics", "retryNotice"},
+    Role.OPS: READING
+    | HOLDING
+    | NOTICES
+    | {"listAudit", "rollUp", "rebuild", "metrics", "retryNotice", "reconcile"},
     Role.BILLING: READING
     | BILLS
     | NOTICES

@@ -1,0 +1,181 @@
+"""What billing jobs pull: a month as FOCUS rows, and the comparison of its books."""
+
+from __future__ import annotations
+
+import csv
+import io
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.auth import Right
+from gateway.control.models import Month, NoInput, Output, Query
+from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.rows import NEXT_CURSOR, safe_cell
+from gateway.control.terms import terms_of
+from metering import focus
+from metering.billing.reconcile import Kind, reconcile
+from metering.ledger import credit_notes, invoices
+from metering.ledger.invoices import Status
+from policies.period import parse_period
+
+INVOICES, CREDIT_NOTES = "i", "c"
+DEFAULT_PAGE, MAX_PAGE = 1_000, 10_000
+
+
+class FocusQuery(Query):
+    """Which month, and where it goes on."""
+
+    period: Month
+    format: Literal["csv", "json"] = "csv"
+    cursor: Annotated[str, Field(max_length=1_000)] | None = Field(
+        None, description=f"The {NEXT_CURSOR} (or `next_cursor`) of the page before, as it came."
+    )
+    limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="Invoices on a page, each whole.")
+
+
+class FocusPage(Output):
+    """Rows of FOCUS 1.2 CostAndUsage."""
+
+    period: str
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class PeriodQuery(Query):
+    """Which month."""
+
+    period: Month
+
+
+class Difference(Output):
+    """Two books that do not agree on an object."""
+
+    kind: Kind
+    object_id: str
+    account_id: str | None
+    expected: str
+    found: str
+    explanation: str
+
+
+class Reconciled(Output):
+    """What was compared, and every difference."""
+
+    period: str
+    agrees: bool
+    invoices: int
+    counted: int = Field(description="Billable units of the ledger.")
+    billed: int = Field(description="Billable units on invoices and drafts.")
+    invoiced: Decimal
+    credited: Decimal
+    paid: Decimal
+    outstanding: Decimal
+    counters: int = Field(description="Days of keys that Redis still has.")
+    differences: list[Difference]
+
+
+async def export_focus(call: Call[NoInput, FocusQuery]) -> Reply:
+    """Return a part of a month as FOCUS rows: its issued invoices, then credit notes issued in it."""
+    query = call.query
+    async with call.control.engine.connect() as connection:
+        try:
+            rows, following = await _focus(call, connection)
+        except ValueError as error:
+            raise wrong_cursor(error) from error
+    if query.format == "json":
+        return Reply(FocusPage(period=query.period, items=rows, next_cursor=following))
+    headers = {"Cache-Control": "no-store"}
+    if following is not None:
+        headers[NEXT_CURSOR] = following
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow(focus.COLUMNS)
+    writer.writerows([safe_cell(row[name]) for name in focus.COLUMNS] for row in rows)
+    return Reply(
+        web.Response(text=buffer.getvalue(), content_type="text/csv", charset="utf-8", headers=headers)
+    )
+
+
+async def _focus(
+    call: Call[NoInput, FocusQuery], connection: AsyncConnection
+) -> tuple[list[focus.Row], str | None]:
+    settings, query = call.control.settings, call.query
+    period = parse_period(query.period)
+    issuer, zone = settings.billing.seller.name, settings.contract.zone
+    part, _, cursor = (query.cursor or INVOICES).partition(".")
+    if part == INVOICES:
+        page = await invoices.listed(
+            connection,
+            period_first=period.first,
+            status=Status.ISSUED,
+            cursor=cursor or None,
+            limit=query.limit,
+        )
+        lines = await invoices.lines_of(connection, [each.id for each in page.items])
+        rows = [
+            row
+            for each in page.items
+            for row in focus.invoice_rows(each, lines[each.id], issuer=issuer, zone=zone)
+        ]
+        return rows, f"{INVOICES}.{page.next_cursor}" if page.next_cursor else CREDIT_NOTES
+    if part != CREDIT_NOTES:
+        raise ValueError("this is not a cursor of this list; take `next_cursor` of a page as it came")
+    notes = await credit_notes.listed(connection, issued_in=period, cursor=cursor or None, limit=query.limit)
+    rows = []
+    for note in notes.items:
+        invoice = await invoices.get(connection, note.invoice_id)
+        own = await invoices.lines(connection, note.invoice_id)
+        rows += focus.credit_note_rows(note, invoice, own, period=period, issuer=issuer, zone=zone)
+    return rows, f"{CREDIT_NOTES}.{notes.next_cursor}" if notes.next_cursor else None
+
+
+async def compare(call: Call[NoInput, PeriodQuery]) -> Reply:
+    """Compare counters, ledger, invoices and payments of a month."""
+    control = call.control
+    found = await reconcile(
+        control.engine,
+        control.redis,
+        parse_period(call.query.period),
+        terms=terms_of(control.settings),
+    )
+    return Reply(
+        Reconciled(
+            period=call.query.period,
+            agrees=not found.differences,
+            differences=[Difference.model_validate(each, from_attributes=True) for each in found.differences],
+            **{
+                name: getattr(found, name)
+                for name in Reconciled.model_fields.keys() - {"agrees", "differences", "period"}
+            },
+        )
+    )
+
+
+OPERATIONS = (
+    Operation(
+        "exportFocus",
+        "GET",
+        "/v1/exports/focus",
+        "A month's issued invoices and credit notes as rows of FOCUS 1.2 CostAndUsage",
+        export_focus,
+        rights=(Right.BILLS_READ,),
+        query=FocusQuery,
+        answer=FocusPage,
+        media={"text/csv": f"The default; {NEXT_CURSOR} continues it."},
+        etag=True,
+    ),
+    Operation(
+        "reconcile",
+        "GET",
+        "/v1/reconcile",
+        "Compare counters, ledger, invoices and payments of a month, and name every difference",
+        compare,
+        rights=(Right.BILLS_READ, Right.JOBS_RUN),
+        query=PeriodQuery,
+        answer=Reconciled,
+    ),
+)
