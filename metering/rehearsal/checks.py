@@ -86,9 +86,9 @@ async def of_standing(
             for key_id in key_ids:
                 key = await keys.get(connection, key_id)
                 created = key.created_at.timestamp()
-                expected = changes_of(
-                    [(max(at, created), to) for at, to in books.turns(contract.steps, contract.zone, until)]
-                )
+                all_turns = books.turns(contract.steps, contract.zone, until)
+                since = [(created, to) for at, to in all_turns if at <= created][-1:]
+                expected = changes_of([*since, *(turn for turn in all_turns if turn[0] > created)])
                 found = await _turns(connection, key, contract, until)
                 turns += len(expected)
                 if found != expected:
@@ -120,18 +120,18 @@ async def _lines_add_up(connection: AsyncConnection, billed: Sequence[Invoice]) 
 
 async def _turns(connection: AsyncConnection, key: Key, contract: Contract, until: float) -> list[Turn]:
     """Return when a key's standing changed, decided as a gateway would on what the ledger said then."""
-    history = (await audit.listed(connection, object_id=key.id, limit=PAGE)).items
     name = "oldest_unpaid_issued_on"
-    said: list[tuple[float, date | None]] = [(key.created_at.timestamp(), None)]
-    for entry in reversed(history):
-        if entry.after is not None and name in entry.after:
-            day = entry.after[name]
-            said.append((entry.at.timestamp(), None if day is None else date.fromisoformat(day)))
+    history = (await audit.listed(connection, object_id=key.id, limit=PAGE)).items
+    changes = [entry for entry in reversed(history) if entry.after is not None and name in entry.after]
+    first = changes[0].before if changes else {name: _text(key.oldest_unpaid_issued_on)}
+    said = [(key.created_at.timestamp(), (first or {}).get(name))]
+    said += [(entry.at.timestamp(), (entry.after or {})[name]) for entry in changes]
     turns: list[Turn] = []
     ends = [at for at, _ in said[1:]] + [until + 1]
     for (since, day), end in zip(said, ends, strict=True):
         # What ended a key is left out: it would hide how an account stands.
-        record = replace(record_of(key), oldest_unpaid_issued_on=day, closed_at=None)
+        oldest = None if day is None else date.fromisoformat(day)
+        record = replace(record_of(key), oldest_unpaid_issued_on=oldest, closed_at=None)
         at = since
         while at < end:
             held = conditions(record, contract, at)
@@ -167,6 +167,10 @@ def _gaps(numbers: Sequence[int | None]) -> tuple[str, ...]:
     given = sorted(number for number in numbers if number is not None)
     missing = sorted(set(range(1, len(given) + 1)) - set(given))
     return tuple(f"number {number} is missing" for number in missing)
+
+
+def _text(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
 
 
 def _shown(turns: Sequence[Turn]) -> str:
