@@ -84,6 +84,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Turn], float], str], ...] = (
     ("p99.9 ms", lambda turn: turn.load.p999_ms, ".2f"),
     ("CPU s / 1,000", lambda turn: turn.cpu_s_per_thousand, ".4f"),
     ("core used", lambda turn: turn.busy, ".0%"),
+    ("by others", lambda turn: turn.strangers, ".0%"),
     ("memory MiB", lambda turn: turn.memory_bytes / 2**20, ".1f"),
     ("failed", lambda turn: turn.load.failed, ",.0f"),
 )
