@@ -11,13 +11,14 @@ from pathlib import Path
 import redis.asyncio
 
 from benchmarks.machine import Process, free_port, python
-from benchmarks.peers import DAY_LIMIT, Peer, day_counters
+from benchmarks.peers import DAY_LIMIT, MissingError, Peer, day_counters
 from gateway import config
 from metering.projection import Projection
 from policies import keys
 from policies.record import KeyRecord
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+COMPILED = Path(__file__).parents[2] / "build" / "compiled"
 _LISTEN = 'proxy_listen = "127.0.0.1:8080"'
 
 
@@ -25,16 +26,22 @@ class Tallygate(Peer):
     """One worker; the supervisor, the control process and the ledger stand outside a call's way."""
 
     title = "tallygate, one worker"
+    name = "tallygate"
+
+    def environment(self) -> dict[str, str]:
+        """Return what the worker needs besides its configuration."""
+        return {}
 
     def start(self) -> None:
+        environment = self.environment()
         self.port = free_port()
-        home = self.bench.folder / "tallygate"
+        home = self.bench.folder / self.name
         home.mkdir()
         text = EXAMPLE.read_text()
         assert text.count(_LISTEN) == 1, "the example configuration names its port in another way"
         path = home / "config.toml"
         path.write_text(text.replace(_LISTEN, f'proxy_listen = "127.0.0.1:{self.port}"'))
-        environment = {
+        environment |= {
             "TALLYGATE_CONFIG": str(path),
             "TALLYGATE_DATA_DIR": str(home),
             "TALLYGATE_RUN_DIR": str(home),
@@ -57,12 +64,24 @@ class Tallygate(Peer):
         )
         asyncio.run(_put(self.bench.store.url, record))
         command = python("gateway.worker", "--index", "0")
-        self.process = Process("tallygate", command, self.bench.layout.proxy, self.bench.folder, environment)
+        self.process = Process(self.name, command, self.bench.layout.proxy, self.bench.folder, environment)
         self.process.wait_for_port(self.port)
 
     def counted(self) -> int:
         days = day_counters(self.bench.store.client, f"tg:{{{self._key_id[-2:]}}}:day:{self._key_id}:*")
         return sum(int(day.get("used", 0)) - int(day.get("back", 0)) for day in days)
+
+
+class CompiledTallygate(Tallygate):
+    """The same with its data path compiled (`make compiled`)."""
+
+    title = "tallygate compiled, one worker"
+    name = "tallygate-compiled"
+
+    def environment(self) -> dict[str, str]:
+        if not COMPILED.is_dir():
+            raise MissingError("It is built by `make compiled`, which needs a C compiler.")
+        return {"PYTHONPATH": str(COMPILED), "PYTHONSAFEPATH": "1"}
 
 
 async def _put(url: str, record: KeyRecord) -> None:

@@ -47,10 +47,11 @@ class Scan:
     is_coded = False
     action = b""
     envelope: Envelope | None = None
-    unread_body: bytes | object | None = None
 
     def __init__(self, plan: RequestPlan) -> None:
         self.plan = plan
+        # Not with the others: a default of this type is lost when the module is compiled.
+        self.unread_body: bytes | object | None = None
 
     def read_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Look through the header fields."""
