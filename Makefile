@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 # Every file is named by its hash, and the build backends are among them: nothing is resolved or fetched apart.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps
 LOCKED := --require-hashes --no-build-isolation --use-pep517
-SOURCES := gateway metering policies demo benchmarks tests hatch_build.py
+SOURCES := gateway metering policies demo benchmarks tests
 TESTS ?= tests
 UV ?= uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-deep check compiled bench lock clean
+.PHONY: help install run test test-deep check bench bench-billing rehearse lock clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -49,18 +49,14 @@ check: $(VENV)/.dev ## Lint, check formatting, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-COMPILED := build/compiled
-
-$(COMPILED): $(VENV)/.dev $(shell find gateway metering policies -name '*.py' -o -name '*.lua') hatch_build.py
-	@rm -rf $(COMPILED) build/wheel
-	@echo "Compiling the data path ..."
-	@TALLYGATE_COMPILE=1 $(PIP) wheel --quiet --no-build-isolation --wheel-dir build/wheel .
-	@$(PIP) --target $(COMPILED) build/wheel/*.whl
-
-compiled: $(COMPILED) ## Compile the data path into build/compiled (needs a C compiler)
-
-bench: $(VENV)/.dev ## Measure the proxy against its peers, compiled too where `make compiled` was run
+bench: $(VENV)/.dev ## Measure the proxy against its peers
 	@$(BIN)/python -m benchmarks
+
+bench-billing: $(VENV)/.dev ## Close a month of 100,000 accounts and 10 million rows of usage
+	@$(BIN)/python -m benchmarks.billing
+
+rehearse: $(VENV)/.runtime ## Run made-up customers through a year of billing and check that it adds up
+	@$(BIN)/tallygate rehearse --from 2026-01 --to 2027-01
 
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--extra embedded pyproject.toml requirements/build.in
