@@ -22,6 +22,7 @@ from gateway.settings import Settings
 
 TIMEOUT_S = 120.0
 PAGE = 1_000
+NEXT_CURSOR = "X-Next-Cursor"
 
 
 @dataclass
@@ -76,10 +77,21 @@ class Connection:
         path: str,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> Any:
         """Make one request and return its answer; raises CliError with what the API said."""
         headers = {"Authorization": f"Bearer {self.token}"}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
         return asyncio.run(_answer(self.url, verb, path, body, query, headers))
+
+    def text(self, path: str, query: Mapping[str, str]) -> tuple[str, str | None]:
+        """Return an answer that is no JSON, and where it goes on; raises CliError with what the API said."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        found = asyncio.run(_answer(self.url, "GET", path, None, query, headers, as_text=True))
+        text, following = found
+        return text, following
 
     def pages(
         self, path: str, query: Mapping[str, str], limit: int | None = None
@@ -118,6 +130,8 @@ async def _answer(
     body: Mapping[str, Any] | None,
     query: Mapping[str, str] | None,
     headers: Mapping[str, str],
+    *,
+    as_text: bool = False,
 ) -> Any:
     try:
         async with (
@@ -126,6 +140,8 @@ async def _answer(
                 verb, url + path, json=body, params=query, headers=headers, allow_redirects=False
             ) as response,
         ):
+            if as_text and response.ok:
+                return await response.text(), response.headers.get(NEXT_CURSOR)
             answer: Any = None
             with contextlib.suppress(ValueError):
                 answer = await response.json(content_type=None)

@@ -10,7 +10,20 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import accounts, audit, jobs, keys, processes, rehearse, tokens, usage
+from gateway.cli import (
+    accounts,
+    audit,
+    bills,
+    exports,
+    jobs,
+    keys,
+    notices,
+    plans,
+    processes,
+    rehearse,
+    tokens,
+    usage,
+)
 from gateway.cli.client import Connection
 from gateway.cli.output import CliError, report
 from gateway.config import ConfigError
@@ -29,9 +42,15 @@ app = typer.Typer(
 )
 app.add_typer(accounts.app, name="account")
 app.add_typer(keys.app, name="key")
+app.add_typer(plans.app, name="plan")
+app.add_typer(bills.app, name="bill")
+app.add_typer(exports.app, name="export")
+app.add_typer(notices.app, name="notice")
+app.add_typer(notices.webhooks, name="webhook")
 app.add_typer(tokens.app, name="token")
 app.add_typer(audit.app, name="audit")
 usage.register(app)
+exports.register(app)
 jobs.register(app)
 processes.register(app)
 rehearse.register(app)

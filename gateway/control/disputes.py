@@ -40,11 +40,13 @@ class NewDispute(Input):
 
 
 class Resolution(Input):
-    """What became of a dispute. An accepted one says what is right: the line's quantity or its amount."""
+    """What became of a dispute. An accepted one says what is right: the units of its days or its amount."""
 
     accepted: bool
     resolution: Reason = Field(description="Why; it stands on the credit note.")
-    quantity: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = Field(None, description="The right units.")
+    quantity: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = Field(
+        None, description="The right units of the line's days, all tiers together."
+    )
     amount: Amount | None = Field(None, description="The right amount.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -31,6 +31,9 @@ class InvoicesQuery(PageQuery):
     account: AccountId | None = None
     period: Month | None = Field(None, description="A month, such as 2026-10.")
     status: Status | None = None
+    reference: Annotated[str, Field(pattern=r"^[Ii][Nn][Vv]-[0-9]{1,18}$")] | None = Field(
+        None, description="The one with this number, such as INV-000001."
+    )
 
 
 class InvoiceQuery(Query):

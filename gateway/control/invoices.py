@@ -157,6 +157,16 @@ async def listed(call: Call[NoInput, InvoicesQuery]) -> Reply:
     """List invoices."""
     query = call.query
     first = parse_period(query.period).first if query.period is not None else None
+    if query.reference is not None:
+        async with call.control.engine.connect() as connection:
+            found = await invoices.find(connection, int(query.reference[4:]))
+        wanted = (query.account, first, query.status)
+        is_it = found is not None and all(
+            asked in (None, has)
+            for asked, has in zip(wanted, (found.account_id, found.period.first, found.status), strict=True)
+        )
+        items = [InvoiceOut(**invoice_fields(found))] if found is not None and is_it else []
+        return Reply(InvoicePage(items=items, next_cursor=None))
     return await _listed(call, query.account, first, query.status)
 
 

@@ -1,0 +1,89 @@
+"""`tallygate notice` and `tallygate webhook`: what was told to whom, and who hears of events."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated
+
+import typer
+
+from gateway.cli import client, values
+from gateway.cli.output import (
+    DryRunOption,
+    Format,
+    FormatOption,
+    YesOption,
+    confirmed,
+    note,
+    write_one,
+    write_rows,
+)
+
+app = typer.Typer(no_args_is_help=True, help="What was told to whom.")
+webhooks = typer.Typer(no_args_is_help=True, help="Addresses that hear of events.")
+
+NOTICE_COLUMNS = ("id", "created_at", "event", "account_id", "data", "ways")
+WEBHOOK_COLUMNS = ("id", "url", "account_id", "events", "created_at", "disabled_at", "disabled_reason")
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
+    event: Annotated[str | None, typer.Option(help="Only this event, such as invoice.issued.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """List notices and how far each came, the oldest first."""
+    rows = []
+    for each in client.of(context).pages("/v1/notices", values.given(account=account, event=event), limit):
+        ways = [f"{way['channel']} {way['state']}" for way in each["deliveries"]]
+        rows.append(each | {"ways": ways})
+    write_rows(rows, NOTICE_COLUMNS, form)
+
+
+@app.command()
+def retry(
+    context: typer.Context,
+    notice: Annotated[str, typer.Argument(metavar="NOTICE", help="The notice's id, ntc_...")],
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Try again what failed of a notice."""
+    done = client.of(context).call("POST", f"/v1/notices/{client.segment(notice)}/retry", {})
+    write_one(done, ("id", "event", "deliveries"), form)
+
+
+@webhooks.command()
+def create(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(help="Where events are sent.")],
+    account: Annotated[str | None, typer.Option(help="Only of this account. Default: of all.")] = None,
+    event: Annotated[list[str] | None, typer.Option(help="Only this event; may repeat.")] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Make a webhook; the secret of its signatures is told this once."""
+    body = values.given(url=url, account_id=account, events=event)
+    key = f"cli-{secrets.token_hex(16)}"
+    made = client.of(context).call("POST", "/v1/webhooks", body, idempotency_key=key)
+    write_one(made, (*WEBHOOK_COLUMNS[:5], "secret"), form)
+    note("Keep the secret: it is not shown again.")
+
+
+@webhooks.command("list")
+def list_webhooks(context: typer.Context, form: FormatOption = Format.TABLE) -> None:
+    """List webhooks, the oldest first."""
+    write_rows(client.of(context).pages("/v1/webhooks", {}), WEBHOOK_COLUMNS, form)
+
+
+@webhooks.command()
+def disable(
+    context: typer.Context,
+    webhook: Annotated[str, typer.Argument(metavar="WEBHOOK", help="The webhook's id, whk_...")],
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Send nothing to a webhook any more."""
+    if confirmed(f"Disable {webhook}, for good.", yes=yes, dry_run=dry_run):
+        done = client.of(context).call("DELETE", f"/v1/webhooks/{client.segment(webhook)}")
+        write_one(done, WEBHOOK_COLUMNS, form)
