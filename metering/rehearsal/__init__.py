@@ -2,9 +2,9 @@
 
 Owns: who the customers are and what they plan (`fleet`, pure), books kept beside the ledger by other means
 (`books`, pure), what is sold to them (`prices`), the clock (`stage`), what single customers do (`deeds`),
-what happens to all (`run`), what must hold at the end (`checks`), and how it is told (`report`). Everything is
-done by the same functions as in earnest, on a ledger to throw away, with the time passed in; equal arguments
-give equal reports.
+what happens to all (`run`), what must hold at the end (`checks`), and how it is told (`report`). All is done
+by the same functions as in earnest, on a ledger to throw away, with the time passed in; equal arguments give
+equal reports.
 
 Does not own: prices, invoices, payments, standing. What is rehearsed is all of theirs.
 """
