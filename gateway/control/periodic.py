@@ -20,9 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.control.billing import BillingRounds
 from gateway.control.invoices import tell_issued
+from gateway.control.terms import terms_of
 from gateway.notices.delivery import Postman
 from metering import rebuild as rebuilding
 from metering import rollup
+from metering.billing import reminders
 from metering.ledger import idempotency
 from metering.rebuild import RebuildReport
 from metering.rollup import RollupReport
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.control.app import Control
 
 PROJECT_EVERY_S = 1.0
+REMIND_EVERY_S = 60.0
 BILL_EVERY_S = 60.0  # a look at which month is due
 FULL_EVERY_S = 3_600.0  # a full roll-up also finds counters that Redis lost without saying so
 KEEP_ANSWERS = timedelta(hours=24)
@@ -62,7 +65,7 @@ class Jobs:
         self._failures = Counter(
             "tallygate_job_failures_total", "Runs of a job that failed.", ["job"], registry=registry
         )
-        for job in ("rollup", "project", "clean", "notices", "billing"):
+        for job in ("rollup", "project", "clean", "notices", "billing", "reminders"):
             self._failures.labels(job)
 
     async def roll_up(self, *, full: bool = False) -> RollupReport:
@@ -112,6 +115,16 @@ class Jobs:
         async with self._control.engine.begin() as connection:
             await idempotency.forget(connection, self._control.now() - KEEP_ANSWERS)
 
+    async def remind(self) -> None:
+        """Tell of the steps that unpaid invoices reach, and ahead of them."""
+        settings = self._control.settings
+        await reminders.remind(
+            self._control.engine,
+            terms=terms_of(settings),
+            days_before=settings.notices.days_before_a_step,
+            now=self._control.now(),
+        )
+
     async def run(self) -> None:
         """Run all jobs until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -120,6 +133,7 @@ class Jobs:
             group.create_task(self._often("clean", self.clean, lambda: FULL_EVERY_S))
             group.create_task(self._deliver_often(), name="notices")
             group.create_task(self._bill_often(), name="billing")
+            group.create_task(self._often("reminders", self.remind, lambda: REMIND_EVERY_S))
 
     async def _deliver_often(self) -> None:
         control = self._control

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -114,6 +114,18 @@ async def customers_of(connection: AsyncConnection, plan: str, *, now: datetime)
             sa.or_(table.c.closed_at.is_(None), table.c.closed_at > now),
             sa.or_(table.c.revoked_at.is_(None), table.c.revoked_at > now),
         )
+        .distinct()
+        .order_by(table.c.account_id)
+    )
+    return list((await connection.execute(query)).scalars())
+
+
+async def unpaid_accounts(connection: AsyncConnection, since: date) -> list[str]:
+    """Return the accounts whose oldest unpaid invoice was issued on `since` or later."""
+    table = tables.keys
+    query = (
+        sa.select(table.c.account_id)
+        .where(table.c.oldest_unpaid_issued_on >= since)
         .distinct()
         .order_by(table.c.account_id)
     )

@@ -1,0 +1,77 @@
+"""What customers are told while an invoice stays unpaid."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.control.app import Control
+from tests.gateway.control.bills import Shop
+from tests.gateway.control.conftest import Api, Clock
+
+ISSUED_ON = date(2026, 11, 10)
+MIDNIGHT = datetime(2026, 11, 9, 21, 0, tzinfo=UTC)  # at which that day begins in Moscow
+
+
+@pytest.fixture
+async def shop(admin: Api, engine: AsyncEngine, clock: Clock) -> Shop:
+    """A shop with an invoice of 10 November."""
+    made = Shop(admin, engine, clock)
+    await made.open()
+    await made.count(date(2026, 10, 5), 1_500)
+    await made.bill()
+    return made
+
+
+async def told(shop: Shop, control: Control, days: float) -> list[str]:
+    """Look for reminders so many days after the invoice's day began; return all that was told so far."""
+    shop.clock.now = MIDNIGHT + timedelta(days=days)
+    await control.jobs.remind()
+    items = (await shop.api.get("/v1/notices")).body["items"]
+    return [f"{each['event']} {each['data'].get('standing', '')}".strip() for each in items]
+
+
+async def test_every_step_is_told_ahead_and_when_it_is_reached(shop: Shop, control: Control) -> None:
+    """Looked for every six hours over a month, each is told once, in this order."""
+    for quarter in range(4 * 30):
+        found = await told(shop, control, quarter / 4)
+    assert found == [
+        "invoice.issued",
+        "standing.ahead restricted",
+        "standing.reached restricted",
+        "standing.ahead banned",
+        "standing.reached banned",
+    ]
+
+
+async def test_a_paid_invoice_is_not_reminded_of(shop: Shop, control: Control) -> None:
+    """After full payment nothing more is told, and after its reversal the step that holds then is."""
+    assert (await told(shop, control, 5))[-1] == "standing.ahead restricted"
+    paid = await shop.post("/v1/payments", {"account_id": shop.account, "amount": "125.00"})
+    assert "standing.reached restricted" not in await told(shop, control, 9)
+    await shop.post(f"/v1/payments/{paid.body['id']}/reverse", {"reason": "charged back"})
+    assert (await told(shop, control, 9.1))[-1] == "standing.reached restricted"
+
+
+async def test_what_is_disputed_is_not_reminded_of(shop: Shop, control: Control) -> None:
+    """While the whole invoice is under dispute its customer is not warned; what is left after it is."""
+    [invoice] = (await shop.api.get("/v1/invoices")).body["items"]
+    for position in (1, 2):
+        opened = await shop.post(
+            "/v1/disputes",
+            {
+                "invoice_id": invoice["id"],
+                "position": position,
+                "evidence": "x",
+                "determined_on": ISSUED_ON.isoformat(),
+            },
+        )
+        assert opened.status == 201, opened.text
+    assert await told(shop, control, 12) == ["invoice.issued"]
+    rejected = await shop.post(
+        f"/v1/disputes/{opened.body['id']}/resolve", {"accepted": False, "resolution": "all were answered"}
+    )
+    assert rejected.status == 200
+    assert await told(shop, control, 12) == ["invoice.issued", "standing.reached restricted"]
