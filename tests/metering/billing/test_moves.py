@@ -54,7 +54,7 @@ async def fees(books: Books, key: str) -> list[Decimal]:
 async def test_prices_that_others_printed(
     books: Books, existing_from: date | None, expected: dict[str, list[str]]
 ) -> None:
-    """Version 1 costs 30, version 2 costs 60 from 15 January on; the former customers stay until a date is set."""
+    """Version 1 costs 30, and 2 costs 60 from 15 January on; former customers stay until a date is set."""
     await books.announce(
         version(price=flat("30.00")),
         version(number=2, price=flat("60.00"), effective_from=date(2026, 1, 15), existing_from=existing_from),
