@@ -38,6 +38,7 @@ from metering.rollup import roll_up
 from metering.scripts import COLLECT, SETTLE, TAKE
 from metering.snapshot import day_text, read_hash
 from metering.wire import Command, Wire, load, refuse_errors
+from policies.period import day_of
 from policies.quota import BUCKET_S, BUCKETS_IN_24H, Window, bucket_of
 from policies.waiver import Waiver
 from tests.metering.samples import NOW, ZONE
@@ -171,8 +172,8 @@ class Counting(RuleBasedStateMachine):
 
     @property
     def today(self) -> date:
-        """The billing day of now; days of the model begin at noon UTC to keep the arithmetic plain."""
-        return date(2026, 11, 21) + timedelta(days=int((self.now - NOW) // 86_400))
+        """The billing day of now."""
+        return day_of(self.now, ZONE)
 
     def made(self, call: tuple[str, tuple[str, str, bool], int, int | None, bool]) -> Take:
         """A call as a gateway would count it now; its last part says whether its record is an old one."""
