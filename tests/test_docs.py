@@ -146,7 +146,7 @@ def commands() -> list[tuple[str, str]]:
                 found.append((str(page.relative_to(ROOT)), text))
             typed = re.match(r"(?: {4}|\| )(?:\.venv/bin/)?(tallygate .+)", line)
             if typed:
-                found.append((str(page.relative_to(ROOT)), re.split(r"\s+#|\s\|", typed[1])[0]))
+                found.append((str(page.relative_to(ROOT)), re.split(r"\s+#|\s[|>]", typed[1])[0]))
     return found
 
 

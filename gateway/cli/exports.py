@@ -48,12 +48,18 @@ def focus(context: typer.Context, period: PeriodOption) -> None:
         assert head  # every page names its columns
 
 
-def reconcile(context: typer.Context, period: PeriodOption, form: FormatOption = Format.TABLE) -> None:
+def reconcile(
+    context: typer.Context,
+    period: Annotated[
+        str | None, typer.Option(help="A month, as 2026-10. Default: the one before this.")
+    ] = None,
+    form: FormatOption = Format.TABLE,
+) -> None:
     """Compare counters, ledger, invoices and payments of a month; every difference is named.
 
     Exit code 1 says that something does not agree.
     """
-    query = {"period": values.month(period, "--period")}
+    query = values.given(period=None if period is None else values.month(period, "--period"))
     found = client.of(context).call("GET", "/v1/reconcile", query=query)
     if form is Format.TABLE:
         write_one(found, SUMMARY_COLUMNS, form)

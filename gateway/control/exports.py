@@ -20,7 +20,7 @@ from metering import focus
 from metering.billing.reconcile import Kind, reconcile
 from metering.ledger import credit_notes, invoices
 from metering.ledger.invoices import Status
-from policies.period import parse_period
+from policies.period import add_months, month_of, parse_period
 
 INVOICES, CREDIT_NOTES = "i", "c"
 DEFAULT_PAGE, MAX_PAGE = 1_000, 10_000
@@ -48,7 +48,7 @@ class FocusPage(Output):
 class PeriodQuery(Query):
     """Which month."""
 
-    period: Month
+    period: Month | None = Field(None, description="Default: the month before this one.")
 
 
 class Difference(Output):
@@ -135,16 +135,15 @@ async def _focus(
 
 async def compare(call: Call[NoInput, PeriodQuery]) -> Reply:
     """Compare counters, ledger, invoices and payments of a month."""
-    control = call.control
-    found = await reconcile(
-        control.engine,
-        control.redis,
-        parse_period(call.query.period),
-        terms=terms_of(control.settings),
-    )
+    control, terms = call.control, terms_of(call.control.settings)
+    if call.query.period is not None:
+        period = parse_period(call.query.period)
+    else:
+        period = month_of(add_months(month_of(terms.day_of(call.now)).first, -1))
+    found = await reconcile(control.engine, control.redis, period, terms=terms)
     return Reply(
         Reconciled(
-            period=call.query.period,
+            period=f"{period.first:%Y-%m}",
             agrees=not found.differences,
             differences=[Difference.model_validate(each, from_attributes=True) for each in found.differences],
             **{
