@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from gateway.cli import client, values
-from gateway.cli.output import Format, FormatOption, write_one, write_rows
+from gateway.cli.output import (
+    DryRunOption,
+    Format,
+    FormatOption,
+    YesOption,
+    confirmed,
+    write_one,
+    write_rows,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Customers whose keys are counted and billed.")
 
@@ -57,3 +65,24 @@ def show(
     keys = list(connection.pages("/v1/keys", {"account": account}))
     found["keys"] = [key["id"] for key in keys]
     write_one(found, (*COLUMNS, "keys"), form)
+
+
+@app.command()
+def close(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="The account's id, acc_...")],
+    at: Annotated[
+        str | None, typer.Option(help=f"When its service ends; default now. {values.INSTANT_HELP}")
+    ] = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """End an account's service with that of all its keys; it is billed up to that moment."""
+    connection, path = client.of(context), f"/v1/accounts/{client.segment(account)}"
+    body = {} if at is None else {"at": values.instant(at, "--at")}
+    name = connection.call("GET", path)["name"]
+    when = "now" if at is None else f"at {body['at']}"
+    what = f"End the service of {account} ({name}) and of all its keys {when}."
+    if confirmed(what, yes=yes, dry_run=dry_run):
+        write_one(connection.call("POST", f"{path}/close", body), (*COLUMNS, "closed_at"), form)

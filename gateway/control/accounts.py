@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from gateway.addresses import email_address
 from gateway.control.auth import Right
+from gateway.control.key_models import Closing
 from gateway.control.models import Input, Instant, NoInput, NoQuery, Output, PageQuery, Text
 from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.problems import FieldError, invalid
 from metering.ledger import accounts
 
 BILLING_EMAIL = "Where invoices and notices are sent; without one only webhooks hear of them."
@@ -102,6 +105,18 @@ async def change(call: Call[AccountChange, NoQuery]) -> Reply:
     return Reply(ChangedAccount(**_shown(changed).model_dump()))
 
 
+async def close(call: Call[Closing, NoQuery]) -> Reply:
+    """End an account's service with that of all its keys, now or at a later instant (contract OT-14)."""
+    account_id = call.path("account_id")
+    at = call.body.at or call.now
+    if at < call.now - timedelta(seconds=1):
+        raise invalid([FieldError("body.at", "lies in the past; calls made since then are counted already")])
+    account = await accounts.get(call.connection, account_id)
+    if account.closed_at is None or account.closed_at > call.now:
+        account = await accounts.close(call.connection, account_id, at=at, now=call.now, by=call.by)
+    return Reply(ChangedAccount(**_shown(account).model_dump()))
+
+
 def _shown(account: accounts.Account) -> Account:
     return Account.model_validate(account, from_attributes=True)
 
@@ -146,6 +161,18 @@ OPERATIONS = (
         change,
         rights=(Right.ACCOUNTS_WRITE,),
         body=AccountChange,
+        answer=ChangedAccount,
+        changes=True,
+        projects=True,
+    ),
+    Operation(
+        "closeAccount",
+        "POST",
+        "/v1/accounts/{account_id}/close",
+        "End an account's service with that of all its keys, now or later",
+        close,
+        rights=(Right.KEYS_BILL,),
+        body=Closing,
         answer=ChangedAccount,
         changes=True,
         projects=True,

@@ -9,9 +9,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import audit, tables
+from metering.ledger import audit, keys, tables
 from metering.ledger.audit import Author, Change
-from metering.ledger.keys import lock_keys
 from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, page_of, read_cursor
 
 CHANGEABLE = frozenset({"name", "main_domain", "billing_email", "currency", "first_request_at", "closed_at"})
@@ -104,16 +103,35 @@ async def change(
     updated = sa.update(table).where(table.c.id == account_id).values(**touched).returning(table)
     after = Account(**(await connection.execute(updated)).one()._mapping)
     if "first_request_at" in touched:
-        keys = tables.keys
-        await lock_keys(connection, keys.c.account_id == account_id)
+        held = tables.keys
+        await keys.lock_keys(connection, held.c.account_id == account_id)
         await connection.execute(
-            sa.update(keys).where(keys.c.account_id == account_id).values(revision=keys.c.revision + 1)
+            sa.update(held).where(held.c.account_id == account_id).values(revision=held.c.revision + 1)
         )
     written = Change(
         "account.change", "account", account_id, {name: getattr(before, name) for name in touched}, touched
     )
     await audit.write(connection, [written], now=now, by=by)
     return after
+
+
+async def close(
+    connection: AsyncConnection, account_id: str, *, at: datetime, now: datetime, by: Author
+) -> Account:
+    """End an account's service at an instant, and that of all its keys (contract OT-14); raises
+    NotFoundError.
+
+    Keys that end earlier by themselves are left as they are; one that is made later has ended then as well.
+    """
+    await lock(connection, [account_id])
+    account = await change(connection, account_id, {"closed_at": at}, now=now, by=by)
+    table = tables.keys
+    query = sa.select(table.c.id).where(
+        table.c.account_id == account_id, sa.or_(table.c.closed_at.is_(None), table.c.closed_at > at)
+    )
+    for key_id in (await connection.execute(query.order_by(table.c.id))).scalars().all():
+        await keys.close(connection, key_id, at=at, now=now, by=by)
+    return account
 
 
 async def lock(connection: AsyncConnection, account_ids: Collection[str]) -> None:
@@ -130,18 +148,18 @@ async def stamp_first_requests(
     connection: AsyncConnection, key_ids: Sequence[str], plans: Collection[str], *, now: datetime, by: Author
 ) -> list[str]:
     """Give accounts without a first request that of these keys on `plans`; return which (contract OT-2)."""
-    keys, days, accounts = tables.keys, tables.key_days, tables.accounts
+    held, days, accounts = tables.keys, tables.key_days, tables.accounts
     first = (
-        sa.select(keys.c.account_id, sa.func.min(days.c.first_at).label("at"))
-        .join(days, keys.c.id == days.c.key_id)
-        .join(accounts, accounts.c.id == keys.c.account_id)
+        sa.select(held.c.account_id, sa.func.min(days.c.first_at).label("at"))
+        .join(days, held.c.id == days.c.key_id)
+        .join(accounts, accounts.c.id == held.c.account_id)
         .where(
             days.c.key_id == sa.any_(sa.bindparam("ids", list(key_ids), sa.ARRAY(sa.Text))),
             days.c.first_at.is_not(None),
-            keys.c.plan.in_(plans),
+            held.c.plan.in_(plans),
             accounts.c.first_request_at.is_(None),
         )
-        .group_by(keys.c.account_id)
+        .group_by(held.c.account_id)
     )
     wanted = {row.account_id: row.at for row in await connection.execute(first)}
     if not wanted:

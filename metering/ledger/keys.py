@@ -135,14 +135,18 @@ async def create_many(
     action: str = "key.import",
 ) -> list[Key]:
     """Make keys, all or none, in a few statements; raises NotFoundError and CredentialTakenError."""
-    await _lock_accounts(connection, {key.account_id for key in new})
+    ends = await _lock_accounts(connection, {key.account_id for key in new})
     await _refuse_taken(connection, [key.credential.digest for key in new])
     unpaid = await _oldest_unpaid(connection, {key.account_id for key in new})
     ids = [new_id("key") for _ in new]
     rows, credentials, changes = [], [], []
     for key_id, key in zip(ids, new, strict=True):
         values = {name: getattr(key, name) for name in _NEW_FIELDS} | {"account_id": key.account_id}
-        started = {"oldest_unpaid_issued_on": unpaid.get(key.account_id), "created_at": now}
+        started = {
+            "oldest_unpaid_issued_on": unpaid.get(key.account_id),
+            "closed_at": ends[key.account_id],
+            "created_at": now,
+        }
         rows.append({"id": key_id, "revision": 1, "projected_revision": 0, **started, **values})
         credentials.append(_credential_row(key_id, key.credential, now))
         after = {name: value for name, value in _shown(values).items() if value is not None}
@@ -413,18 +417,19 @@ async def _bump(connection: AsyncConnection, key_id: str, values: Mapping[str, o
     )
 
 
-async def _lock_accounts(connection: AsyncConnection, account_ids: set[str]) -> None:
-    """Hold off changes of the accounts: one that gives their keys a new revision would miss these."""
+async def _lock_accounts(connection: AsyncConnection, account_ids: set[str]) -> dict[str, datetime | None]:
+    """Hold off changes of the accounts, which would miss these keys; return when each one's service ends."""
     table = tables.accounts
     query = (
-        sa.select(table.c.id)
+        sa.select(table.c.id, table.c.closed_at)
         .where(table.c.id.in_(account_ids))
         .order_by(table.c.id)
         .with_for_update(read=True)
     )
-    found = {row.id for row in await connection.execute(query)}
-    if missing := account_ids - found:
+    found = {row.id: row.closed_at for row in await connection.execute(query)}
+    if missing := account_ids - found.keys():
         raise NotFoundError("account", min(missing))
+    return found
 
 
 async def _oldest_unpaid(connection: AsyncConnection, account_ids: set[str]) -> dict[str, date | None]:

@@ -27,6 +27,16 @@ async def test_an_account_with_its_keys(cli: Cli) -> None:
     assert (await cli("account", "show", made["id"], "--format", "json")).json["keys"] == [key["id"]]
 
 
+async def test_an_account_is_closed_with_its_keys(cli: Cli, account: str, key: dict[str, Any]) -> None:
+    """A dry run says what would be done, and nobody is closed unasked; with --yes keys end as well."""
+    would = await cli("account", "close", account, "--dry-run")
+    assert account in would.err
+    assert (await cli("account", "close", account)).code != 0
+    assert (await cli("key", "show", key["id"], "--format", "json")).json["standing"] == "active"
+    assert (await cli("account", "close", account, "--yes")).code == 0
+    assert (await cli("key", "show", key["id"], "--format", "json")).json["standing"] == "closed"
+
+
 async def test_usage_is_shown(
     cli: Cli, key: dict[str, Any], redis: Redis, settings: Settings, clock: Clock
 ) -> None:

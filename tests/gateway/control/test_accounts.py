@@ -127,3 +127,15 @@ async def test_nothing_is_kept_of_a_change_that_fails(admin: Api, engine: AsyncE
     before = (await admin.get("/v1/audit")).body["items"]
     await admin.patch(f"/v1/accounts/{account}", {"name": "B", "currency": "EUR"})
     assert (await admin.get("/v1/audit")).body["items"] == before
+
+
+async def test_closing_an_account_closes_its_keys(admin: Api, account: str, key: dict[str, Any]) -> None:
+    """The keys end with the account, in force at once; asked again it stays, and the past is refused."""
+    closed = await admin.post(f"/v1/accounts/{account}/close")
+    assert (closed.status, closed.body["in_force"]) == (200, True)
+    assert closed.body["closed_at"] == "2026-11-21T09:00:00Z"
+    assert (await admin.get(f"/v1/keys/{key['id']}")).body["standing"] == "closed"
+    again = await admin.post(f"/v1/accounts/{account}/close", {"at": "2027-01-01T00:00:00Z"})
+    assert again.body["closed_at"] == closed.body["closed_at"]
+    refused = await admin.post(f"/v1/accounts/{account}/close", {"at": "2026-11-01T00:00:00Z"})
+    assert (refused.status, refused.fields) == (422, {"body.at"})

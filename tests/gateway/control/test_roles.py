@@ -59,7 +59,7 @@ MAY: dict[Role, set[str]] = {
     | BILLS
     | NOTICES
     | BILLING
-    | {"createAccount", "changeAccount", "changeKey", "closeKey", "listAudit"},
+    | {"createAccount", "changeAccount", "closeAccount", "changeKey", "closeKey", "listAudit"},
     Role.ADMIN: {operation.name for operation in OPERATIONS if operation.rights},
 }
 UNKNOWN = "tgc_" + keys.issue(bytes(16)).removeprefix("tg_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -87,3 +88,25 @@ async def test_changes_at_once_are_audited_as_they_followed_each_other(engine: A
         [(entry.after or {})["name"] for entry in entries],
     )
     assert names[0][:3] == names[1][1:]
+
+
+async def test_closing_an_account_ends_its_keys(engine: AsyncEngine) -> None:
+    """Keys end with their account unless they ended before, and one that is made later has ended too."""
+    key = await make_key(engine)
+    earlier, later = WHEN + timedelta(hours=1), WHEN + timedelta(hours=2)
+    async with engine.begin() as connection:
+        new = [keys.NewKey(key.account_id, "K1", keys.NewCredential(f"d{n}", "p1", "h")) for n in range(3)]
+        ended, open_ended, late = new
+        first, second = await keys.create_many(connection, [ended, open_ended], now=WHEN, by=BY)
+        await keys.close(connection, first.id, at=earlier, now=WHEN, by=BY)
+        account = await accounts.close(connection, key.account_id, at=later, now=WHEN, by=BY)
+        assert account.closed_at == later
+        third = await keys.create(connection, late, now=WHEN, by=BY)
+        found = {each.id: each for each in (await keys.listed(connection, account_id=account.id)).items}
+    assert {each.id: found[each.id].closed_at for each in (key, first, second, third)} == {
+        key.id: later,
+        first.id: earlier,
+        second.id: later,
+        third.id: later,
+    }
+    assert found[second.id].revision == 2
