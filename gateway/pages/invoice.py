@@ -14,17 +14,27 @@ from itertools import groupby
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from gateway.pages import count, environment, price
+from gateway.pages import count, environment, money
+from gateway.pages import price as price_of
 from gateway.settings import Seller
 from metering.billing.balance import InvoiceBalance
 from metering.ledger.credit_notes import CreditNote
 from metering.ledger.invoices import Invoice, InvoiceLine
+from metering.ledger.plan_versions import price_from
 from metering.rating import LineKind
+from policies.pricing import Model, Price, span
 from policies.standing import Standing, Step, step_begins
 
 ZERO = Decimal("0.00")
 DISPUTE_DAYS = 30  # contract OT-13
 
+_MODELS = {
+    Model.PER_UNIT: "Every unit has one price",
+    Model.GRADUATED: "Each unit has the price of its range",
+    Model.VOLUME: "All units have the price of the range that their number reaches",
+    Model.PACKAGE: "Units are sold in packages, and a begun one counts",
+    Model.STAIRSTEP: "One fee for the range that the number of units reaches",
+}
 _TEMPLATE = environment.get_template("invoice.html")
 
 
@@ -61,6 +71,7 @@ class KeyPart:
     key_id: str
     label: str | None
     plan: str
+    prices: tuple[str, ...]  # in words, one for each version that applied
     stretches: tuple[Stretch, ...]
     subtotal: Decimal
 
@@ -171,11 +182,38 @@ def _parts(invoice: Invoice, lines: Sequence[InvoiceLine]) -> list[KeyPart]:
                 key_id=key_id,
                 label=known.get("label"),
                 plan=known.get("plan") or next((line.plan for line in own if line.plan), ""),
+                prices=tuple(_prices(invoice, own)),
                 stretches=tuple(_stretches(own)),
                 subtotal=sum((line.amount for line in own), ZERO),
             )
         )
     return parts
+
+
+def _prices(invoice: Invoice, lines: Sequence[InvoiceLine]) -> list[str]:
+    """Tell the price lists that lines were reckoned with, as they were when the invoice was made."""
+    kept: Mapping[str, Any] = invoice.snapshot.get("prices", {})
+    told = []
+    for name in dict.fromkeys(f"{line.plan}/{line.version}" for line in lines):
+        if name in kept:
+            text = _price_text(price_from(kept[name]["price"]), invoice.currency)
+            minimum = Decimal(kept[name]["minimum"])
+            least = f"; at least {money(minimum)} {invoice.currency} a month" if minimum else ""
+            told.append(f"{text}{least} (price list {name})")
+    return told
+
+
+def _price_text(price: Price, currency: str) -> str:
+    parts = [f"the first {count(price.free_units)} units are free"] if price.free_units else []
+    for number, tier in enumerate(price.tiers):
+        each = f"{price_of(tier.unit)} {currency}"
+        if price.package_size is not None:
+            amounts = [f"{each} for every {count(price.package_size)}"]
+        else:
+            amounts = [f"{each} a unit"] if tier.unit or not tier.flat else []
+        amounts += [f"{money(tier.flat)} {currency} once"] if tier.flat else []
+        parts.append(f"{span(price, number)}: {' and '.join(amounts)}")
+    return f"{_MODELS[price.model]}, {', '.join(parts)}"
 
 
 def _stretches(lines: Sequence[InvoiceLine]) -> list[Stretch]:
@@ -207,7 +245,7 @@ def _row(line: InvoiceLine) -> Row:
         text=line_text(line),
         note=_note(line),
         quantity="" if line.kind is LineKind.MINIMUM else count(line.quantity),
-        price="" if alone or line.unit_price is None else price(line.unit_price),
+        price="" if alone or line.unit_price is None else price_of(line.unit_price),
         amount=line.amount,
     )
 

@@ -91,6 +91,16 @@ def invoice(**fields: Any) -> Invoice:
                 "billing_email": None,
             },
             "timezone": "Europe/Moscow",
+            "prices": {
+                "K1/1": {
+                    "price": {
+                        "model": "graduated",
+                        "tiers": [{"up_to": "1000000", "unit": "0.001"}, {"unit": "0.0008", "flat": "82"}],
+                    },
+                    "minimum": "100.00",
+                },
+                "K3/1": {"price": {"model": "per_unit", "tiers": [{"unit": "0.001"}]}, "minimum": "15.00"},
+            },
             "keys": {
                 "key_00000000000000b1": {"plan": "K1", "site": "shop.example", "label": "main"},
                 "key_00000000000000b2": {"plan": "K3", "site": "second.example", "label": None},

@@ -67,6 +67,16 @@ def test_every_line_is_explained_by_its_counts() -> None:
     assert "Calls of September 2026 that were counted after that month's invoice was issued." in text
 
 
+def test_the_price_list_is_told_in_words() -> None:
+    """The reader learns which price each unit has, and the least payment, as they were for that month."""
+    text = text_of()
+    assert (
+        "Each unit has the price of its range, up to 1,000,000: 0.001 USD a unit, over 1,000,000: "
+        "0.0008 USD a unit and 82.00 USD once; at least 100.00 USD a month (price list K1/1)."
+    ) in text
+    assert "all units: 0.001 USD a unit; at least 15.00 USD a month (price list K3/1)." in text
+
+
 def test_sums_add_up() -> None:
     """The sums of the keys add up to the total, and total less what was paid and credited to what is due."""
     text = text_of(balance=samples.balance("200.00", "12.00"), credit_notes=[samples.credit_note("12.00")])
