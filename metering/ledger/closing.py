@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from policies.period import Period, add_months
 
 LATE_MONTHS = 3  # closed months in which late counts are looked for; counters are kept for less by default
-FETCHED = 5_000  # rows at a time
+FETCHED = 1_000  # rows at a time: rating them may not hold up the event loop for long
 TIMEOUT_S = 900.0  # of one statement over a whole month
 _LOCK_SPACE = 0x62696C6C  # "bill" in ASCII
 
@@ -163,8 +163,10 @@ class Staged:
 
 async def lock_month(connection: AsyncConnection, month: date) -> None:
     """Wait for others that close or issue this month, and hold them off until the transaction ends."""
+    await connection.execute(sa.select(1))  # begins the transaction that the lock ends with
+    lock = "SELECT pg_advisory_xact_lock($1, $2)"
     number = month.year * 12 + month.month
-    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_SPACE, number)))
+    await (await _driver(connection)).execute(lock, _LOCK_SPACE, number, timeout=TIMEOUT_S)
 
 
 async def prepare(connection: AsyncConnection) -> None:
