@@ -46,6 +46,9 @@ _IDENTIFIER = re.compile(r"[a-z]{3}_[0-9a-f]{16}\Z")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
 
+# What an answer without a body still tells: its tag, how to keep it, and where a list goes on.
+_KEPT_IN_304 = frozenset({hdrs.ETAG, hdrs.CACHE_CONTROL, hdrs.LINK, "X-Next-Cursor"})
+
 BodyT = TypeVar("BodyT", bound=Input)
 QueryT = TypeVar("QueryT", bound=Query)
 
@@ -211,20 +214,23 @@ async def _change(
 def _response(reply: Reply, request: web.Request | None = None) -> web.Response:
     """Write the answer; with the request, under an entity tag that an unchanged answer is known by."""
     if isinstance(reply.content, web.Response):
-        return reply.content
-    if request is not None:
-        text = reply.content.model_dump_json()
-        tag = hashlib.sha256(text.encode()).hexdigest()[:32]
-        headers = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "private, no-cache"}
-        if _is_known(request, tag):
-            return web.Response(status=304, headers=headers)
-        return web.Response(status=reply.status, text=text, content_type="application/json", headers=headers)
-    return web.Response(
-        status=reply.status,
-        text=reply.content.model_dump_json(),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+        response = reply.content
+    else:
+        response = web.Response(
+            status=reply.status,
+            text=reply.content.model_dump_json(),
+            content_type="application/json",
+            headers={hdrs.CACHE_CONTROL: "no-store"},
+        )
+    if request is None or not isinstance(response.body, bytes):
+        return response
+    tag = hashlib.sha256(response.body).hexdigest()[:32]
+    response.headers[hdrs.ETAG] = f'"{tag}"'
+    response.headers[hdrs.CACHE_CONTROL] = "private, no-cache"
+    if _is_known(request, tag):
+        kept = {name: value for name, value in response.headers.items() if name in _KEPT_IN_304}
+        return web.Response(status=304, headers=kept)
+    return response
 
 
 def _is_known(request: web.Request, tag: str) -> bool:

@@ -234,6 +234,7 @@ OPERATIONS = (
         query=UsageQuery,
         answer=UsagePage,
         media=MEDIA,
+        etag=True,
     ),
     Operation(
         "showReasons",
@@ -245,6 +246,7 @@ OPERATIONS = (
         query=ReasonsQuery,
         answer=ReasonsPage,
         media=MEDIA,
+        etag=True,
     ),
     Operation(
         "showOwnUsage",

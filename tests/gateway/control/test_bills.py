@@ -188,6 +188,13 @@ async def test_what_did_not_change_is_told_in_a_line(shop: Shop) -> None:
     first = await shop.api.get(f"/v1/invoices/{invoice}")
     same = await shop.api.get(f"/v1/invoices/{invoice}", If_None_Match=first.headers["ETag"])
     assert (same.status, same.text) == (304, "")
+    page = await shop.api.get(f"/v1/invoices/{invoice}?format=html")
+    again = await shop.api.get(f"/v1/invoices/{invoice}?format=html", If_None_Match=page.headers["ETag"])
+    assert again.status == 304
+    usage = await shop.api.get("/v1/usage?period=2026-10&format=csv")
+    known = {"If_None_Match": usage.headers["ETag"]}
+    assert (await shop.api.get("/v1/usage?period=2026-10&format=csv", **known)).status == 304
+    assert (await shop.api.get("/v1/usage?period=2026-10&format=json", **known)).status == 200
     await shop.post("/v1/payments", {"account_id": shop.account, "amount": "1.00"})
     changed = await shop.api.get(f"/v1/invoices/{invoice}", If_None_Match=first.headers["ETag"])
     assert (changed.status, changed.body["paid"]) == (200, "1.00")
