@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import aiohttp
@@ -27,6 +27,7 @@ from metering.ledger.notices import Due
 BATCH = 16  # tried at the same time
 ATTEMPT_S = 90.0  # at the longest, whatever the timeouts within it add up to
 LEASE_S = 120.0
+SPARED_S = 60.0
 # What the Standard Webhooks specification proposes: three days in all, closely at first.
 WAITS_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 BY = Author("notices")
@@ -47,6 +48,8 @@ class Postman:
     clock: Callable[[], datetime]
     session: aiohttp.ClientSession
     _mailer: Mailer | None = None
+    # Webhooks that did not answer at all, and until when they are spared: each try of one holds up a batch.
+    _silent: dict[str, datetime] = field(default_factory=dict)
 
     async def round(self) -> int:
         """Try all that is due now; returns how many attempts were made."""
@@ -60,6 +63,11 @@ class Postman:
                 return made
 
     async def _attempt(self, due: Due) -> None:
+        spared = self._silent.get(due.target)
+        if spared is not None and self.clock() < spared:
+            async with self.engine.begin() as connection:
+                await notices.give_back(connection, due, until=spared)
+            return
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 if due.channel == notices.EMAIL:
@@ -73,8 +81,11 @@ class Postman:
                 due, str(error) if isinstance(error, post.StatusError) else f"SMTP {error.code}"
             )
         except (aiohttp.ClientError, aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            if due.channel == notices.WEBHOOK:
+                self._silent[due.target] = self.clock() + timedelta(seconds=SPARED_S)
             await self._put_off(due, type(error).__name__)
         else:
+            self._silent.pop(due.target, None)
             async with self.engine.begin() as connection:
                 await notices.delivered(connection, due, now=self.clock())
 

@@ -179,6 +179,11 @@ async def put_off(connection: AsyncConnection, due: Due, *, until: datetime, err
     await connection.execute(_of(due).values(next_at=until, last_error=error))
 
 
+async def give_back(connection: AsyncConnection, due: Due, *, until: datetime) -> None:
+    """Leave a delivery that was taken and not tried for later; it does not count as an attempt."""
+    await connection.execute(_of(due).values(next_at=until, attempts=due.attempt - 1))
+
+
 async def failed(connection: AsyncConnection, due: Due, *, error: str) -> None:
     """Write down that a notice will not be tried again by itself."""
     await connection.execute(_of(due).values(state=FAILED, last_error=error))

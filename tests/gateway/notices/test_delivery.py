@@ -19,7 +19,7 @@ from standardwebhooks import Webhook as Verifier
 
 from gateway import sealing
 from gateway.config import example_path, load
-from gateway.notices.delivery import WAITS_S, Postman
+from gateway.notices.delivery import BATCH, SPARED_S, WAITS_S, Postman
 from gateway.notices.post import new_secret
 from gateway.settings import Settings, Smtp
 from metering.ledger import accounts, notices, webhooks
@@ -187,6 +187,31 @@ async def test_a_webhook_that_keeps_failing_is_given_up(round_: Round) -> None:
         await notices.retry(connection, notice.id, now=round_.now)
     await round_.postman.round()
     assert (await round_.ways())["webhook"].state == "delivered"
+
+
+async def test_a_webhook_that_is_silent_does_not_hold_up_the_rest(round_: Round) -> None:
+    """After one batch without an answer its other notices wait without being tried, and mail goes out."""
+    async with round_.engine.begin() as connection:
+        silent = await webhooks.create(
+            connection,
+            url="http://127.0.0.1:1/nobody",
+            secret=sealing.seal(new_secret(), round_.settings.security.peppers),
+            account_id=None,
+            events=None,
+            now=round_.now,
+            by=BY,
+        )
+    for number in range(40):
+        await round_.tell(number)
+    await round_.postman.round()
+    assert (len(round_.hook.got), len(round_.mailbox.got)) == (40, 40)
+    async with round_.engine.connect() as connection:
+        page = await notices.listed(connection, limit=100)
+    ways = [way for notice in page.items for way in notice.deliveries if way.target == silent.id]
+    assert len(ways) == 40
+    assert sum(way.attempts for way in ways) <= BATCH
+    round_.now += timedelta(seconds=SPARED_S)
+    assert await round_.postman.round() > 0
 
 
 async def test_a_webhook_that_is_gone_is_disabled(round_: Round) -> None:
