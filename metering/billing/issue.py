@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -25,7 +25,8 @@ Told = Callable[[AsyncConnection, Sequence[Invoice]], Awaitable[None]]
 class IssueReport:
     """What was issued, by number, or would be (drafts, without one); `held` are accounts left as drafts.
 
-    `done` says that no draft of the month is left.
+    The invoices come without their snapshots, which would fill the memory. `done` says that no draft of the
+    month is left.
     """
 
     period: Period
@@ -61,9 +62,9 @@ async def issue(
                 connection, period.first, hold=hold, account_ids=account_ids, after=after, limit=CHUNK
             )
             if dry_run:
-                report.issued += drafts
+                report.issued += _light(drafts)
             elif drafts:
-                report.issued += await _issue(connection, drafts, last, terms, now, by, told)
+                report.issued += _light(await _issue(connection, drafts, last, terms, now, by, told))
             if len(drafts) < CHUNK:
                 report.held = await _held(connection, period, hold)
                 if not dry_run:
@@ -132,6 +133,10 @@ async def _issue(
     if told is not None:
         await told(connection, issued)
     return issued
+
+
+def _light(found: Sequence[Invoice]) -> list[Invoice]:
+    return [replace(invoice, snapshot={}) for invoice in found]
 
 
 async def _held(connection: AsyncConnection, period: Period, hold: Collection[str]) -> list[str]:

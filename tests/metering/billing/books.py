@@ -134,9 +134,11 @@ class Books:
         )
 
     async def bill(self, text: str, on: str | None = None) -> list[Invoice]:
-        """Close a month and issue it."""
+        """Close a month and issue it; returns its invoices by number."""
         await self.close(text, on)
-        return (await self.issue(text, on)).issued
+        issued = (await self.issue(text, on)).issued
+        async with self.engine.connect() as connection:
+            return [await invoices.get(connection, each.id) for each in issued]
 
     async def pay(self, account_id: str, amount: str, on: str, **changes: Any) -> Payment:
         """Note a payment."""
