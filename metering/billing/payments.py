@@ -17,6 +17,9 @@ from metering.ledger.idempotency import DifferentRequestError
 from metering.ledger.invoices import Status
 from metering.ledger.payments import Payment
 from metering.ledger.rows import new_id
+from policies.money import round_cents
+
+MOST = Decimal(10) ** 15  # more than that is a slip of the pen
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ async def receive(
     Raises NotFoundError, BillingError, and DifferentRequestError when the key was used for another
     payment; the instant of receipt may differ, as a repeated command has another.
     """
+    _check_amount(new.amount)
     await accounts.lock(connection, [new.account_id])
     account = await accounts.get(connection, new.account_id)
     currency = new.currency or account.currency
@@ -60,7 +64,6 @@ async def receive(
         if _content(before) != _content(payment):
             raise DifferentRequestError("this idempotency key was used for another payment")
         return before, False
-    _check_amount(new.amount)
     if currency != account.currency:
         raise BillingError("currency", f"the account pays in {account.currency}, not in {currency}")
     if new.invoice_id is not None:
@@ -103,8 +106,7 @@ async def reverse(
 
 
 def _check_amount(amount: Decimal) -> None:
-    exponent = amount.as_tuple().exponent
-    if not amount.is_finite() or amount <= 0 or not isinstance(exponent, int) or exponent < -2:
+    if not amount.is_finite() or not 0 < amount < MOST or amount != round_cents(amount):
         raise BillingError("wrong_amount", "a payment is more than zero, in whole cents, such as 34.50")
 
 

@@ -7,7 +7,8 @@ from datetime import date
 import pytest
 from redis.asyncio import Redis
 
-from metering.ledger import audit, keys
+from metering.billing.errors import BillingError
+from metering.ledger import audit, keys, payments
 from metering.ledger.idempotency import DifferentRequestError
 from metering.ledger.keys import record_of
 from metering.projection import Projection, project_pending
@@ -114,6 +115,34 @@ async def test_payment_is_taken_once(books: Books) -> None:
     assert await oldest(books, key) == date(2026, 12, 5)
     with pytest.raises(DifferentRequestError):
         await books.pay(account, "1.01", "2027-01-07", idempotency_key="k")
+
+
+@pytest.mark.parametrize("amount", ["0.00", "-1.00", "1.001", "NaN", "Infinity", "1e15"])
+async def test_amounts_that_are_no_payment(books: Books, amount: str) -> None:
+    """Nothing, less than nothing, parts of a cent and what is no number are refused."""
+    account = await books.account()
+    with pytest.raises(BillingError, match="whole cents"):
+        await books.pay(account, amount, "2027-01-06")
+
+
+async def test_payments_that_do_not_fit(books: Books) -> None:
+    """Another currency, another account's invoice and a draft are refused, and nothing is noted."""
+    account, _ = await owing(books)
+    other = await books.account()
+    key = await books.key(account, "2027-01-01")
+    await books.close("2027-01")
+    *_, last, draft = await books.invoices(account)
+    for code, payer, changes in (
+        ("currency", account, {"currency": "EUR"}),
+        ("other_account", other, {"invoice_id": last.id}),
+        ("not_issued", account, {"invoice_id": draft.id}),
+    ):
+        with pytest.raises(BillingError) as caught:
+            await books.pay(payer, "1.00", "2027-02-01", **changes)
+        assert caught.value.code == code
+    assert await oldest(books, key) == date(2026, 11, 5)
+    async with books.engine.connect() as connection:
+        assert (await payments.listed(connection)).items == ()
 
 
 async def test_every_key_of_the_account_stands_the_same(books: Books) -> None:
