@@ -54,7 +54,20 @@ def serve(config_path: Path | None, environ: Mapping[str, str], *, demo: bool | 
         print(error, file=sys.stderr)
         return 2
     configure_logging(settings.logging.level)
-    return asyncio.run(Supervisor(config_path, settings, environ, demo=demo).run())
+    status = asyncio.run(Supervisor(config_path, settings, environ, demo=demo).run())
+    _let_go_of_output()
+    return status
+
+
+def _let_go_of_output() -> None:
+    """Write out what is left; where the terminal is gone write it nowhere, so that the status stays what it
+    is."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path of ours
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @dataclass(frozen=True, slots=True)
