@@ -54,7 +54,8 @@ COMPILED := build/compiled
 $(COMPILED): $(VENV)/.dev $(shell find gateway metering policies -name '*.py' -o -name '*.lua') hatch_build.py
 	@rm -rf $(COMPILED) build/wheel
 	@echo "Compiling the data path ..."
-	@TALLYGATE_COMPILE=1 $(PIP) wheel --quiet --no-build-isolation --wheel-dir build/wheel .
+	@TALLYGATE_COMPILE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--wheel-dir build/wheel .
 	@$(PIP) --target $(COMPILED) build/wheel/*.whl
 
 compiled: $(COMPILED) ## Compile the data path into build/compiled (needs a C compiler)
