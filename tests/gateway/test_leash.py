@@ -39,8 +39,9 @@ def test_a_command_whose_starter_is_gone_is_not_run() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_the_named_signal_comes_when_the_starter_is_killed() -> None:
     """Each program is ended in its own way, not just killed."""
-    child = "import signal, sys, time; signal.signal(2, lambda *_: (print('bye', flush=True), sys.exit()))\n"
-    child += "print('up', flush=True); time.sleep(60)"
+    # Written past the buffer, which the program may be in the middle of when the signal comes.
+    child = "import os, signal, time; signal.signal(2, lambda *_: (os.write(1, b'bye\\n'), os._exit(0)))\n"
+    child += "os.write(1, b'up\\n'); time.sleep(60)"
     parent = (
         "import signal, subprocess, sys; from gateway.leashing import leashed\n"
         f"subprocess.run(leashed([sys.executable, '-c', {child!r}], on_parent_death=signal.SIGINT))"

@@ -41,7 +41,11 @@ async def test_a_limit_of_a_hundred_lets_a_hundred_of_a_thousand_through(
 
 
 async def test_both_workers_take_part(program: Serving) -> None:
-    """The figures of both workers count calls, so exactness was not one worker's alone."""
+    """A hundred connections are shared out, so what the others show is not one worker's doing alone."""
+    _, key = await asyncio.to_thread(new_key, program)
+    seen, never = Seen(), asyncio.Event()
+    await asyncio.gather(*(calls(program.proxy_port, key, seen, count=2, until=never) for _ in range(100)))
+    assert seen.answered == 200
     figures = await asyncio.to_thread(_figures, program)
     workers = {
         line.split('worker="')[1][0]
