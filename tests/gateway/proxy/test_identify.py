@@ -731,6 +731,9 @@ def test_no_bytes_break_identification(query: bytes, body: bytes) -> None:
     identify(OTAPI, METHODS, get(b"/" + query))
 
 
+HANG_S = 5.0  # what takes a tenth of a second on any machine; a reader that goes over it again and again takes minutes
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -744,20 +747,20 @@ def test_no_bytes_break_identification(query: bytes, body: bytes) -> None:
     ],
 )
 def test_large_hostile_forms_cost_no_more_than_reading_them(body: bytes) -> None:
-    """A form of nearly a megabyte, however it is made, is judged within a moment."""
+    """A form of nearly a megabyte, however it is made, does not hang the worker."""
     begun = process_time()
     identify(OTAPI, METHODS, post(SEARCH, body))
-    assert process_time() - begun < 0.25
+    assert process_time() - begun < HANG_S
 
 
 @pytest.mark.parametrize("unit", [b"<a/>", b"&lt;", b"<a>x</a>", b"\n", b"<a"])
 def test_large_hostile_envelopes_cost_no_more_than_reading_them(unit: bytes) -> None:
-    """An envelope of nearly a megabyte is read or refused within a moment."""
+    """An envelope of nearly a megabyte is read or refused, and does not hang the worker."""
     begun = process_time()
     identify(
         SOAP, METHODS, post(ASMX, envelope().replace(b"ru<", unit * (900_000 // len(unit)) + b"<"), TEXT_XML)
     )
-    assert process_time() - begun < 0.5
+    assert process_time() - begun < HANG_S
 
 
 def test_what_is_remembered_is_bounded() -> None:
