@@ -731,7 +731,8 @@ def test_no_bytes_break_identification(query: bytes, body: bytes) -> None:
     identify(OTAPI, METHODS, get(b"/" + query))
 
 
-HANG_S = 5.0  # what takes a tenth of a second on any machine; a reader that goes over it again and again takes minutes
+# Done in a tenth of a second anywhere; a reader that goes over it again and again takes minutes.
+HANG_S = 5.0
 
 
 @pytest.mark.parametrize(
