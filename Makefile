@@ -40,8 +40,10 @@ run: $(VENV)/.runtime ## Serve the example configuration with a demo marketplace
 test: $(VENV)/.dev ## Run the tests against real servers
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 $(TESTS)
 
-test-deep: $(VENV)/.dev ## Run the tests with many more generated examples
-	@HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 $(TESTS)
+# A marker given here replaces the one of pyproject.toml. Scenarios kill and stop processes of their own only.
+test-deep: $(VENV)/.dev ## Run the long scenarios, and generated tests with many more examples
+	@HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
+		-m "deep or deeper or hypothesis" $(TESTS)
 
 check: $(VENV)/.dev ## Lint, check formatting, types and import contracts
 	@$(BIN)/ruff check $(SOURCES)

@@ -139,6 +139,7 @@ def test_nothing_used_is_told() -> None:
     assert (charge.kind, charge.quantity, charge.unit_price, charge.amount) == ("usage", 0, Decimal(".01"), 0)
 
 
+@pytest.mark.deeper
 def test_cents_add_up_in_random_cases() -> None:
     """Charges add up to the total to the cent, against whole numbers of a trillionth (a million in deep)."""
     chance = random.Random(20261121)

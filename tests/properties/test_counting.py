@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, TypeVar
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -366,6 +367,7 @@ class Counting(RuleBasedStateMachine):
         self.run(compare())
 
 
+@pytest.mark.deeper
 def test_counts_are_those_of_the_model(valkey_url: str, database_url: str) -> None:
     """Whatever happens in whatever order, each call is counted once, and the ledger has it."""
 

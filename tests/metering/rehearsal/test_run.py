@@ -46,6 +46,7 @@ async def test_a_rehearsal_is_told_the_same_twice(postgres_url: str) -> None:
     assert (await told(postgres_url)).lines() == (await told(postgres_url)).lines()
 
 
+@pytest.mark.deeper
 async def test_a_large_fleet_goes_through_a_year(postgres_url: str) -> None:
     """A year with disputes, credit notes, moves and late counts holds (with many more customers in deep)."""
     year = Period(date(2026, 1, 1), date(2027, 1, 1))
