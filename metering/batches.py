@@ -72,14 +72,20 @@ Groups = dict[
 UNAVAILABLE = Taken(Outcome.UNAVAILABLE, 0)
 _MISSING = Taken(Outcome.MISSING, 0)
 _NO_RECORD = -1
+FIRST = "first"  # the field of a day's hash that holds a time, not a number
 
 
 @dataclass(slots=True)
 class Owed:
-    """What is to be added to the counters of a key on a day: units or calls by field, units by bucket."""
+    """What is to be added to the counters of a key on a day: units or calls by field, units by bucket.
+
+    `first_ms` is the time of the day's first call (epoch ms) where calls are added that were not taken; the
+    earliest one stands.
+    """
 
     fields: dict[str, int] = field(default_factory=dict)
     buckets: dict[int, int] = field(default_factory=dict)
+    first_ms: int | None = None
 
     def add(self, name: str, number: int) -> None:
         """Add to a field."""
@@ -95,6 +101,24 @@ class Owed:
             self.add(name, number)
         for bucket, units in other.buckets.items():
             self.add_to_bucket(bucket, units)
+        if other.first_ms is not None:
+            self.first_ms = min(other.first_ms, self.first_ms or other.first_ms)
+
+
+def admit(owed: Owed, take: Take, now: float) -> None:
+    """Count a call that was let through at `now` (epoch s) without a take, just as a take does."""
+    field_name, units = f"{take.method}|{take.klass}", take.cost
+    owed.add(f"c:{field_name}", 1)
+    owed.first_ms = min(int(now * 1000), owed.first_ms or int(now * 1000))
+    if units == 0:
+        return
+    owed.add(f"t:{field_name}", units)
+    owed.add("used", units)
+    if not take.billable:
+        owed.add(f"w:{field_name}", units)
+        owed.add(f"v:{Waiver.FREE_METHOD.value}", units)
+    if take.window is Window.ROLLING_24H:
+        owed.add_to_bucket(take.bucket, units)
 
 
 def waive(owed: Owed, take: Take, waiver: Waiver, calls: int = 1) -> None:
@@ -198,15 +222,25 @@ def _stale(data: bytes) -> Taken:
 
 def encode_settlement(owed: Mapping[tuple[str, str], Owed], writer: str, number: int, ttl_s: int) -> Command:
     """Return the command that adds what is owed, by (key, day), under one number of the writer."""
+    return evalsha(SETTLE, *settlement(owed, writer, number, ttl_s))
+
+
+def settlement(
+    owed: Mapping[tuple[str, str], Owed], writer: str, number: int, ttl_s: int
+) -> tuple[list[Argument], list[Argument]]:
+    """Return keys and arguments for `settle.lua`."""
     keys: list[Argument] = []
     arguments: list[Argument] = [writer, number, ttl_s]
     for (key_id, day), due in owed.items():
         keys += (record_name(key_id), day_name(key_id, day), touched_name(key_id[-2:]))
         if due.buckets:
             keys.append(roll_name(key_id))
-        arguments += (f"{key_id}:{day}", len(due.fields), len(due.buckets))
+        first = due.first_ms is not None
+        arguments += (f"{key_id}:{day}", len(due.fields) + first, len(due.buckets))
+        if due.first_ms is not None:
+            arguments += (FIRST, due.first_ms)
         for name, number_of in due.fields.items():
             arguments += (name, number_of)
         for bucket, units in due.buckets.items():
             arguments += (bucket, units)
-    return evalsha(SETTLE, keys, arguments)
+    return keys, arguments

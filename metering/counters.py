@@ -10,12 +10,16 @@ never counts twice.
        +------------+--------> unavailable once the deadline has passed; what is granted after that is waived
 
 What is settled (waived units, further units, denied calls) is summed up in memory until Redis has taken it.
+
+A round that is older than the deadline opens the breaker: calls are answered at once from then on, and the
+round, which is sent again until it is answered, finds out when counting works again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
@@ -35,6 +39,7 @@ from metering.batches import (
     Taken,
     encode_settlement,
 )
+from metering.breaker import Breaker
 from metering.scripts import SETTLE, TAKE
 from metering.wire import LOST, Command, Wire, is_unknown_script, load
 from policies.decision import Reason
@@ -46,6 +51,7 @@ MAX_ENTRIES = 512  # a longer batch would keep Redis from others for more than a
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.25  # between attempts while Redis fails
 HELD_S = 1.0  # until what is owed to a key without a record is tried again
 DAY_S = 86_400
+_SIGN_OF_LIFE: Command = ("PING",)
 
 
 class Counters:
@@ -67,12 +73,13 @@ class Counters:
         self._since = 0.0  # loop time since which the oldest of `_groups` waits
         self._flight: _Round | None = None
         self._number = 0
-        self._refusing = False
+        self._doubted_since: float | None = None
         self._closing = False
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._held_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self.breaker = Breaker(time.monotonic)
         self.last_error: str | None = (
             None  # why the round in flight has to be sent again; None while all is well
         )
@@ -81,6 +88,7 @@ class Counters:
         """Begin to count; Redis may be away."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(), name="counters")
+        self.doubt(self._loop.time())
 
     async def close(self) -> None:
         """Send what is queued, for `deadline_s` at most; calls that still wait are answered UNAVAILABLE."""
@@ -92,6 +100,7 @@ class Counters:
         await asyncio.wait({self._task}, timeout=self._deadline_s)
         self._task.cancel()
         await asyncio.wait({self._task})
+        self.breaker.end()
         self._give_up()
         for timer in (self._timer, self._held_timer):
             if timer is not None:
@@ -107,7 +116,7 @@ class Counters:
 
     def take(self, take: Take, now: float, done: Done) -> None:
         """Count a call that came at `now` (epoch s); `done` gets the result later, from the loop."""
-        if self._refusing:
+        if self.breaker.is_open:
             self._loop.call_soon(done, UNAVAILABLE)
             return
         waiting = self._groups.get(take)
@@ -120,6 +129,16 @@ class Counters:
             if self._timer is None:
                 self._timer = self._loop.call_at(self._since + self._deadline_s, self._watch)
         self._groups[take] = [now, done]
+
+    def doubt(self, since: float) -> None:
+        """Find out whether Redis answers, which somebody saw it not do who asked it at `since` (loop time).
+
+        The first that hear of an outage are often those who look for a key. Without a count under way, a sign
+        of life is asked for.
+        """
+        if self._doubted_since is None and self._flight is None:
+            self._doubted_since = since
+            self._wake.set()
 
     def waive(self, take: Take, waiver: Waiver) -> None:
         """Settle a granted call that is not charged: its quota comes back, and its price where it has one."""
@@ -143,7 +162,7 @@ class Counters:
 
     async def _run(self) -> None:
         while True:
-            while self._groups or self._owed:
+            while self._groups or self._owed or self._doubted_since is not None:
                 self._flight = self._next_round()
                 try:
                     await self._carry(self._flight)
@@ -153,8 +172,8 @@ class Counters:
                     )
                     self._give_up()
                 self._flight = None
-                self._refusing = False
                 self.last_error = None
+                self.breaker.close()
             if self._closing:
                 return
             await self._wake.wait()
@@ -176,8 +195,13 @@ class Counters:
             made.owed = owed
             command = encode_settlement(owed, self._writer, self._number, self._ttl_s)
             made.parts.append((command, self._settled))
-            if self._timer is None:
-                self._timer = self._loop.call_at(now + self._deadline_s, self._watch)
+        doubted, self._doubted_since = self._doubted_since, None
+        if not made.parts:
+            made.parts.append((_SIGN_OF_LIFE, _ignore))
+            # Whoever doubted has waited already; the sign of life still gets a quarter of the deadline.
+            made.since = max(doubted or 0.0, now - 0.75 * self._deadline_s)
+        if self._timer is None:
+            self._timer = self._loop.call_at(made.since + self._deadline_s, self._watch)
         return made
 
     async def _carry(self, flight: _Round) -> None:
@@ -251,13 +275,13 @@ class Counters:
             return
         due = since + self._deadline_s
         if due <= self._loop.time():
+            self.breaker.open(self.last_error or "Redis did not answer in time")
             self._give_up()
         else:
             self._timer = self._loop.call_at(due, self._watch)
 
     def _give_up(self) -> None:
-        """Answer all that wait, and whoever comes, UNAVAILABLE, until the round in flight is answered."""
-        self._refusing = True
+        """Answer all that wait UNAVAILABLE; what the round in flight still grants is waived."""
         groups, self._groups = self._groups, {}
         if self._flight is not None and not self._flight.given_up:
             self._flight.given_up = True
@@ -273,6 +297,10 @@ class Counters:
                 waiting[index](taken)
             except Exception as error:  # noqa: BLE001 - one caller's mistake must not cost the others their answer
                 self._loop.call_exception_handler({"message": "a counted call failed", "exception": error})
+
+
+def _ignore(flight: _Round, reply: Any) -> None:
+    """Any answer is a sign of life."""
 
 
 class _Round:

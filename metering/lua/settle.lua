@@ -3,7 +3,8 @@
 -- KEYS   per entry (one key on one day): record, day, touched; and roll when the entry has buckets
 -- ARGV   writer, batch (grows by one per batch of the writer), ttl of a day's hash (s)
 --        per entry: member of `touched`, number of fields, number of buckets
---        per field: name, units or calls to add        per bucket: number, units to add (negative: to give back)
+--        per field: name, units or calls to add; for the name `first` a time (epoch ms), of which the earliest stands
+--        per bucket: number, units to add (negative: to give back)
 -- Reply  per entry, in order: 1 applied, now or before; 0 there is no record, nothing was written; -3 not a hash
 --
 -- One script, because the sums and the batch number must move together: the number makes a batch that is sent again
@@ -60,9 +61,15 @@ local function settle(record, day, touched, roll, entry)
   local fields, buckets = tonumber(ARGV[entry + 1]), tonumber(ARGV[entry + 2])
   local at = entry + PER_ENTRY
   for _ = 1, fields do
-    redis.call('HINCRBY', day, ARGV[at], ARGV[at + 1])
+    if ARGV[at] == 'first' then
+      local first = tonumber(redis.call('HGET', day, 'first'))
+      if not first or tonumber(ARGV[at + 1]) < first then redis.call('HSET', day, 'first', ARGV[at + 1]) end
+    else
+      redis.call('HINCRBY', day, ARGV[at], ARGV[at + 1])
+    end
     at = at + 2
   end
+  if buckets > 0 then redis.call('HSET', day, 'rolling', 1) end
   for _ = 1, buckets do
     local units = tonumber(ARGV[at + 1])
     if units < 0 then give_back(roll, ARGV[at], -units) else add(roll, ARGV[at], units) end

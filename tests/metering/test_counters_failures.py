@@ -194,6 +194,8 @@ async def test_server_that_refuses_writes_fails_calls_and_recovers(own_valkey: R
             await client.replicaof("127.0.0.1", "1")
         assert [each.outcome for each in await counted(counters, take(), take())] == [Outcome.UNAVAILABLE] * 2
         assert counters.last_error is not None
+        assert counters.breaker.is_open
+        assert ("OOM" if blocked == "oom" else "READONLY") in counters.breaker.why
         assert [each.outcome for each in await counted(counters, take())] == [Outcome.UNAVAILABLE]
         if blocked == "oom":
             await client.config_set("maxmemory", "0")
@@ -201,6 +203,7 @@ async def test_server_that_refuses_writes_fails_calls_and_recovers(own_valkey: R
             await client.replicaof("NO", "ONE")
         await settled(counters)
         assert counters.last_error is None
+        assert not counters.breaker.is_open
         (taken,) = await counted(counters, take())
     # The two that gave up were counted when Redis was back, and waived.
     assert taken == Taken(Outcome.GRANTED, 2)
@@ -291,6 +294,52 @@ async def test_close_is_bounded_while_redis_is_away(tmp_path: Path) -> None:
         await counters.close()
         assert await waiting == [Taken(Outcome.UNAVAILABLE, 0)]
     await client.aclose()
+
+
+async def test_an_outage_is_noticed_without_a_call_to_count(own_valkey: Redis) -> None:
+    """Who was not answered says so, and the breaker opens by the deadline and closes when Redis is back."""
+    client = own_valkey
+    loop = asyncio.get_running_loop()
+    server = (await client.info("server"))["process_id"]
+    changes: list[bool] = []
+    async with counting(client, deadline_s=0.2) as counters:
+        counters.breaker.listen(lambda ended: changes.append(ended is None))
+        await counted(counters, take())
+        os.kill(server, signal.SIGSTOP)
+        try:
+            counters.doubt(loop.time())
+            async with asyncio.timeout(5):
+                while not counters.breaker.is_open:
+                    await asyncio.sleep(0.01)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        async with asyncio.timeout(5):
+            while counters.breaker.is_open:
+                await asyncio.sleep(0.01)
+        assert [each.outcome for each in await counted(counters, take())] == [Outcome.GRANTED]
+    assert changes == [True, False]
+    assert (await day_of_key(client))["used"] == 2
+
+
+async def test_a_needless_doubt_changes_nothing(redis: Redis) -> None:
+    """A sign of life is asked for and comes; nothing is counted and the breaker stays closed."""
+    async with counting(redis, deadline_s=20) as counters:
+        for _ in range(3):
+            if counters._timer is not None:
+                counters._timer.cancel()
+                counters._timer = None  # as if the last deadline had gone by
+            counters.doubt(asyncio.get_running_loop().time() - 60)
+            await asyncio.sleep(0.01)
+        assert counters.breaker.openings == 0
+    assert await redis.keys("*") == []
+
+
+async def test_nothing_is_counted_after_the_end(redis: Redis) -> None:
+    """Whoever comes after closing is answered at once."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        pass
+    assert [each.outcome for each in await counted(counters, take())] == [Outcome.UNAVAILABLE]
 
 
 async def test_settlements_outlive_an_outage(redis: Redis, proxy: tuple[Lossy, Redis]) -> None:
