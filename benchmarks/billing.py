@@ -113,12 +113,12 @@ async def _measure(url: str, accounts: int, bars: Progress) -> int:
             )
         task = bars.add_task("issuing its invoices", total=None)
         with _watched() as issuing:
-            issued = await issue(engine, MONTH, terms=TERMS, now=CLOSED_AT, by=BY)
-        bars.update(task, total=len(issued.issued), completed=len(issued.issued))
+            issued = await issue(engine, MONTH, terms=TERMS, now=CLOSED_AT, by=BY, keep=False)
+        bars.update(task, total=issued.count, completed=issued.count)
         async with engine.connect() as connection:
             billed = (await connection.execute(sa.text(BILLED))).scalar_one()
     _tell(accounts, told, counted, int(billed), closing, issuing)
-    return 0 if billed == counted and len(issued.issued) == told.accounts == accounts else 1
+    return 0 if billed == counted and issued.count == told.accounts == accounts else 1
 
 
 async def _fill(engine: AsyncEngine, accounts: int, bars: Progress) -> None:

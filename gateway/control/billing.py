@@ -60,12 +60,14 @@ async def issue_month(
     told: Told,
     hold: Collection[str] = (),
     account_ids: Collection[str] | None = None,
+    keep: bool = True,
 ) -> IssueReport:
     """Roll everything up, make the drafts anew, compare the books, and issue what agrees; raises
     BillingError.
 
     Accounts of which counters, ledger and drafts do not agree are held as drafts and named in the log, like
-    those of `hold`; with `account_ids` only these are issued.
+    those of `hold`; with `account_ids` only these are issued. Without `keep` the report has no invoices, and
+    memory does not grow with them.
     """
     await close_month(control, period, by=by, account_ids=account_ids)
     terms = terms_of(control.settings)
@@ -87,6 +89,7 @@ async def issue_month(
         hold={*hold, *(each.account_id for each in held if each.account_id is not None)},
         account_ids=account_ids,
         told=told,
+        keep=keep,
     )
     await control.project()
     return report
@@ -126,12 +129,12 @@ class BillingRounds:
         tried = self._tried.get(month.first)
         if tried is not None and self._clock() - tried < TRY_AGAIN_S:
             return
-        report = await issue_month(self._control, month, by=AUTHOR, told=self._told)
+        report = await issue_month(self._control, month, by=AUTHOR, told=self._told, keep=False)
         # Only now: a store that was away is tried again with the next round.
         self._tried[month.first] = self._clock()
         log.info(
             "a month was issued",
             month=f"{month.first:%Y-%m}",
-            invoices=len(report.issued),
+            invoices=report.count,
             held=len(report.held),
         )

@@ -43,41 +43,67 @@ async def close(
     A dry run changes nothing, tells every line, and may look at a month that is not over, or at drafts as
     they would be had none been issued. Raises BillingError for what is no month or not over yet.
     """
-    _check_month(period, terms, now, dry_run=dry_run)
-    report = CloseReport(period)
+    check_month(period)
+    if not dry_run:
+        _check_over(period, terms, now)
     async with engine.connect() as connection, connection.begin() as transaction:
-        await closing.lock_month(connection, period.first)
-        catalogue: Versions = {
-            plan: {version.version: version for version in versions}
-            for plan, versions in (await plan_versions.by_plan(connection)).items()
-        }
-        await closing.prepare(connection)
-        await _stage_segments(connection, period, terms, catalogue, account_ids, report)
-        accounts = await closing.count(connection, period)
-        reckoning = Reckoning(connection, period, terms, catalogue, report, keep=dry_run)
-        await reckoning.add_late(await closing.late(connection, period, account_ids))
-        async for rows in closing.counted(connection):
-            for row in rows:
-                reckoning.add(row)
-            await reckoning.carry()
-            if progress is not None:
-                progress(report.accounts, accounts)
-        await reckoning.finish()
-        if progress is not None:
-            progress(report.accounts, report.accounts)
+        if not dry_run:
+            await closing.lock_month(connection, period.first)
+        report = await reckon(
+            connection, period, terms=terms, account_ids=account_ids, keep=dry_run, progress=progress
+        )
         if dry_run:
             await transaction.rollback()
         else:
             await closing.make_drafts(connection, period, account_ids=account_ids, now=now, by=by.actor)
+    return report
+
+
+async def reckon(
+    connection: AsyncConnection,
+    period: Period,
+    *,
+    terms: Terms,
+    account_ids: Collection[str] | None,
+    keep: bool,
+    progress: Progress | None = None,
+) -> CloseReport:
+    """Rate a month, once in the caller's transaction; returns the drafts with `keep` and stages them without.
+
+    What is kept is held in memory; what is staged is for `closing.make_drafts`.
+    """
+    report = CloseReport(period)
+    catalogue: Versions = {
+        plan: {version.version: version for version in versions}
+        for plan, versions in (await plan_versions.by_plan(connection)).items()
+    }
+    await closing.prepare(connection)
+    await _stage_segments(connection, period, terms, catalogue, account_ids, report)
+    total = await closing.count(connection, period)
+    reckoning = Reckoning(connection, period, terms, catalogue, report, keep=keep)
+    await reckoning.add_late(await closing.late(connection, period, account_ids))
+    async for rows in closing.counted(connection):
+        for row in rows:
+            reckoning.add(row)
+        await reckoning.carry()
+        if progress is not None:
+            progress(report.accounts, total)
+    await reckoning.finish()
+    if progress is not None:
+        progress(report.accounts, report.accounts)
     report.drafts.sort(key=lambda draft: draft.account_id)
     return report
 
 
-def _check_month(period: Period, terms: Terms, now: datetime, *, dry_run: bool) -> None:
+def check_month(period: Period) -> None:
+    """Raise BillingError for what is no calendar month."""
     if period != month_of(period.first):
         raise BillingError("wrong_date", f"{period.first} to {period.last_excluded} is no calendar month")
+
+
+def _check_over(period: Period, terms: Terms, now: datetime) -> None:
     today = terms.day_of(now)
-    if not dry_run and today < period.last_excluded:
+    if today < period.last_excluded:
         raise BillingError(
             "not_over",
             f"{period.first:%Y-%m} is not over: it can be closed from {period.last_excluded} on "

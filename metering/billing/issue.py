@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -16,6 +17,7 @@ from metering.ledger.audit import Author, Change
 from metering.ledger.invoices import Invoice, Status
 from policies.period import Period
 
+ZERO = Decimal("0.00")
 CHUNK = 1_000  # invoices of one transaction
 
 Told = Callable[[AsyncConnection, Sequence[Invoice]], Awaitable[None]]
@@ -23,16 +25,31 @@ Told = Callable[[AsyncConnection, Sequence[Invoice]], Awaitable[None]]
 
 @dataclass(slots=True)
 class IssueReport:
-    """What was issued, by number, or would be (drafts, without one); `held` are accounts left as drafts.
+    """What was issued: how many, for how much by currency, and under which numbers.
 
-    The invoices come without their snapshots, which would fill the memory. `done` says that no draft of the
-    month is left.
+    When they were to be kept, `issued` has the invoices by number, or the drafts of a dry run, without their
+    snapshots. `held` are accounts left as drafts; `done` says that no draft of the month is left.
     """
 
     period: Period
+    count: int = 0
+    totals: dict[str, Decimal] = field(default_factory=dict)
+    first_number: int | None = None
+    last_number: int | None = None
     issued: list[Invoice] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     done: bool = False
+
+    def add(self, invoices: Sequence[Invoice], *, keep: bool) -> None:
+        """Take in what was issued."""
+        self.count += len(invoices)
+        for each in invoices:
+            self.totals[each.currency] = self.totals.get(each.currency, ZERO) + each.total
+        if invoices and invoices[-1].number is not None:
+            self.last_number = invoices[-1].number
+            self.first_number = self.first_number or invoices[0].number
+        if keep:
+            self.issued += invoices
 
 
 async def issue(
@@ -46,11 +63,13 @@ async def issue(
     hold: Collection[str] = (),
     account_ids: Collection[str] | None = None,
     told: Told | None = None,
+    keep: bool = True,
 ) -> IssueReport:
     """Issue the drafts of a closed month but those of the accounts in `hold`; doing it again issues nothing.
 
     `told` is called with the invoices in the transaction that issues them, to note what is to be said of
-    them.
+    them. With `keep` the report holds them all; without it memory holds `CHUNK` of them at a time. They
+    can be listed page by page: before by `preview.preview_issue`, afterwards by `invoices.listed`.
     """
     report = IssueReport(period)
     after = ""
@@ -62,9 +81,9 @@ async def issue(
                 connection, period.first, hold=hold, account_ids=account_ids, after=after, limit=CHUNK
             )
             if dry_run:
-                report.issued += _light(drafts)
+                report.add(drafts, keep=keep)
             elif drafts:
-                report.issued += _light(await _issue(connection, drafts, last, terms, now, by, told))
+                report.add(await _issue(connection, drafts, last, terms, now, by, told), keep=keep)
             if len(drafts) < CHUNK:
                 report.held = await _held(connection, period, hold)
                 if not dry_run:
@@ -133,10 +152,6 @@ async def _issue(
     if told is not None:
         await told(connection, issued)
     return issued
-
-
-def _light(found: Sequence[Invoice]) -> list[Invoice]:
-    return [replace(invoice, snapshot={}) for invoice in found]
 
 
 async def _held(connection: AsyncConnection, period: Period, hold: Collection[str]) -> list[str]:

@@ -79,6 +79,23 @@ async def listed(
     return page_of(found, limit, lambda account: (account.created_at, account.id))
 
 
+async def ids(
+    connection: AsyncConnection, *, only: Collection[str] | None = None, cursor: str | None = None, limit: int
+) -> Page[str]:
+    """Return the ids of accounts in order, or of those of `only` that exist.
+
+    Raises ValueError for a wrong cursor or limit.
+    """
+    table = tables.accounts
+    query = sa.select(table.c.id).order_by(table.c.id).limit(check_limit(limit) + 1)
+    if only is not None:
+        query = query.where(table.c.id == sa.any_(sa.bindparam("only", list(only), sa.ARRAY(sa.Text))))
+    if cursor is not None:
+        query = query.where(table.c.id > read_cursor(cursor, str)[0])
+    found = list((await connection.execute(query)).scalars())
+    return page_of(found, limit, lambda account_id: (account_id,))
+
+
 async def change(
     connection: AsyncConnection, account_id: str, changes: Mapping[str, object], *, now: datetime, by: Author
 ) -> Account:

@@ -85,6 +85,13 @@ class InvoiceKey:
     amount: Decimal
 
 
+# A month's invoices are many, and what a snapshot holds is mostly the same in all of them.
+_LIGHT = [
+    *(column for column in invoices.c if column.name != "snapshot"),
+    sa.literal({}, sa.JSON).label("snapshot"),
+]
+
+
 async def get(connection: AsyncConnection, invoice_id: str) -> Invoice:
     """Return an invoice; raises NotFoundError."""
     row = (await connection.execute(sa.select(invoices).where(invoices.c.id == invoice_id))).one_or_none()
@@ -127,10 +134,20 @@ async def listed(
 async def issued(connection: AsyncConnection, account_ids: Sequence[str]) -> list[Invoice]:
     """Return the invoices of accounts that were issued and not made void, without their snapshots."""
     table = invoices
-    columns = [column for column in table.c if column.name != "snapshot"]
-    query = sa.select(*columns, sa.literal({}, sa.JSON).label("snapshot")).where(
+    query = sa.select(*_LIGHT).where(
         table.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))),
         table.c.status == Status.ISSUED,
+    )
+    return [_invoice(row._mapping) for row in await connection.execute(query)]
+
+
+async def of_month(connection: AsyncConnection, month: Period, account_ids: Sequence[str]) -> list[Invoice]:
+    """Return the invoices of accounts for a month that were not made void, without their snapshots."""
+    table = invoices
+    query = sa.select(*_LIGHT).where(
+        table.c.period_first == month.first,
+        table.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))),
+        table.c.status != Status.VOID,
     )
     return [_invoice(row._mapping) for row in await connection.execute(query)]
 
@@ -183,10 +200,13 @@ async def drafts(
     after: str = "",
     limit: int,
 ) -> list[Invoice]:
-    """Return drafts of a month by account, behind the account `after`, without those of `hold`."""
+    """Return drafts of a month by account, behind the account `after`, without those of `hold`.
+
+    They come without their snapshots.
+    """
     table = invoices
     query = (
-        sa.select(table)
+        sa.select(*_LIGHT)
         .where(
             table.c.period_first == month,
             table.c.status == Status.DRAFT,
@@ -210,7 +230,7 @@ async def put_under_numbers(
     issued_on: date,
     due_on: date,
 ) -> list[Invoice]:
-    """Issue drafts under these numbers, by invoice id; returns them by number."""
+    """Issue drafts under these numbers, by invoice id; returns them by number, without their snapshots."""
     given = (
         sa.func.unnest(
             sa.bindparam("ids", list(numbers), sa.ARRAY(sa.Text)),
@@ -230,7 +250,7 @@ async def put_under_numbers(
             issued_on=issued_on,
             due_on=due_on,
         )
-        .returning(table)
+        .returning(*_LIGHT)
     )
     found = [_invoice(row._mapping) for row in await connection.execute(query)]
     return sorted(found, key=lambda invoice: invoice.number or 0)
