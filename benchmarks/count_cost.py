@@ -18,9 +18,9 @@ import uvloop
 from redis.asyncio import Redis
 
 from benchmarks.store import Store
+from metering.clients import connect
 from metering.counters import Counters, Outcome, Take, Taken
 from metering.names import record_name
-from metering.wire import connect
 from policies.quota import Window, bucket_of
 from policies.record import KeyRecord
 

@@ -20,10 +20,11 @@ import uvloop
 
 from benchmarks.store import Store
 from gateway.stores import EmbeddedPostgres, run_directory
+from metering.clients import connect, wire_to
 from metering.ledger import make_engine, migrate
 from metering.names import READY, day_name, touched_name
 from metering.rollup import roll_up
-from metering.wire import Command, Wire, connect
+from metering.wire import Command, Wire
 
 KEYS = 100_000
 METHODS = 5
@@ -70,7 +71,7 @@ async def report(redis_url: str, database_url: str, keys: int) -> None:
     redis = connect(redis_url, timeout_s=60)
     engine = make_engine(database_url)
     await migrate(engine)
-    wire = Wire(redis)
+    wire = wire_to(redis)
     await wire.exchange([("SET", READY, 1)])
     print(f"{keys} keys, {METHODS} methods each")
     for calls, what in ((10, "new"), (11, "grown"), (11, "unchanged")):

@@ -159,6 +159,7 @@ class _Reader:
                 database_url=_url(self.environ.get(DATABASE_URL) or stores.database),
                 data_dir=data_dir,
                 redis_timeout_s=stores.redis_timeout_s,
+                redis_replicas=stores.redis_replicas,
                 counter_deadline_s=stores.counter_deadline_s,
                 counter_retention_days=stores.counter_retention_days,
             ),

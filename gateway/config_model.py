@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.addresses import email_address
 from gateway.settings import AccessLog, Dialect, KeyOut, Place, Source, UnknownMethods
+from metering.clients import check_url
 from policies.plan_versions import Proration
 from policies.quota import Window
 
@@ -88,6 +89,15 @@ def _store_url(schemes: tuple[str, ...]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _redis_url(text: str) -> str:
+    if text != EMBEDDED:
+        try:
+            check_url(text)
+        except ValueError as error:
+            raise ValueError(f'must be "{EMBEDDED}" or a URL of Redis: {error}') from None
+    return text
+
+
 def _place(text: str) -> str:
     place_of(text)
     return text
@@ -137,10 +147,11 @@ class ServerTable(Table):
 class StoresTable(Table):
     """`[stores]`."""
 
-    redis: Annotated[str, _store_url(("redis", "rediss", "unix"))] = EMBEDDED
+    redis: Annotated[str, AfterValidator(_redis_url)] = EMBEDDED
     database: Annotated[str, _store_url(("postgresql", "postgres", "postgresql+asyncpg"))] = EMBEDDED
     data_dir: File = Path("data")
     redis_timeout_s: Seconds = 0.5
+    redis_replicas: int = Field(0, ge=0, le=10)
     counter_deadline_s: Annotated[float, Field(ge=0.01, le=60)] = 1.0
     counter_retention_days: int = Field(35, ge=3, le=400)
 

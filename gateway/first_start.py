@@ -10,12 +10,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.control.auth import Role, issue_token, token_digest
 from gateway.settings import Settings
+from metering.clients import Client
 from metering.ledger import accounts, keys, migrate, tables, tokens
 from metering.ledger.audit import Author
 from metering.projection import project_pending
@@ -82,7 +82,7 @@ async def first_token(engine: AsyncEngine, settings: Settings) -> None:
         )
 
 
-async def demo_account(engine: AsyncEngine, redis: Redis, settings: Settings) -> Demo:
+async def demo_account(engine: AsyncEngine, redis: Client, settings: Settings) -> Demo:
     """Return the demo's account and key, made on the first start; the key works at once if Redis answers."""
     file = settings.stores.data_dir / DEMO_KEY_FILE
     pepper_id, pepper = settings.security.peppers[0]

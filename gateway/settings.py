@@ -108,6 +108,7 @@ class Stores:
     database_url: str | None
     data_dir: Path
     redis_timeout_s: float
+    redis_replicas: int  # that have what was counted before the call goes on
     counter_deadline_s: float  # how long a call may wait for its count before it is refused
     counter_retention_days: int
 

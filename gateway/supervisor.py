@@ -31,8 +31,8 @@ from gateway.ports import PortError, answers, check_port, free_port, listens
 from gateway.settings import Settings
 from gateway.stores import ENVIRON, EmbeddedPostgres, EmbeddedValkey, StoreError, run_directory
 from gateway.telemetry import configure_logging
+from metering.clients import connect
 from metering.ledger import make_engine
-from metering.wire import connect
 
 CONTROL_GRACE_S = 10.0
 STORE_GRACE_S = 30.0

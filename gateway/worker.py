@@ -31,9 +31,9 @@ from gateway.proxy.service import Proxy
 from gateway.settings import Settings
 from gateway.telemetry import configure_logging
 from gateway.tls import tls_context
+from metering.clients import connect
 from metering.counters import Counters
 from metering.projection import Projection
-from metering.wire import connect
 
 LISTEN_BACKLOG = 1024
 # Collections between which a loop under load allocates far more than the default 700 objects; most die young.
@@ -74,6 +74,7 @@ class Worker:
             writer=secrets.token_hex(4),
             deadline_s=settings.stores.counter_deadline_s,
             retention_days=settings.stores.counter_retention_days,
+            replicas=settings.stores.redis_replicas,
         )
         records = Records(
             Projection(redis),

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from metering.names import day_name, record_name, roll_name, touched_name
+from metering.names import day_name, record_name, roll_name, shard_of, touched_name
 from metering.scripts import SETTLE, TAKE
 from metering.wire import Argument, Command, evalsha
 from policies.quota import Window
@@ -65,7 +65,10 @@ class Taken:
     oldest_bucket: int | None = None
 
 
+Place = tuple[str, str]  # a key's id and a day
 Done = Callable[[Taken], None]
+Where = TypeVar("Where", Take, Place)
+What = TypeVar("What")
 Groups = dict[
     Take, list[Any]
 ]  # first when the first of them came (epoch s), then what each of them waits with
@@ -119,6 +122,14 @@ def admit(owed: Owed, take: Take, now: float) -> None:
         owed.add(f"v:{Waiver.FREE_METHOD.value}", units)
     if take.window is Window.ROLLING_24H:
         owed.add_to_bucket(take.bucket, units)
+
+
+def by_shard(items: Mapping[Where, What]) -> Iterator[dict[Where, What]]:
+    """Part by their shard what is counted for many keys; the key's id comes first in its place."""
+    parted: dict[str, dict[Where, What]] = {}
+    for where, what in items.items():
+        parted.setdefault(shard_of(where[0]), {})[where] = what
+    yield from parted.values()
 
 
 def waive(owed: Owed, take: Take, waiver: Waiver, calls: int = 1) -> None:
@@ -220,7 +231,7 @@ def _stale(data: bytes) -> Taken:
         return _MISSING
 
 
-def encode_settlement(owed: Mapping[tuple[str, str], Owed], writer: str, number: int, ttl_s: int) -> Command:
+def encode_settlement(owed: Mapping[Place, Owed], writer: str, number: int, ttl_s: int) -> Command:
     """Return the command that adds what is owed, by (key, day), under one number of the writer."""
     return evalsha(SETTLE, *settlement(owed, writer, number, ttl_s))
 

@@ -21,11 +21,11 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import hiredis
-from redis.asyncio import Redis
 
 from metering import batches
 from metering.batches import (
@@ -34,14 +34,16 @@ from metering.batches import (
     Groups,
     Outcome,
     Owed,
+    Place,
     Take,
     TakeBatch,
     Taken,
     encode_settlement,
 )
 from metering.breaker import Breaker
+from metering.clients import Client, wire_to
 from metering.scripts import SETTLE, TAKE
-from metering.wire import LOST, Command, Wire, is_unknown_script, load
+from metering.wire import LOST, Command, is_unknown_script, load
 from policies.decision import Reason
 from policies.waiver import Waiver
 
@@ -57,19 +59,22 @@ _SIGN_OF_LIFE: Command = ("PING",)
 class Counters:
     """Counts the calls of one process. All methods belong to one event loop."""
 
-    def __init__(self, redis: Redis, *, writer: str, deadline_s: float, retention_days: int) -> None:
+    def __init__(
+        self, redis: Client, *, writer: str, deadline_s: float, retention_days: int, replicas: int = 0
+    ) -> None:
         """Take the address of Redis from `redis`; `writer` names the process in what it counts.
 
         Numbers begin at one with every start, so a start of its own is part of the writer's name. A call is
-        answered within `deadline_s`. The hash of a day is dropped `retention_days` after it was made.
+        answered within `deadline_s`, and counted when so many `replicas` have its count. The hash of a day is
+        dropped `retention_days` after it was made.
         """
-        self._wire = Wire(redis)
+        self._wire = wire_to(redis, replicas=replicas)
         self._writer = f"{writer}-{secrets.token_hex(4)}"
         self._deadline_s = deadline_s
         self._ttl_s = retention_days * DAY_S
         self._groups: Groups = {}
-        self._owed: dict[tuple[str, str], Owed] = {}
-        self._held: dict[tuple[str, str], Owed] = {}
+        self._owed: dict[Place, Owed] = {}
+        self._held: dict[Place, Owed] = {}
         self._since = 0.0  # loop time since which the oldest of `_groups` waits
         self._flight: _Round | None = None
         self._number = 0
@@ -188,13 +193,17 @@ class Counters:
             groups = {take: self._groups.pop(take) for take in list(islice(self._groups, MAX_ENTRIES))}
         owed = {place: self._owed.pop(place) for place in list(islice(self._owed, MAX_ENTRIES))}
         made = _Round(self._since if groups else now)
+        apart = self._wire.one_shard
         if groups:
-            made.takes = TakeBatch(groups, self._writer, self._number, self._ttl_s)
-            made.parts.append((made.takes.command, self._taken))
+            for some in batches.by_shard(groups) if apart else (groups,):
+                batch = TakeBatch(some, self._writer, self._number, self._ttl_s)
+                made.takes.append(batch)
+                made.parts.append((batch.command, partial(self._taken, made, batch)))
         if owed:
-            made.owed = owed
-            command = encode_settlement(owed, self._writer, self._number, self._ttl_s)
-            made.parts.append((command, self._settled))
+            for due in batches.by_shard(owed) if apart else (owed,):
+                made.owed.append(due)
+                command = encode_settlement(due, self._writer, self._number, self._ttl_s)
+                made.parts.append((command, partial(self._settled, made, due)))
         doubted, self._doubted_since = self._doubted_since, None
         if not made.parts:
             made.parts.append((_SIGN_OF_LIFE, _ignore))
@@ -216,7 +225,7 @@ class Counters:
                         unanswered.append(part)
                         self.last_error = str(reply)
                     else:
-                        part[1](flight, reply)
+                        part[1](reply)
                 flight.parts = unanswered
                 if not unanswered:
                     return
@@ -231,9 +240,8 @@ class Counters:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def _taken(self, flight: _Round, replies: list[Any]) -> None:
-        batch, flight.takes = flight.takes, None
-        assert batch is not None
+    def _taken(self, flight: _Round, batch: TakeBatch, replies: list[Any]) -> None:
+        flight.takes.remove(batch)
         for take, waiting, calls, granted, otherwise in batch.read(replies):
             if not flight.given_up:
                 self._answer(waiting, 1, calls + 1, granted)
@@ -242,11 +250,11 @@ class Counters:
                 owed = self._owed_to(take.key_id, take.day)
                 batches.waive(owed, take, Waiver.NOT_FORWARDED, calls)
 
-    def _settled(self, flight: _Round, replies: list[Any]) -> None:
-        for (place, owed), applied in zip(flight.owed.items(), replies, strict=True):
+    def _settled(self, flight: _Round, due: dict[Place, Owed], replies: list[Any]) -> None:
+        for (place, owed), applied in zip(due.items(), replies, strict=True):
             if applied != 1:
                 self._hold(place, owed)
-        flight.owed = {}
+        flight.owed.remove(due)
 
     def _hold(self, place: tuple[str, str], owed: Owed) -> None:
         """Keep what is owed to a key whose counters are being restored."""
@@ -285,8 +293,8 @@ class Counters:
         groups, self._groups = self._groups, {}
         if self._flight is not None and not self._flight.given_up:
             self._flight.given_up = True
-            if self._flight.takes is not None:
-                for waiting in self._flight.takes.waiting():
+            for batch in self._flight.takes:
+                for waiting in batch.waiting():
                     self._answer(waiting, 1, len(waiting), UNAVAILABLE)
         for waiting in groups.values():
             self._answer(waiting, 1, len(waiting), UNAVAILABLE)
@@ -299,7 +307,7 @@ class Counters:
                 self._loop.call_exception_handler({"message": "a counted call failed", "exception": error})
 
 
-def _ignore(flight: _Round, reply: Any) -> None:
+def _ignore(reply: Any) -> None:
     """Any answer is a sign of life."""
 
 
@@ -310,14 +318,12 @@ class _Round:
 
     def __init__(self, since: float) -> None:
         self.since = since
-        self.parts: list[tuple[Command, Callable[[_Round, list[Any]], None]]] = []
-        self.takes: TakeBatch | None = None
-        self.owed: dict[tuple[str, str], Owed] = {}
+        self.parts: list[tuple[Command, Callable[[list[Any]], None]]] = []
+        self.takes: list[TakeBatch] = []  # those that are not answered yet
+        self.owed: list[dict[Place, Owed]] = []  # the same
         self.given_up = False
 
     @property
     def pending(self) -> int:
-        calls = 0
-        if self.takes is not None:
-            calls = sum(len(waiting) - 1 for waiting in self.takes.waiting())
-        return calls + len(self.owed)
+        calls = sum(len(waiting) - 1 for batch in self.takes for waiting in batch.waiting())
+        return calls + sum(map(len, self.owed))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from redis.asyncio import Redis
-
+from metering.clients import Client, wire_to
 from metering.names import SHARDS, collected_name, day_name, roll_name, shard_of, touched_name
 from metering.snapshot import Snapshot, read_day, read_hash, read_window
 from metering.wire import Command, Wire, refuse_errors
@@ -39,11 +38,11 @@ async def read(wire: Wire, members: Sequence[str]) -> list[Snapshot]:
 
 
 async def read_changed(
-    redis: Redis, key_ids: Collection[str] | None, first: str, last_excluded: str
+    redis: Client, key_ids: Collection[str] | None, first: str, last_excluded: str
 ) -> list[Snapshot]:
     """Read counters the ledger does not have yet, of some keys or all; `first <= day < last_excluded`."""
     shards = SHARDS if key_ids is None else sorted({shard_of(key_id) for key_id in key_ids})
-    wire = Wire(redis)
+    wire = wire_to(redis)
     try:
         commands: list[Command] = [("SUNION", touched_name(shard), collected_name(shard)) for shard in shards]
         found = [
@@ -61,7 +60,7 @@ async def read_changed(
         await wire.close()
 
 
-async def in_use(redis: Redis, key_id: str, *, day: str, window: Window, bucket: int) -> int:
+async def in_use(redis: Client, key_id: str, *, day: str, window: Window, bucket: int) -> int:
     """Return the units that count against a key's limit now; raises redis-py's RedisError or OSError."""
     if window is Window.DAY:
         used, back = await redis.hmget(day_name(key_id, day), ["used", "back"])

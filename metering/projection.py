@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from metering.clients import Client, wire_to
 from metering.ledger import revisions
 from metering.names import digest_name, record_name
 from metering.restore import restore_latest
 from metering.scripts import PROJECT
-from metering.wire import Wire, refuse_errors
+from metering.wire import refuse_errors
 from policies.record import KeyRecord
 
 CHUNK = 1000
@@ -24,7 +24,7 @@ CHUNK = 1000
 class Projection:
     """Reads and writes records. What it raises is redis-py's RedisError or OSError."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Client) -> None:
         self._redis = redis
 
     async def find(self, digest: str) -> KeyRecord | None:
@@ -43,7 +43,7 @@ class Projection:
         It is 0 for a changed key of which Redis has no record: Redis lost it, and its counters have to be
         restored first; `restored` says that they were.
         """
-        wire = Wire(self._redis)
+        wire = wire_to(self._redis)
         try:
             in_force: list[int] = []
             for first in range(0, len(records), CHUNK):
@@ -68,7 +68,7 @@ class Projection:
             await wire.close()
 
 
-async def project_pending(redis: Redis, engine: AsyncEngine, *, limit: int = CHUNK) -> int:
+async def project_pending(redis: Client, engine: AsyncEngine, *, limit: int = CHUNK) -> int:
     """Project up to `limit` keys that changed since they last were, and return how many that was.
 
     Counters of a key that Redis lost are restored from the ledger before its record is. A key of which Redis

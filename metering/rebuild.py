@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from metering.clients import Client, wire_to
 from metering.ledger import marks, revisions, usage
 from metering.names import READY
 from metering.projection import Projection, project_pending
 from metering.restore import restore
-from metering.wire import Wire, refuse_errors
+from metering.wire import refuse_errors
 from policies.period import day_of
 from policies.quota import bucket_of, oldest_counted_bucket
 
@@ -35,7 +35,7 @@ class RebuildReport:
 
 
 async def rebuild(
-    redis: Redis, engine: AsyncEngine, *, zone: ZoneInfo, now: float, progress: Progress | None = None
+    redis: Client, engine: AsyncEngine, *, zone: ZoneInfo, now: float, progress: Progress | None = None
 ) -> RebuildReport:
     """Restore the counters of the last days, then all records; what it raises is of the stores.
 
@@ -48,7 +48,7 @@ async def rebuild(
     since = day_of(now, zone) - timedelta(days=2)
     oldest = oldest_counted_bucket(bucket_of(now))
     key_days = raised = records = 0
-    wire = Wire(redis)
+    wire = wire_to(redis)
     try:
         async with engine.connect() as connection, marks.carrying(connection):
             after = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from metering.clients import Client, wire_to
 from metering.ledger import usage
 from metering.names import day_name, roll_name, touched_name
 from metering.scripts import RAISE
@@ -50,10 +50,10 @@ async def restore(wire: Wire, snapshots: Sequence[Snapshot]) -> int:
     return sum(await wire.run(RAISE, calls))
 
 
-async def restore_latest(redis: Redis, connection: AsyncConnection, key_ids: Sequence[str]) -> None:
+async def restore_latest(redis: Client, connection: AsyncConnection, key_ids: Sequence[str]) -> None:
     """Restore the last two days of keys whose record is about to come back."""
     places = await usage.latest_places(connection, key_ids)
-    wire = Wire(redis)
+    wire = wire_to(redis)
     try:
         await restore(wire, await usage.read(connection, places))
     finally:

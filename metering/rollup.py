@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from metering.clients import Client, wire_to
 from metering.ledger import accounts, marks, usage
 from metering.ledger.audit import Author
 from metering.live import CHUNK, key_of, read
@@ -65,7 +65,7 @@ class RollupReport:
 
 
 async def roll_up(
-    redis: Redis,
+    redis: Client,
     engine: AsyncEngine,
     *,
     zone: ZoneInfo,
@@ -79,7 +79,7 @@ async def roll_up(
     first call with a key on one of `sandbox_plans` is its account's first request (contract OT-2). What it
     raises is of the stores.
     """
-    wire = Wire(redis)
+    wire = wire_to(redis)
     try:
         async with engine.connect() as connection, marks.carrying(connection):
             (ready,) = refuse_errors(await wire.exchange([("GET", READY)]))
@@ -124,7 +124,7 @@ class _Carried:
         self._sandbox_plans = sandbox_plans
         self._now = now
 
-    async def carry(self, redis: Redis, engine: AsyncEngine, members: Sequence[str]) -> None:
+    async def carry(self, redis: Client, engine: AsyncEngine, members: Sequence[str]) -> None:
         """Carry counters in lanes: while PostgreSQL takes the chunk of one, another reads from Redis."""
         chunks = iter([members[first : first + CHUNK] for first in range(0, len(members), CHUNK)])
         count = min(LANES, -(-len(members) // CHUNK))
@@ -137,8 +137,8 @@ class _Carried:
             if lanes:
                 await asyncio.wait(lanes)
 
-    async def _lane(self, redis: Redis, engine: AsyncEngine, chunks: Iterator[Sequence[str]]) -> None:
-        wire = Wire(redis)
+    async def _lane(self, redis: Client, engine: AsyncEngine, chunks: Iterator[Sequence[str]]) -> None:
+        wire = wire_to(redis)
         try:
             async with engine.connect() as connection:
                 for chunk in chunks:
@@ -185,13 +185,22 @@ async def _changed(wire: Wire) -> set[str]:
 
 async def _all(wire: Wire) -> set[str]:
     found: set[str] = set()
-    cursor = b"0"
-    while True:
-        scan: Command = ("SCAN", cursor, "MATCH", day_name("*", "*").replace("{*}", "{??}"), "COUNT", 5000)
-        ((cursor, names),) = refuse_errors(await wire.exchange([scan]))
-        found.update(":".join(name.decode().split(":")[-2:]) for name in names)
-        if cursor == b"0":
-            return found
+    for server in await wire.servers():
+        cursor = b"0"
+        while True:
+            scan: Command = (
+                "SCAN",
+                cursor,
+                "MATCH",
+                day_name("*", "*").replace("{*}", "{??}"),
+                "COUNT",
+                5000,
+            )
+            ((cursor, names),) = refuse_errors(await server.exchange([scan]))
+            found.update(":".join(name.decode().split(":")[-2:]) for name in names)
+            if cursor == b"0":
+                break
+    return found
 
 
 async def _in_ledger(connection: AsyncConnection, since: date) -> set[str]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from metering.clients import Client
 from metering.ledger import tables
 from metering.ledger.rows import check_limit, page_of, read_cursor
 from metering.live import read_changed
@@ -81,7 +81,7 @@ class ReasonPage:
     next_cursor: str | None
 
 
-async def usage(engine: AsyncEngine, redis: Redis, query: UsageQuery) -> UsagePage:
+async def usage(engine: AsyncEngine, redis: Client, query: UsageQuery) -> UsagePage:
     """Return usage, each group once; raises ValueError for a group, cursor or limit that makes no sense.
 
     A page continues behind the last group of the one before, so groups that come or grow meanwhile shift
@@ -103,7 +103,7 @@ async def usage(engine: AsyncEngine, redis: Redis, query: UsageQuery) -> UsagePa
     return UsagePage(page.items, page.next_cursor)
 
 
-async def reasons(engine: AsyncEngine, redis: Redis, query: UsageQuery) -> ReasonPage:
+async def reasons(engine: AsyncEngine, redis: Client, query: UsageQuery) -> ReasonPage:
     """Return denied calls and waived units by reason, within groups of `REASON_GROUPS`; raises as `usage`."""
     _check(query, REASON_GROUPS)
     if query.method is not None or query.klass is not None:
@@ -130,7 +130,7 @@ def _check(query: UsageQuery, known: tuple[str, ...]) -> None:
         raise ValueError(f"usage is grouped by any of {', '.join(known)}, each once")
 
 
-async def _live(connection: AsyncConnection, redis: Redis, query: UsageQuery) -> list[Snapshot]:
+async def _live(connection: AsyncConnection, redis: Client, query: UsageQuery) -> list[Snapshot]:
     key_ids: set[str] | None = None
     if query.key_id is not None:
         key_ids = {query.key_id}

@@ -1,5 +1,5 @@
-"""One connection to Redis on which batches of commands are written and their replies read, nothing in
-between.
+"""A connection to one Redis server on which batches of commands are written and their replies read, nothing
+in between.
 
 The client library opens the connection (TLS, authentication, Sentinel); after that its transport is ours. Its
 own way of sending makes a task and a timer for every write, which at one batch after another would cost more
@@ -9,12 +9,12 @@ than the counting. Nothing is ever sent again here: whoever sends knows whether 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import hiredis
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -27,23 +27,9 @@ Argument = str | bytes | int
 Command = tuple[Argument, ...]
 LOST = (RedisError, OSError)  # what a broken connection or an unfit server raises
 DEFAULT_TIMEOUT_S = 1.0
+WAIT_SHARE = 0.8  # of the time limit, for replicas
 _INCOMPLETE = object()
 _PLAIN_REPLIES = ("HELLO", "2")
-
-
-def connect(url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, max_connections: int = 32) -> Redis:
-    """Return a client fit for counting: it never repeats a command by itself, and each wait is bounded.
-
-    Raises ValueError for a URL that is none of Redis. Nothing is connected yet.
-    """
-    return Redis.from_url(
-        url,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        max_connections=max_connections,
-    )
 
 
 def evalsha(script: Script, keys: Sequence[Argument], arguments: Sequence[Argument]) -> Command:
@@ -56,45 +42,41 @@ def load(script: Script) -> Command:
     return ("SCRIPT", "LOAD", script.text)
 
 
+def key_of(command: Command) -> str | None:
+    """Return the first key that a command names; None for one that concerns a whole server."""
+    match command[0]:
+        case "EVALSHA":
+            return str(command[3]) if command[2] else None
+        case "SCRIPT" | "SCAN" | "CLUSTER" | "ASKING" | "PING":
+            return None
+        case _:
+            return str(command[1])
+
+
 def is_unknown_script(reply: object) -> bool:
     """Say whether a script has to be loaded first: Redis was restarted or its scripts were flushed."""
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
-class Wire:
-    """A connection for one user at a time. Replies are bytes, integers, lists, None, or errors as values."""
+class Wire(ABC):
+    """A way to Redis for one user at a time. Replies are bytes, integers, lists, None, or errors."""
 
-    def __init__(self, redis: Redis, timeout_s: float | None = None) -> None:
-        """Take the address and credentials of `redis`, and its time limit unless `timeout_s` is given."""
-        self._pool = redis.connection_pool
-        self._timeout_s: float = (
-            timeout_s or self._pool.connection_kwargs.get("socket_timeout") or DEFAULT_TIMEOUT_S
-        )
-        self._connection: AbstractConnection | None = None
-        self._link: _Link | None = None
+    one_shard: ClassVar[bool] = False  # whether the keys of one command have to be of one shard
 
+    @abstractmethod
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands and return their replies; connects first when there is no connection.
+        """Send commands and return their replies, in their order; connects first when there is no connection.
 
-        Raises one of `LOST` when the connection is lost or the time is up. It is unknown then which commands
-        were run.
+        Raises one of `LOST` when nothing was answered. It is unknown then which commands were run.
         """
-        try:
-            link = self._link
-            if link is None or link.is_lost:
-                await self.close()
-                link = await self._open()
-            # Its type hints know commands of one word only.
-            answer = link.ask([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
-            timer = asyncio.get_running_loop().call_later(self._timeout_s, link.give_up)
-            try:
-                return await answer
-            finally:
-                timer.cancel()
-        except BaseException:
-            # Whatever ended the wait, replies may still be under way: they must not meet another question.
-            await self.close()
-            raise
+
+    @abstractmethod
+    async def servers(self) -> Sequence[Wire]:
+        """Return a way to each server that holds keys, for what has to be asked of all of them."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Drop the connections; the next exchange makes new ones."""
 
     async def run(
         self, script: Script, calls: Sequence[tuple[Sequence[Argument], Sequence[Argument]]]
@@ -113,11 +95,74 @@ class Wire:
             replies = await self.exchange(commands)
         return refuse_errors(replies)
 
+
+class ServerWire(Wire):
+    """A connection to one server."""
+
+    def __init__(self, pool: ConnectionPool, timeout_s: float | None = None, *, replicas: int = 0) -> None:
+        """Take the address and credentials of `pool`, and its time limit unless `timeout_s` is given.
+
+        With `replicas` what is written counts as answered when so many replicas have it.
+        """
+        self._pool = pool
+        self._replicas = replicas
+        self._timeout_s: float = (
+            timeout_s or self._pool.connection_kwargs.get("socket_timeout") or DEFAULT_TIMEOUT_S
+        )
+        self._connection: AbstractConnection | None = None
+        self._link: _Link | None = None
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands and return their replies; connects first when there is no connection.
+
+        Raises one of `LOST` when the connection is lost or the time is up. It is unknown then which commands
+        were run.
+        """
+        try:
+            link = self._link
+            if link is None or link.is_lost:
+                await self.close()
+                link = await self._open()
+            waiting = self._wait_for_replicas(commands) if self._replicas else ()
+            # Its type hints know commands of one word only.
+            packed = [hiredis.pack_command(command) for command in (*commands, *waiting)]  # type: ignore[arg-type]
+            answer = link.ask(packed)
+            timer = asyncio.get_running_loop().call_later(self._timeout_s, link.give_up)
+            try:
+                replies = await answer
+            finally:
+                timer.cancel()
+            return self._check_replicas(replies) if waiting else replies
+        except BaseException:
+            # Whatever ended the wait, replies may still be under way: they must not meet another question.
+            await self.close()
+            raise
+
+    async def servers(self) -> Sequence[Wire]:
+        """Return itself: there is one server."""
+        return (self,)
+
     async def close(self) -> None:
         """Drop the connection; the next exchange makes a new one."""
         connection, self._connection, self._link = self._connection, None, None
         if connection is not None:
             await connection.disconnect(nowait=True)
+
+    def _wait_for_replicas(self, commands: Sequence[Command]) -> Sequence[Command]:
+        # Replicas follow the order of writes, and WAIT asks for those of its own connection: a write of ours
+        # makes it ask for all that came before, on connections that were lost too.
+        key = next(filter(None, map(key_of, commands)), None)
+        if key is None:
+            return ()
+        tag = key.partition("}")[0] + "}:" if "{" in key else "tg:"
+        milliseconds = max(1, int(self._timeout_s * WAIT_SHARE * 1000))
+        return (("SET", f"{tag}replicated", 1), ("WAIT", self._replicas, milliseconds))
+
+    def _check_replicas(self, replies: list[Any]) -> list[Any]:
+        *answers, _, reached = replies
+        if isinstance(reached, int) and reached < self._replicas:
+            raise RedisError(f"{reached} of {self._replicas} replicas have what was written")
+        return answers
 
     async def _open(self) -> _Link:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]

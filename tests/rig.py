@@ -23,9 +23,9 @@ from gateway.proxy.records import Records
 from gateway.proxy.service import Proxy
 from gateway.settings import AccessLog, KeyOut, Settings
 from gateway.tls import tls_context
+from metering.clients import connect
 from metering.counters import Counters
 from metering.projection import Projection
-from metering.wire import connect
 from policies import keys
 from policies.record import KeyRecord
 from tests.origin import Origin

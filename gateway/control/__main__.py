@@ -22,8 +22,8 @@ from gateway.control.periodic import running
 from gateway.settings import Settings
 from gateway.telemetry import WorkerMetricsCollector, configure_logging
 from gateway.tls import tls_context
+from metering.clients import connect
 from metering.ledger import make_engine
-from metering.wire import connect
 
 REDIS_TIMEOUT_S = (
     5.0  # for jobs that move many counters; calls of client sites have a shorter one of their own

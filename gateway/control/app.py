@@ -13,7 +13,6 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -41,6 +40,7 @@ from gateway.control.periodic import Jobs
 from gateway.control.problems import Problem, unavailable
 from gateway.settings import Settings
 from gateway.telemetry import WorkerMetricsCollector
+from metering.clients import Client
 from metering.projection import project_pending
 
 PROJECT_DEADLINE_S = 5.0  # for the answer to a change; the periodic job carries on
@@ -72,7 +72,7 @@ class Control:
         self,
         settings: Settings,
         engine: AsyncEngine,
-        redis: Redis,
+        redis: Client,
         workers: WorkerMetricsCollector | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -113,7 +113,7 @@ CONTROL: web.AppKey[Control] = web.AppKey("control", Control)
 def make_app(
     settings: Settings,
     engine: AsyncEngine,
-    redis: Redis,
+    redis: Client,
     workers_metrics: WorkerMetricsCollector | None = None,
     clock: Callable[[], float] = time.time,
 ) -> web.Application:

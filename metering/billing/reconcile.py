@@ -11,12 +11,12 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.billing.balance import ZERO
 from metering.billing.standing import balances
 from metering.billing.terms import Terms
+from metering.clients import Client, wire_to
 from metering.ledger import comparing, keys, usage
 from metering.ledger.rows import NotFoundError
 from metering.live import CHUNK, read
@@ -75,7 +75,7 @@ class Reconciliation:
 
 
 async def reconcile(
-    engine: AsyncEngine, redis: Redis | None, period: Period, *, terms: Terms
+    engine: AsyncEngine, redis: Client | None, period: Period, *, terms: Terms
 ) -> Reconciliation:
     """Compare the books of a calendar month; without `redis` the counters are left out."""
     told = Reconciliation(period)
@@ -102,8 +102,8 @@ async def reconcile(
     return told
 
 
-async def _counters(redis: Redis, connection: AsyncConnection, told: Reconciliation) -> None:
-    wire = Wire(redis)
+async def _counters(redis: Client, connection: AsyncConnection, told: Reconciliation) -> None:
+    wire = wire_to(redis)
     try:
         members = sorted(await _members(wire, told.period.first))
         told.counters = len(members)

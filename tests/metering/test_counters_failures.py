@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 
 from gateway.stores import EmbeddedValkey, run_directory
 from metering import names
+from metering.clients import connect
 from metering.counters import Counters, Outcome, Taken
-from metering.wire import connect
 from policies.decision import Reason
 from policies.quota import Window
 from policies.waiver import Waiver

@@ -19,7 +19,7 @@ from metering.names import READY, collected_name, day_name, touched_name
 from metering.projection import Projection
 from metering.rebuild import rebuild
 from metering.rollup import Raised, RollupReport, roll_up
-from metering.wire import Wire
+from metering.wire import ServerWire
 from policies.decision import Reason
 from policies.quota import Window, bucket_of
 from policies.waiver import Waiver
@@ -184,14 +184,14 @@ async def test_crash_half_way_loses_nothing(
 
             patched.setattr(rollup.usage, "higher_than", die)
         else:
-            exchange = Wire.exchange
+            exchange = ServerWire.exchange
 
-            async def die_removing(self: Wire, commands: Sequence[tuple[object, ...]]) -> list[object]:
+            async def die_removing(self: ServerWire, commands: Sequence[tuple[object, ...]]) -> list[object]:
                 if commands and commands[0][0] == "SREM":
                     raise RuntimeError("died")
                 return await exchange(self, commands)  # type: ignore[arg-type]
 
-            patched.setattr(Wire, "exchange", die_removing)
+            patched.setattr(ServerWire, "exchange", die_removing)
         with pytest.raises(RuntimeError, match="died"):
             await rolled(redis, engine)
     assert len(await usage_of(engine)) == (moment == "after_commit")

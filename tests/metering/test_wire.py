@@ -11,14 +11,15 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from metering.clients import connect, wire_to
 from metering.scripts import COLLECT, Script
-from metering.wire import LOST, Wire, connect
+from metering.wire import LOST
 from tests.metering.lossy import lossy
 
 
 async def test_replies_come_in_the_order_of_the_commands(redis: Redis) -> None:
     """Each command has its reply, an error among them is a value, and large ones arrive whole."""
-    wire = Wire(redis)
+    wire = wire_to(redis)
     big = b"x" * 3_000_000
     replies = await wire.exchange(
         [("SET", "a", big), ("GET", "a"), ("NONSENSE",), ("INCR", "n"), ("GET", "none"), ("ECHO", 7)]
@@ -37,7 +38,7 @@ async def test_replies_have_one_form_whatever_the_client_is_set_to(
     """Hashes are flat lists of bytes for clients of either protocol, with or without decoding."""
     await redis.hset("h", mapping={"a": 1})
     client = Redis.from_url(valkey_url, protocol=protocol, decode_responses=decode)
-    wire = Wire(client)
+    wire = wire_to(client)
     assert await wire.exchange([("HGETALL", "h"), ("SMEMBERS", "none")]) == [[b"a", b"1"], []]
     await wire.close()
     await client.aclose()
@@ -45,7 +46,7 @@ async def test_replies_have_one_form_whatever_the_client_is_set_to(
 
 async def test_reply_that_came_too_late_meets_no_other_question(redis: Redis) -> None:
     """After a wait that was given up, the next question goes over a new connection."""
-    wire = Wire(redis, timeout_s=0.05)
+    wire = wire_to(redis, timeout_s=0.05)
     blocked = asyncio.ensure_future(wire.exchange([("BLPOP", "list", "0.2"), ("ECHO", "old")]))
     with pytest.raises(LOST):
         await blocked
@@ -60,7 +61,7 @@ async def test_reply_that_came_too_late_meets_no_other_question(redis: Redis) ->
 
 async def test_closed_connection_is_made_anew(redis: Redis) -> None:
     """A connection that the server closed while it was idle costs no question."""
-    wire = Wire(redis)
+    wire = wire_to(redis)
     ((identity,),) = (await wire.exchange([("CLIENT", "ID")]),)
     await redis.execute_command("CLIENT", "KILL", "ID", identity)
     async with asyncio.timeout(5):
@@ -74,7 +75,7 @@ async def test_connection_lost_under_way_is_an_error(valkey_url: str, tmp_path: 
     """A question whose connection breaks is not asked again by itself."""
     async with lossy(valkey_url, tmp_path) as (broken, url):
         client = connect(url)
-        wire = Wire(client)
+        wire = wire_to(client)
         await wire.exchange([("SCRIPT", "LOAD", b"return redis.call('INCR', KEYS[1])")])
         broken.lose_replies = 1
         with pytest.raises(LOST):
@@ -88,14 +89,14 @@ async def test_nobody_at_the_address_is_an_error(tmp_path: Path) -> None:
     """A refused connection is told as one of the errors that callers expect."""
     client = connect(f"unix://{tmp_path}/nobody.sock")
     with pytest.raises(LOST):
-        await Wire(client).exchange([("PING",)])
+        await wire_to(client).exchange([("PING",)])
     await client.aclose()
 
 
 async def test_script_is_loaded_when_it_is_not_known(redis: Redis) -> None:
     """A script runs on a server that forgot it, and its errors are raised."""
     await redis.script_flush()
-    wire = Wire(redis)
+    wire = wire_to(redis)
     assert await wire.run(COLLECT, [(("a", "b"), ()), (("c", "d"), ())]) == [[], []]
     assert await wire.run(COLLECT, []) == []
     text = b"return redis.error_reply('nonsense')"

@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering import batches
 from metering.batches import Groups, Outcome, Owed, Take, TakeBatch, encode_settlement
+from metering.clients import wire_to
 from metering.ledger import make_engine, tables
 from metering.ledger import usage as ledger_usage
 from metering.names import SHARDS, collected_name, day_name, roll_name, touched_name
@@ -374,7 +375,7 @@ def test_counts_are_those_of_the_model(valkey_url: str, database_url: str) -> No
     async def open_stores() -> None:
         Counting.redis = Redis.from_url(valkey_url)
         Counting.engine = make_engine(database_url)
-        Counting.wire = Wire(Counting.redis)
+        Counting.wire = wire_to(Counting.redis)
 
     async def close_stores() -> None:
         await Counting.wire.close()

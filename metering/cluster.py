@@ -1,0 +1,186 @@
+"""A Redis Cluster seen as one way to Redis: every command goes to the server that has its key.
+
+Which server has which slot is asked when it is first needed, and again when a server says that a slot has
+moved or cannot be reached. A command that a server sends elsewhere was not run, so it is sent there at once;
+whether one that was not answered was run is unknown, and left to whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+from redis.asyncio.connection import ConnectionPool
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from metering.wire import LOST, Command, ServerWire, Wire, key_of, refuse_errors
+
+Address = tuple[str, int]
+MAX_HOPS = 5  # that a command is sent on, until its slot is where it was said to be
+
+
+class Topology:
+    """Which server has which slot, as last heard. Shared by all that are connected to one cluster."""
+
+    def __init__(self, seeds: Sequence[Address], pool_of: Callable[[Address], ConnectionPool]) -> None:
+        """Begin at the servers `seeds`; `pool_of` knows how one is connected to."""
+        self.pool_of = pool_of
+        self._seeds = list(seeds)
+        self._ranges: list[tuple[int, int, Address]] = []  # first slot, last slot, who has them
+        self._refreshing: asyncio.Task[None] | None = None
+        self.is_stale = True
+
+    @property
+    def servers(self) -> list[Address]:
+        """Return the servers that hold keys, in the order of their first slot."""
+        return list(dict.fromkeys(address for _, _, address in self._ranges))
+
+    def server_of(self, key: str) -> Address:
+        """Return who has a key; raises ConnectionError for one whose slot nobody has."""
+        slot = key_slot(key.encode())
+        for first, last, address in self._ranges:
+            if first <= slot <= last:
+                return address
+        raise RedisConnectionError(f"no server of the cluster has slot {slot}")
+
+    async def refresh(self) -> None:
+        """Ask the first server that answers; whoever comes meanwhile waits for the same answer.
+
+        Raises ConnectionError when none answers.
+        """
+        if self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+            self._refreshing.add_done_callback(self._refreshed)
+        await asyncio.shield(self._refreshing)
+
+    def _refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        if not task.cancelled():
+            task.exception()  # whoever waited has it
+
+    async def _refresh(self) -> None:
+        errors = []
+        for address in dict.fromkeys([*self.servers, *self._seeds]):
+            wire = ServerWire(self.pool_of(address))
+            try:
+                (slots,) = refuse_errors(await wire.exchange([("CLUSTER", "SLOTS")]))
+            except LOST as error:
+                errors.append(f"{address[0]}:{address[1]}: {error}")
+                continue
+            finally:
+                await wire.close()
+            # A server that does not know its own name sends an empty one.
+            self._ranges = sorted(
+                (first, last, ((host or b"").decode() or address[0], port))
+                for first, last, (host, port, *_), *_ in slots
+            )
+            self.is_stale = not self._ranges
+            if self._ranges:
+                return
+            errors.append(f"{address[0]}:{address[1]}: no slots are given out")
+        raise RedisConnectionError("no server of the cluster answers: " + "; ".join(errors))
+
+
+class ClusterWire(Wire):
+    """Connections to the servers of a cluster. What a server did not answer is an error among the replies."""
+
+    one_shard = True
+
+    def __init__(self, topology: Topology, timeout_s: float | None = None, *, replicas: int = 0) -> None:
+        """Take the servers of `topology`; the rest is as for one server, and holds for each of them."""
+        self._topology = topology
+        self._timeout_s = timeout_s
+        self._replicas = replicas
+        self._wires: dict[Address, ServerWire] = {}
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send each command to the server of its key, or to all when it has none, and return the replies.
+
+        Raises ConnectionError when the cluster cannot be reached at all.
+        """
+        topology = self._topology
+        if topology.is_stale:
+            await topology.refresh()
+        replies: list[Any] = [None] * len(commands)
+        left = list(range(len(commands)))
+        for _ in range(MAX_HOPS):
+            await self._send(commands, left, replies)
+            left = [index for index in left if _is_elsewhere(replies[index])]
+            if not left:
+                break
+            await topology.refresh()
+        return replies
+
+    async def _send(self, commands: Sequence[Command], indexes: Sequence[int], replies: list[Any]) -> None:
+        """Send some of the commands, and put each one's reply, or why there is none, in its place."""
+        by_server: dict[Address, list[int]] = {}
+        for index in indexes:
+            replies[index] = None
+            key = key_of(commands[index])
+            for address in self._topology.servers if key is None else [self._topology.server_of(key)]:
+                by_server.setdefault(address, []).append(index)
+        asked = [self._ask(address, commands, mine, replies) for address, mine in by_server.items()]
+        if len(asked) == 1:
+            await asked[0]
+        else:
+            await asyncio.gather(*asked)
+
+    async def _ask(
+        self, address: Address, commands: Sequence[Command], indexes: Sequence[int], replies: list[Any]
+    ) -> None:
+        try:
+            answers = await self._wire(address).exchange([commands[index] for index in indexes])
+        except LOST as error:
+            self._topology.is_stale = True
+            answers = [_lost(address, error)] * len(indexes)
+        for index, answer in zip(indexes, answers, strict=True):
+            if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("ASK "):
+                answer = await self._ask_there(str(answer), commands[index])
+            # What went to all servers is not done while one of them refuses it.
+            if not isinstance(replies[index], hiredis.ReplyError):
+                replies[index] = answer
+
+    async def _ask_there(self, redirection: str, command: Command) -> Any:
+        """Follow one command to where its slot is moving to; the slot itself has not moved yet."""
+        host, _, port = redirection.split()[-1].rpartition(":")
+        address = (host, int(port))
+        # The connection that is kept may be in use for another part of this exchange.
+        wire = ServerWire(self._topology.pool_of(address), self._timeout_s, replicas=self._replicas)
+        try:
+            _, answer = await wire.exchange([("ASKING",), command])
+        except LOST as error:
+            return _lost(address, error)
+        finally:
+            await wire.close()
+        return answer
+
+    async def servers(self) -> Sequence[Wire]:
+        """Return the connection to each server that holds keys."""
+        if self._topology.is_stale:
+            await self._topology.refresh()
+        return [self._wire(address) for address in self._topology.servers]
+
+    async def close(self) -> None:
+        """Drop the connections, and ask anew who has what."""
+        wires, self._wires = self._wires, {}
+        self._topology.is_stale = True
+        for wire in wires.values():
+            await wire.close()
+
+    def _wire(self, address: Address) -> ServerWire:
+        wire = self._wires.get(address)
+        if wire is None:
+            pool = self._topology.pool_of(address)
+            wire = self._wires[address] = ServerWire(pool, self._timeout_s, replicas=self._replicas)
+        return wire
+
+
+def _lost(address: Address, error: Exception) -> hiredis.ReplyError:
+    return hiredis.ReplyError(f"LOST {address[0]}:{address[1]}: {error}")
+
+
+def _is_elsewhere(reply: object) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("MOVED ")

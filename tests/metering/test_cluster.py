@@ -1,0 +1,276 @@
+"""Counting on a real Redis Cluster, and on a master that Sentinels watch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from metering.clients import Client, ClusterClient, check_url, connect, wire_to
+from metering.counters import Counters, Outcome, Taken
+from metering.names import READY, SHARDS, day_name, record_name
+from metering.projection import Projection
+from metering.rebuild import rebuild
+from metering.rollup import roll_up
+from metering.wire import refuse_errors
+from policies.waiver import Waiver
+from tests import clusters
+from tests.metering.samples import DAY, NOW, ZONE, record, take
+
+LIMIT = 100
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[clusters.Node]]:
+    """A cluster of three masters."""
+    with clusters.cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[list[clusters.Node]]:
+    """A cluster of three masters of the test's own."""
+    with clusters.cluster(tmp_path) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def replicated(tmp_path: Path) -> Iterator[list[clusters.Node]]:
+    """A cluster of three masters with a replica each, and one more of the first."""
+    with clusters.cluster(tmp_path, (2, 1, 1)) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[list[clusters.Node]]:
+    """A cluster of one master and its replica."""
+    with clusters.cluster(tmp_path, (1,)) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[tuple[list[clusters.Node], list[clusters.Node]]]:
+    """A master and its replica, and the Sentinels that watch them."""
+    with clusters.watched_master(tmp_path) as servers:
+        yield servers
+
+
+@pytest.fixture
+async def client(three: list[clusters.Node]) -> AsyncIterator[ClusterClient]:
+    """A client of the cluster, emptied."""
+    for node in three:
+        node.client.flushall()
+    made = connect(clusters.url("cluster", three[:1]))
+    assert isinstance(made, ClusterClient)
+    yield made
+    await made.aclose()
+
+
+@contextlib.asynccontextmanager
+async def counting(
+    client: Client, *, writer: str = "w0", replicas: int = 0, deadline_s: float = 5.0
+) -> AsyncIterator[Counters]:
+    counters = Counters(client, writer=writer, deadline_s=deadline_s, retention_days=35, replicas=replicas)
+    await counters.start()
+    try:
+        yield counters
+    finally:
+        await counters.close()
+
+
+async def ask(counters: Counters, key_id: str, calls: int, limit: int | None = None) -> list[Taken]:
+    loop = asyncio.get_running_loop()
+    waiting: list[asyncio.Future[Taken]] = [loop.create_future() for _ in range(calls)]
+    for future in waiting:
+        counters.take(take(key_id=key_id, limit=limit), NOW, future.set_result)
+    return await asyncio.gather(*waiting)
+
+
+def key_ids(count: int = 12) -> list[str]:
+    """Keys of different shards, on all servers."""
+    found = [f"key_{'0' * 14}{shard}" for shard in SHARDS[:: len(SHARDS) // count]]
+    assert len({key_slot(record_name(each).encode()) // (clusters.SLOTS // 3) for each in found}) >= 3
+    return found
+
+
+async def test_counts_of_keys_on_all_servers_are_exact(client: ClusterClient) -> None:
+    """One batch with keys of many shards counts each of them once, wherever it lives."""
+    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    async with counting(client) as counters:
+        answers = await asyncio.gather(*(ask(counters, key_id, 50) for key_id in key_ids()))
+        assert all(each.outcome is Outcome.GRANTED for some in answers for each in some)
+        counters.waive(take(key_id=key_ids()[0]), Waiver.NOT_FORWARDED)
+    for key_id in key_ids():
+        assert int(await client.hget(day_name(key_id, DAY), "used")) == 50
+    assert int(await client.hget(day_name(key_ids()[0], DAY), "back")) == 1
+
+
+async def test_two_gateways_share_one_key_s_quota_exactly(
+    client: ClusterClient, three: list[clusters.Node]
+) -> None:
+    """A limit of 100 lets exactly 100 of 1,000 calls through that two gateways make at once."""
+    (key_id,) = key_ids()[:1]
+    await Projection(client).put([record(key_id)])
+    other = connect(clusters.url("cluster", three[1:]))
+    async with counting(client, writer="a") as one, counting(other, writer="b") as two:
+        answers = await asyncio.gather(
+            *(ask(each, key_id, 10, LIMIT) for each in (one, two) for _ in range(50))
+        )
+    found = Counter(each.outcome for some in answers for each in some)
+    assert found == {Outcome.GRANTED: LIMIT, Outcome.EXHAUSTED: 900}
+    await other.aclose()
+
+
+async def test_ledger_gets_what_all_servers_counted(client: ClusterClient, engine: AsyncEngine) -> None:
+    """A roll-up collects from every server, a full one finds every hash, and a rebuild restores them all."""
+    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    async with counting(client) as counters:
+        await asyncio.gather(*(ask(counters, key_id, 3) for key_id in key_ids()))
+    await client.set(READY, 1)
+    done = await roll_up(client, engine, zone=ZONE, now=NOW)
+    assert (done.key_days, done.rows, done.raised) == (len(key_ids()), len(key_ids()), ())
+    again = await roll_up(client, engine, zone=ZONE, now=NOW, full=True)
+    assert (again.key_days, again.rows) == (len(key_ids()), 0)
+    await client.delete(*(day_name(key_ids()[0], DAY),))
+    back = await rebuild(client, engine, zone=ZONE, now=NOW)
+    assert back.raised > 0
+    assert int(await client.hget(day_name(key_ids()[0], DAY), "used")) == 3
+
+
+async def test_slot_that_moves_under_way_is_followed(
+    client: ClusterClient, three: list[clusters.Node]
+) -> None:
+    """Calls go on exactly while their slot is handed from one server to another."""
+    (key_id,) = key_ids()[:1]
+    slot = key_slot(record_name(key_id).encode())
+    await wire_to(client).servers()
+    _, port = client.topology.server_of(record_name(key_id))
+    source, target, *_ = sorted(three, key=lambda node: node.port != port)
+    await Projection(client).put([record(key_id)])
+    async with counting(client) as counters:
+        assert len(await ask(counters, key_id, 10)) == 10
+        await asyncio.to_thread(_move, slot, source, target)
+        answers = await ask(counters, key_id, 10)
+    assert [each.outcome for each in answers] == [Outcome.GRANTED] * 10
+    assert int(await client.hget(day_name(key_id, DAY), "used")) == 20
+    await asyncio.to_thread(_move, slot, target, source)
+
+
+def _has_followed(nodes: list[clusters.Node]) -> bool:
+    return any(node.client.info("replication")["role"] == "master" for node in nodes[3:5])
+
+
+def _move(slot: int, source: clusters.Node, target: clusters.Node) -> None:
+    target.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source.name)
+    source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target.name)
+    while found := source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        source.client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *found)
+    for node in (target, source):
+        node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", target.name)
+
+
+@pytest.mark.deep
+async def test_master_that_dies_loses_nothing_a_replica_had_to_have(replicated: list[clusters.Node]) -> None:
+    """With a replica that must have each count, no answered call is lost when its server is killed."""
+    client = connect(clusters.url("cluster", replicated), timeout_s=0.5)
+    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    granted: Counter[str] = Counter()
+    async with counting(client, replicas=1, deadline_s=20) as counters:
+
+        async def call_on(key_id: str) -> None:
+            while not enough.is_set():
+                for each in await ask(counters, key_id, 5):
+                    granted[key_id] += each.outcome is Outcome.GRANTED
+
+        enough = asyncio.Event()
+        callers = [asyncio.create_task(call_on(key_id)) for key_id in key_ids()]
+        await asyncio.sleep(0.3)
+        replicated[0].kill()
+        await asyncio.to_thread(clusters.eventually, lambda: _has_followed(replicated))
+        before = granted.copy()
+        async with asyncio.timeout(30):
+            while any(granted[key_id] == before[key_id] for key_id in key_ids()):
+                await asyncio.sleep(0.05)
+        enough.set()
+        await asyncio.gather(*callers)
+    for key_id in key_ids():
+        assert int(await client.hget(day_name(key_id, DAY), "used")) == granted[key_id]
+    await client.aclose()
+
+
+async def test_count_waits_for_as_many_replicas_as_are_asked_for(pair: list[clusters.Node]) -> None:
+    """Without the replica that must have it a call is not counted as answered, and is once it is there."""
+    master, replica = pair
+    client = connect(clusters.url("cluster", [master]), timeout_s=0.3)
+    (key_id,) = key_ids()[:1]
+    await Projection(client).put([record(key_id)])
+    async with counting(client, replicas=1, deadline_s=1) as counters:
+        (first,) = await ask(counters, key_id, 1)
+        assert first.outcome is Outcome.GRANTED
+        replica.stop()
+        (second,) = await ask(counters, key_id, 1)
+        assert second.outcome is Outcome.UNAVAILABLE
+        replica.go_on()
+        async with asyncio.timeout(20):
+            while (await ask(counters, key_id, 1))[0].outcome is not Outcome.GRANTED:
+                await asyncio.sleep(0.05)
+    used, back = await client.hmget(day_name(key_id, DAY), ["used", "back"])
+    assert int(used) - int(back) == 2
+    await client.aclose()
+
+
+@pytest.mark.deep
+async def test_master_that_sentinels_replace_is_followed(
+    watched: tuple[list[clusters.Node], list[clusters.Node]],
+) -> None:
+    """Counting goes on with the replica that Sentinels made the master, and nothing answered is lost."""
+    (master, _), sentinels = watched
+    client = connect(clusters.url("sentinel", sentinels, "/counts"), timeout_s=0.5)
+    (key_id,) = key_ids()[:1]
+    await Projection(client).put([record(key_id)])
+    async with counting(client, replicas=1, deadline_s=20) as counters:
+        assert (await ask(counters, key_id, 3))[0].outcome is Outcome.GRANTED
+    async with counting(client, writer="w1", deadline_s=25) as counters:
+        master.kill()
+        assert (await ask(counters, key_id, 2))[0].outcome is Outcome.GRANTED
+    assert int(await client.hget(day_name(key_id, DAY), "used")) == 5
+    await client.aclose()
+
+
+async def test_one_server_that_is_away_is_told_beside_the_answers_of_others(
+    mortal: list[clusters.Node],
+) -> None:
+    """What one server does not answer is an error in its place; the others' replies are there."""
+    client = connect(clusters.url("cluster", mortal), timeout_s=0.5)
+    wire = wire_to(client)
+    commands = [("GET", day_name(key_id, DAY)) for key_id in key_ids()]
+    assert refuse_errors(await wire.exchange(commands)) == [None] * len(commands)
+    mortal[2].kill()
+    replies = await wire.exchange(commands)
+    assert [reply for reply in replies if reply is None]
+    assert [reply for reply in replies if str(reply).startswith("LOST 127.0.0.1:")]
+    await wire.close()
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("memcached://host", "must begin with one of redis://"),
+        ("redis+sentinel://host:26379", "ends with the name of its master"),
+        ("redis+sentinel://host:26379/counts/first", "'first' is no number of a database"),
+        ("redis+cluster://:secret@host:port", "'host:port' is no host:port"),
+        ("redis+cluster://", "'' is no host:port"),
+    ],
+)
+def test_url_that_is_none_is_refused_without_its_password(url: str, said: str) -> None:
+    """What is wrong with a URL is told, and no password with it."""
+    with pytest.raises(ValueError, match=said) as refused:
+        check_url(url)
+    assert "secret" not in str(refused.value)
