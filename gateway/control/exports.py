@@ -12,8 +12,9 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.auth import Right
-from gateway.control.models import Month, NoInput, Output, Query
+from gateway.control.models import Month, NoInput, NoQuery, Output, Query
 from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.problems import conflict
 from gateway.control.rows import NEXT_CURSOR, safe_cell
 from gateway.control.terms import terms_of
 from metering import focus
@@ -23,6 +24,7 @@ from metering.ledger.invoices import Status
 from policies.period import add_months, month_of, parse_period
 
 INVOICES, CREDIT_NOTES = "i", "c"
+SCHEMA_PATH = "/v1/exports/focus/schema"
 DEFAULT_PAGE, MAX_PAGE = 1_000, 10_000
 
 
@@ -38,11 +40,19 @@ class FocusQuery(Query):
 
 
 class FocusPage(Output):
-    """Rows of FOCUS 1.2 CostAndUsage."""
+    """Rows of FOCUS 1.2 CostAndUsage; numbers and instants are text, null is what does not apply."""
 
     period: str
-    items: list[dict[str, Any]]
+    schema_id: str
+    items: list[dict[str, str | None]]
     next_cursor: str | None
+
+
+class FocusSchema(Output):
+    """Metadata of the dataset, under the names that FOCUS 1.2 gives them."""
+
+    DataGenerator: str
+    Schema: dict[str, Any]
 
 
 class PeriodQuery(Query):
@@ -81,31 +91,60 @@ class Reconciled(Output):
 async def export_focus(call: Call[NoInput, FocusQuery]) -> Reply:
     """Return a part of a month as FOCUS rows: its issued invoices, then credit notes issued in it."""
     query = call.query
+    _seller(call)
     async with call.control.engine.connect() as connection:
         try:
             rows, following = await _focus(call, connection)
         except ValueError as error:
             raise wrong_cursor(error) from error
     if query.format == "json":
-        return Reply(FocusPage(period=query.period, items=rows, next_cursor=following))
-    headers = {"Cache-Control": "no-store"}
+        page = FocusPage(
+            period=query.period,
+            schema_id=focus.SCHEMA_ID,
+            items=[focus.written(row) for row in rows],
+            next_cursor=following,
+        )
+        return Reply(page)
+    headers = {"Cache-Control": "no-store", "Link": f'<{SCHEMA_PATH}>; rel="describedby"'}
     if following is not None:
         headers[NEXT_CURSOR] = following
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
-    writer.writerow(focus.COLUMNS)
-    writer.writerows([safe_cell(row[name]) for name in focus.COLUMNS] for row in rows)
+    writer.writerow(column.name for column in focus.COLUMNS)
+    writer.writerows(_cells(row) for row in rows)
     return Reply(
         web.Response(text=buffer.getvalue(), content_type="text/csv", charset="utf-8", headers=headers)
     )
 
 
+async def show_schema(call: Call[NoInput, NoQuery]) -> Reply:
+    """Return which columns the dataset has, and of which types."""
+    return Reply(FocusSchema(**focus.metadata(_seller(call))))
+
+
+def _seller(call: Call[Any, Any]) -> str:
+    """Return who issues the invoices; raises a Problem, as no row is without it."""
+    name = call.control.settings.billing.seller.name.strip()
+    if not name:
+        raise conflict("Each row names who issues the invoice: set `name` in [billing.seller].")
+    return name
+
+
+def _cells(row: focus.Row) -> list[str | None]:
+    text = focus.written(row)
+    # A negative number begins as a formula does, and is none.
+    return [
+        text[column.name] if column.kind is focus.Kind.NUMBER else safe_cell(text[column.name])
+        for column in focus.COLUMNS
+    ]
+
+
 async def _focus(
     call: Call[NoInput, FocusQuery], connection: AsyncConnection
 ) -> tuple[list[focus.Row], str | None]:
-    settings, query = call.control.settings, call.query
+    query, zone = call.query, call.control.settings.contract.zone
     period = parse_period(query.period)
-    issuer, zone = settings.billing.seller.name, settings.contract.zone
+    issuer = _seller(call)
     part, _, cursor = (query.cursor or INVOICES).partition(".")
     if part == INVOICES:
         page = await invoices.listed(
@@ -125,10 +164,12 @@ async def _focus(
     if part != CREDIT_NOTES:
         raise ValueError("this is not a cursor of this list; take `next_cursor` of a page as it came")
     notes = await credit_notes.listed(connection, issued_in=period, cursor=cursor or None, limit=query.limit)
+    ids = sorted({note.invoice_id for note in notes.items})
+    corrected, lines = await invoices.by_id(connection, ids), await invoices.lines_of(connection, ids)
     rows = []
     for note in notes.items:
-        invoice = await invoices.get(connection, note.invoice_id)
-        own = await invoices.lines(connection, note.invoice_id)
+        invoice = corrected[note.invoice_id]
+        own = lines[note.invoice_id]
         rows += focus.credit_note_rows(note, invoice, own, period=period, issuer=issuer, zone=zone)
     return rows, f"{CREDIT_NOTES}.{notes.next_cursor}" if notes.next_cursor else None
 
@@ -165,6 +206,16 @@ OPERATIONS = (
         query=FocusQuery,
         answer=FocusPage,
         media={"text/csv": f"The default; {NEXT_CURSOR} continues it."},
+        etag=True,
+    ),
+    Operation(
+        "showFocusSchema",
+        "GET",
+        SCHEMA_PATH,
+        "The columns of the FOCUS export and their types, as the specification's metadata",
+        show_schema,
+        rights=(Right.BILLS_READ,),
+        answer=FocusSchema,
         etag=True,
     ),
     Operation(

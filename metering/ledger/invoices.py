@@ -100,6 +100,13 @@ async def get(connection: AsyncConnection, invoice_id: str) -> Invoice:
     return _invoice(row._mapping)
 
 
+async def by_id(connection: AsyncConnection, invoice_ids: Collection[str]) -> dict[str, Invoice]:
+    """Return invoices by their ids; one that does not exist is left out."""
+    wanted = sa.bindparam("ids", list(invoice_ids), sa.ARRAY(sa.Text))
+    query = sa.select(invoices).where(invoices.c.id == sa.any_(wanted))
+    return {row.id: _invoice(row._mapping) for row in await connection.execute(query)}
+
+
 async def find(connection: AsyncConnection, number: int) -> Invoice | None:
     """Return the invoice with a number."""
     row = (await connection.execute(sa.select(invoices).where(invoices.c.number == number))).one_or_none()

@@ -28,6 +28,7 @@ BILLS = {
     "listCreditNotes",
     "showCreditNote",
     "exportFocus",
+    "showFocusSchema",
     "reconcile",
 }
 NOTICES = {"listNotices", "showNotice"}

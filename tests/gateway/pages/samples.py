@@ -36,7 +36,14 @@ def line(position: int, kind: LineKind, **fields: Any) -> InvoiceLine:
 
 def lines() -> list[InvoiceLine]:
     """Return lines that add up to 1,425.81."""
-    free = {"last_excluded": date(2026, 10, 9), "calls": 81_200, "taken": 83_000, "waived": 1_100}
+    free = {
+        "last_excluded": date(2026, 10, 9),
+        "plan": None,
+        "version": None,
+        "calls": 81_200,
+        "taken": 83_000,
+        "waived": 1_100,
+    }
     paid = {"first": date(2026, 10, 9), "calls": 1_398_771, "taken": 1_431_020, "waived": 20_118}
     second = {
         "key_id": "key_00000000000000b2",
@@ -62,7 +69,8 @@ def lines() -> list[InvoiceLine]:
              amount=Decimal("10.89"), **second),
         line(7, LineKind.LATE, tier="counted after the invoice of 2026-09", quantity=Decimal(90),
              amount=Decimal("0.09"), **{**second, "first": date(2026, 9, 1),
-             "last_excluded": date(2026, 10, 1), "calls": 90, "taken": 90, "waived": 0}),
+             "last_excluded": date(2026, 10, 1), "plan": None, "version": None,
+             "calls": 90, "taken": 90, "waived": 0}),
     ]  # fmt: skip
 
 
