@@ -18,6 +18,7 @@ from gateway.settings import Settings
 from metering.clients import Client
 from metering.ledger import accounts, keys, migrate, tables, tokens
 from metering.ledger.audit import Author
+from metering.ledger.credentials import NewCredential
 from metering.projection import project_pending
 from policies import keys as key_text
 
@@ -78,7 +79,13 @@ async def first_token(engine: AsyncEngine, settings: Settings) -> None:
         # The file first: a token whose text is nowhere would lock everyone out.
         await asyncio.to_thread(write_secret, settings.stores.data_dir / TOKEN_FILE, text)
         await tokens.create(
-            connection, name=TOKEN_FILE, role=Role.ADMIN, digest=digest, now=datetime.now(UTC), by=_AUTHOR
+            connection,
+            name=TOKEN_FILE,
+            role=Role.ADMIN,
+            digest=digest,
+            pepper_id=settings.security.peppers[0][0],
+            now=datetime.now(UTC),
+            by=_AUTHOR,
         )
 
 
@@ -97,7 +104,7 @@ async def demo_account(engine: AsyncEngine, redis: Client, settings: Settings) -
             account = await accounts.create(
                 connection, name="Demo site", currency=settings.billing.currency, now=now, by=_AUTHOR
             )
-            credential = keys.NewCredential(key_text.digest(text, pepper), pepper_id, key_text.hint(text))
+            credential = NewCredential(key_text.digest(text, pepper), pepper_id, key_text.hint(text))
             new = keys.NewKey(account.id, DEMO_PLAN, credential, label="demo", purchased_at=now)
             await keys.create(connection, new, now=now, by=_AUTHOR)
             account_id = account.id

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from policies.allow_lists import AllowLists
 from policies.methods import Call
 from policies.period import add_months, day_of, midnight
 from policies.plans import Plan
@@ -41,6 +42,8 @@ class Reason(StrEnum):
     INVALID_SIGNATURE = "invalid_signature"
     MISSING_TIMESTAMP = "missing_timestamp"
     INVALID_TIMESTAMP = "invalid_timestamp"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    SITE_NOT_ALLOWED = "site_not_allowed"
     QUOTA_EXCEEDED = "quota_exceeded"
 
 
@@ -121,6 +124,17 @@ def credential_refusal(record: KeyRecord, digest: str, now: float) -> Reason | N
         return Reason.REVOKED_KEY
     end = record.credentials[digest]
     return Reason.EXPIRED_KEY if end is not None and now >= end else None
+
+
+def place_refusal(lists: AllowLists, address: str, origin: str | None, referer: str | None) -> Reason | None:
+    """Return why a key may not be used from an address or a site's page, or None when it may.
+
+    `address` is the caller's; `origin` and `referer` are the fields of the call that a browser writes.
+    Whoever calls from a wrong place is to learn nothing of how the key stands: this is asked first.
+    """
+    if not lists.allow_address(address):
+        return Reason.ADDRESS_NOT_ALLOWED
+    return None if lists.allow_site(origin, referer) else Reason.SITE_NOT_ALLOWED
 
 
 def expiry(record: KeyRecord, plan: Plan | None, zone: ZoneInfo) -> float | None:

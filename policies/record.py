@@ -18,7 +18,8 @@ class KeyRecord:
     one is decided again. `daily_limit` and `window` override the plan's when set; `unlimited` lifts every
     limit. `plan` is the plan's name. `credentials` holds the digest of every text that is accepted as this
     key, with the instant at which it ends (None for none): during a rotation there are two. `signing_secret`
-    is the sealed secret of a key whose calls are signed, never plain.
+    is the sealed secret of a key whose calls are signed, never plain. `allow_networks` and `allow_domains`
+    say from where the key may be used; an empty one allows everything.
     """
 
     key_id: str
@@ -40,6 +41,8 @@ class KeyRecord:
     default_provider: str | None = None
     default_search_method: str | None = None
     signing_secret: str | None = None
+    allow_networks: tuple[str, ...] = ()
+    allow_domains: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Write the record compactly, without the fields that are unset."""
@@ -47,7 +50,7 @@ class KeyRecord:
         facts["credentials"] = dict(self.credentials)
         if self.oldest_unpaid_issued_on is not None:
             facts["oldest_unpaid_issued_on"] = self.oldest_unpaid_issued_on.isoformat()
-        told = {name: fact for name, fact in facts.items() if fact is not None and fact is not False}
+        told = {name: fact for name, fact in facts.items() if fact not in (None, ()) and fact is not False}
         return json.dumps(told, separators=(",", ":"), sort_keys=True)
 
     @classmethod
@@ -58,4 +61,7 @@ class KeyRecord:
             facts["oldest_unpaid_issued_on"] = date.fromisoformat(facts["oldest_unpaid_issued_on"])
         if "window" in facts:
             facts["window"] = Window(facts["window"])
+        for name in ("allow_networks", "allow_domains"):
+            if name in facts:
+                facts[name] = tuple(facts[name])
         return cls(**facts)

@@ -20,6 +20,7 @@ from policies.keys import is_well_formed
 BATCH = 500
 SHOWN_ERRORS = 50
 TEXT_COLUMNS = ("account_id", "plan", "site", "label", "window", "default_provider", "default_search_method")
+LIST_COLUMNS = ("allow_networks", "allow_domains")  # their entries stand with blanks between them
 COLUMNS = (
     "credential",
     *TEXT_COLUMNS,
@@ -28,6 +29,7 @@ COLUMNS = (
     "unlimited",
     "purchased_at",
     "expires_at",
+    *LIST_COLUMNS,
 )
 
 
@@ -139,6 +141,9 @@ def _body(
         if body["unlimited"].lower() not in ("true", "false", "yes", "no"):
             errors.append(f"line {line}: unlimited must be true or false")
         body["unlimited"] = body["unlimited"].lower() in ("true", "yes")
+    for name in LIST_COLUMNS:
+        if name in body:
+            body[name] = body[name].split()
     for name in ("purchased_at", "expires_at"):
         if name in body:
             try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gateway.cli import client, key_import, values
+from gateway.cli.key_options import takes_fields
 from gateway.cli.output import (
     CliError,
     DryRunOption,
@@ -47,62 +47,24 @@ COLUMNS = (
     "closed_at",
     "default_provider",
     "default_search_method",
+    "allow_networks",
+    "allow_domains",
     "in_force",
 )
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, key_...")]
-ProviderOption = Annotated[
-    str | None, typer.Option(help="Provider of a call that names none, or none.", metavar="NAME")
-]
-SearchMethodOption = Annotated[
-    str | None, typer.Option(help="SearchMethod of a search that names none, or none.", metavar="NAME")
-]
-SecretOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="File with the secret that calls are signed with.", exists=True, dir_okay=False, readable=True
-    ),
-]
 
 
 @app.command()
+@takes_fields
 def create(
     context: typer.Context,
     account: Annotated[str, typer.Option(help="The account's id, acc_...")],
     plan: Annotated[str, typer.Option(help="A plan of the configuration, such as K1.")],
-    site: Annotated[str | None, typer.Option(help="The client site.")] = None,
-    label: Annotated[str | None, typer.Option(help="A note for people.")] = None,
-    purchased_at: Annotated[
-        str | None, typer.Option(help="When it was bought; default now. none: it is not bought yet.")
-    ] = None,
-    daily_limit: Annotated[
-        int | None, typer.Option(min=0, help="Units a day, in place of the plan's.")
-    ] = None,
-    unlimited: Annotated[bool, typer.Option("--unlimited", help="Lift every limit.")] = False,
-    window: Annotated[str | None, typer.Option(help="day or rolling_24h, in place of the plan's.")] = None,
-    expires_at: Annotated[str | None, typer.Option(help=values.INSTANT_HELP)] = None,
-    default_provider: ProviderOption = None,
-    default_search_method: SearchMethodOption = None,
-    signing_secret_file: SecretOption = None,
+    fields: dict[str, Any],
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Make a key and show its text, this once."""
-    body: dict[str, Any] = values.given(
-        account_id=account,
-        plan=plan,
-        site=site,
-        label=label,
-        daily_limit=daily_limit,
-        window=window,
-        default_provider=default_provider,
-        default_search_method=default_search_method,
-        signing_secret=_secret(signing_secret_file),
-        expires_at=None if expires_at is None else values.instant(expires_at, "--expires-at"),
-    )
-    if unlimited:
-        body["unlimited"] = True
-    if purchased_at is not None:
-        bought = None if values.cleared(purchased_at) else values.instant(purchased_at, "--purchased-at")
-        body["purchased_at"] = bought
+    body = {"account_id": account, "plan": plan, **fields}
     made = client.of(context).call("POST", "/v1/keys", body)
     _write(made, form, first=("key",))
     _tell_once(made)
@@ -127,53 +89,22 @@ def show(context: typer.Context, key: KeyArgument, form: FormatOption = Format.T
 
 
 @app.command("set")
+@takes_fields
 def set_(
     context: typer.Context,
     key: KeyArgument,
-    daily_limit: Annotated[str | None, typer.Option(help="Units a day, or none for the plan's.")] = None,
-    unlimited: Annotated[
-        bool | None, typer.Option("--unlimited/--limited", help="Lift every limit, or not.")
-    ] = None,
-    window: Annotated[str | None, typer.Option(help="day, rolling_24h, or none for the plan's.")] = None,
+    fields: dict[str, Any],
     unpaid_since: Annotated[
         str | None,
         typer.Option(help="Day of the oldest unpaid invoice (2026-11-10), or none when all is paid."),
     ] = None,
-    purchased_at: Annotated[str | None, typer.Option(help=f"{values.INSTANT_HELP} Or none.")] = None,
-    expires_at: Annotated[str | None, typer.Option(help=f"{values.INSTANT_HELP} Or none.")] = None,
-    site: Annotated[str | None, typer.Option(help="The client site, or none.")] = None,
-    label: Annotated[str | None, typer.Option(help="A note for people, or none.")] = None,
-    default_provider: ProviderOption = None,
-    default_search_method: SearchMethodOption = None,
-    signing_secret_file: SecretOption = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Change a key; in force from its next call on."""
-    body: dict[str, Any] = values.given(
-        daily_limit=daily_limit,
-        unlimited=unlimited,
-        window=window,
-        oldest_unpaid_issued_on=unpaid_since,
-        purchased_at=purchased_at,
-        expires_at=expires_at,
-        site=site,
-        label=label,
-        default_provider=default_provider,
-        default_search_method=default_search_method,
-        signing_secret=_secret(signing_secret_file),
-    )
-    for name, value in body.items():
-        if name != "signing_secret" and isinstance(value, str) and values.cleared(value):
-            body[name] = None
-    if body.get("daily_limit") is not None:
-        if not str(daily_limit).isascii() or not str(daily_limit).isdigit():
-            raise typer.BadParameter("must be a number of units, or none", param_hint="--daily-limit")
-        body["daily_limit"] = int(str(daily_limit))
-    if body.get("oldest_unpaid_issued_on") is not None:
-        body["oldest_unpaid_issued_on"] = values.day(body["oldest_unpaid_issued_on"], "--unpaid-since")
-    for name in ("purchased_at", "expires_at"):
-        if body.get(name) is not None:
-            body[name] = values.instant(body[name], f"--{name.replace('_', '-')}")
+    body = dict(fields)
+    if unpaid_since is not None:
+        day = None if values.cleared(unpaid_since) else values.day(unpaid_since, "--unpaid-since")
+        body["oldest_unpaid_issued_on"] = day
     if not body:
         raise typer.BadParameter("say what to set, such as --daily-limit 100000; see --help")
     changed = client.of(context).call("PATCH", _path(key), body)
@@ -286,10 +217,6 @@ def _named(connection: client.Connection, key: str) -> str:
     return (
         f"key {found['id']} (...{_with_hint(found)['hint']}, plan {found['plan']}{site}, {found['standing']})"
     )
-
-
-def _secret(path: Path | None) -> str | None:
-    return None if path is None else path.read_text(encoding="utf-8").strip()
 
 
 def _with_hint(key: dict[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,7 @@ async def _create_locally(settings: Settings, name: str, role: Role, ends: str |
                 name=name,
                 role=role,
                 digest=token_digest(text, settings.security),
+                pepper_id=settings.security.peppers[0][0],
                 expires_at=None if ends is None else datetime.fromisoformat(ends),
                 now=datetime.now(UTC),
                 by=Author("command line"),

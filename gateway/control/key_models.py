@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gateway.control.models import AccountId, Day, Input, Instant, Output, PageQuery, Text
 from metering.ledger import keys as ledger
+from policies.allow_lists import LIST_MAX, domain_of, network_of
 from policies.decision import Contract, conditions
 from policies.keys import IMPORTED_MAX, IMPORTED_MIN
 from policies.quota import Window
@@ -20,6 +21,17 @@ DEFAULT_OVERLAP_S = 86_400.0
 
 
 Limit = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Networks = Annotated[
+    tuple[Annotated[str, Field(max_length=50), AfterValidator(network_of)], ...], Field(max_length=LIST_MAX)
+]
+Domains = Annotated[
+    tuple[Annotated[str, Field(max_length=253), AfterValidator(domain_of)], ...], Field(max_length=LIST_MAX)
+]
+NETWORKS = "The only networks from which the key may be used, such as 203.0.113.0/24; empty for all."
+DOMAINS = (
+    "The only sites whose pages may call with the key, by Origin or Referer, their subdomains included; "
+    "empty for all. Programs can state any site."
+)
 UNPAID = "The day of the oldest unpaid invoice, in the billing timezone; null when nothing is unpaid."
 PURCHASED = "When the key was bought; null for one that was not."
 
@@ -41,6 +53,8 @@ class KeyFields(Input):
     signing_secret: Text | None = Field(
         None, description="With one, unsigned calls are refused on signed routes."
     )
+    allow_networks: Networks = Field((), description=NETWORKS)
+    allow_domains: Domains = Field((), description=DOMAINS)
 
 
 class NewKey(KeyFields):
@@ -73,6 +87,8 @@ class KeyChange(Input):
     default_provider: Text | None = None
     default_search_method: Text | None = None
     signing_secret: Text | None = None
+    allow_networks: Networks = Field((), description=NETWORKS)
+    allow_domains: Domains = Field((), description=DOMAINS)
 
 
 class Rotation(Input):
@@ -135,6 +151,8 @@ class Key(Output):
     oldest_unpaid_issued_on: date | None = Field(description=UNPAID)
     default_provider: str | None
     default_search_method: str | None
+    allow_networks: list[str] = Field(description=NETWORKS)
+    allow_domains: list[str] = Field(description=DOMAINS)
     signed: bool = Field(description="Whether it has a signing secret.")
     credentials: list[Credential] = Field(description="The newest first.")
     revision: int
@@ -176,6 +194,7 @@ def key_fields(key: ledger.Key, contract: Contract, now: datetime) -> dict[str, 
     """Return what is shown of a key: its row, its standing and limit at `now`; no digest, no secret."""
     held = conditions(ledger.record_of(key), contract, now.timestamp())
     shown = {name: getattr(key, name) for name in Key.model_fields if hasattr(key, name)}
+    shown |= {name: list(shown[name]) for name in ledger.LISTS}
     shown["credentials"] = [
         Credential(
             hint=each.hint,

@@ -34,6 +34,7 @@ from gateway.settings import Settings
 from gateway.validation import suggestion
 from metering.ledger import CredentialTakenError
 from metering.ledger import keys as ledger
+from metering.ledger.credentials import NewCredential
 from policies import keys as texts
 
 # What a billing token may set; everything else takes the right to write keys.
@@ -199,9 +200,9 @@ def _new_key(entry: KeyFields, text: str, settings: Settings, **given: Any) -> l
     return ledger.NewKey(credential=_credential(text, settings), **values)
 
 
-def _credential(text: str, settings: Settings) -> ledger.NewCredential:
+def _credential(text: str, settings: Settings) -> NewCredential:
     pepper_id, pepper = settings.security.peppers[0]
-    return ledger.NewCredential(texts.digest(text, pepper), pepper_id, texts.hint(text))
+    return NewCredential(texts.digest(text, pepper), pepper_id, texts.hint(text))
 
 
 async def _refuse_ended(call: Call[Any, Any], key_id: str) -> None:

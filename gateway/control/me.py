@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from aiohttp import hdrs
 from redis.exceptions import RedisError
 
 from gateway.control.auth import bearer, unauthorized
 from gateway.control.operations import Call
+from gateway.control.problems import Problem
+from gateway.dialects.sentences import SENTENCES
 from metering.ledger import keys as ledger
 from metering.live import in_use
 from metering.snapshot import day_text
 from policies import keys as texts
-from policies.decision import conditions, credential_refusal
+from policies.allow_lists import AllowLists
+from policies.decision import conditions, credential_refusal, place_refusal
 from policies.period import day_of
 from policies.quota import Window, bucket_of
 from policies.standing import Standing
@@ -41,6 +45,7 @@ async def own_key(call: Call[Any, Any]) -> ledger.Key:
                 digest = texts.digest(text, pepper)
                 key = await ledger.find(connection, digest)
                 if key is not None and _opens(call, key, digest):
+                    _refuse_misplaced(call, key)
                     return key
     control.failures.note(address, clock)
     raise unauthorized("This is no key that is in use; check that it was copied whole.", "key")
@@ -64,6 +69,16 @@ async def units_in_use(call: Call[Any, Any], key_id: str, window: Window) -> int
         return await in_use(call.control.redis, key_id, day=day, window=window, bucket=bucket_of(now))
     except (RedisError, OSError, TimeoutError):
         return None
+
+
+def _refuse_misplaced(call: Call[Any, Any], key: ledger.Key) -> None:
+    """A key's lists of networks and sites hold for what it opens here too."""
+    lists = AllowLists(key.allow_networks, key.allow_domains)
+    headers = call.request.headers
+    origin, referer = headers.get(hdrs.ORIGIN), headers.get(hdrs.REFERER)
+    reason = place_refusal(lists, call.request.remote or "", origin, referer)
+    if reason is not None:
+        raise Problem(403, reason.replace("_", "-"), "Not allowed from here", SENTENCES[reason])
 
 
 def _opens(call: Call[Any, Any], key: ledger.Key, digest: str) -> bool:

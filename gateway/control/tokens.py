@@ -55,6 +55,7 @@ async def create(call: Call[NewToken, NoQuery]) -> Reply:
         name=call.body.name,
         role=call.body.role,
         digest=token_digest(text, call.control.settings.security),
+        pepper_id=call.control.settings.security.peppers[0][0],
         expires_at=call.body.expires_at,
         now=call.now,
         by=call.by,

@@ -37,6 +37,8 @@ CODES: Final[dict[Reason | Failure, tuple[str, str | None]]] = {
     Reason.INVALID_SIGNATURE: ("AccessDenied", "InvalidSignature"),
     Reason.MISSING_TIMESTAMP: ("AccessDenied", "MissingTimestamp"),
     Reason.INVALID_TIMESTAMP: ("AccessDenied", "InvalidTimestamp"),
+    Reason.ADDRESS_NOT_ALLOWED: ("AccessDenied", "CallFromIP"),
+    Reason.SITE_NOT_ALLOWED: ("AccessDenied", None),
     Reason.QUOTA_EXCEEDED: ("CallLimit", None),
     Failure.BAD_REQUEST: ("ValidationError", None),
     Failure.NO_ROUTE: ("NotFound", None),

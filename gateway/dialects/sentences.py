@@ -26,6 +26,8 @@ SENTENCES: Final = {
     Reason.INVALID_SIGNATURE: "The signature does not match the call. Check secret and parameters.",
     Reason.MISSING_TIMESTAMP: "Calls with this API key have to carry a timestamp, and it is missing.",
     Reason.INVALID_TIMESTAMP: "The timestamp is malformed or too far off. Send yyyyMMddHHmmss in UTC.",
+    Reason.ADDRESS_NOT_ALLOWED: "The API key may not be used from this network address.",
+    Reason.SITE_NOT_ALLOWED: "The API key may be used from pages of its own site only.",
     Reason.QUOTA_EXCEEDED: "The API key's limit of calls is used up. Retry-After says when there are more.",
 }
 

@@ -38,6 +38,8 @@ CODES: Final[dict[Reason | Failure, tuple[int, str, str]]] = {
     Reason.INVALID_SIGNATURE: (25, "Invalid Signature", "isv.invalid-signature"),
     Reason.MISSING_TIMESTAMP: (30, "Missing Timestamp", "isv.missing-timestamp"),
     Reason.INVALID_TIMESTAMP: (31, "Invalid Timestamp", "isv.invalid-timestamp"),
+    Reason.ADDRESS_NOT_ALLOWED: (*_NO_PERMISSION, "isv.address-not-allowed"),
+    Reason.SITE_NOT_ALLOWED: (*_NO_PERMISSION, "isv.site-not-allowed"),
     Reason.QUOTA_EXCEEDED: (7, "App Call Limited", "accesscontrol.limited-by-app-access-count"),
     Failure.BAD_REQUEST: (*_BAD_ARGUMENTS, "isv.bad-request"),
     Failure.NO_ROUTE: (22, "Invalid Method", "isv.no-route"),

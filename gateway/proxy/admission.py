@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.failures import Failure
 from gateway.proxy import signature
+from gateway.proxy.headers import page_of
 from gateway.proxy.heads import limit_fields
 from gateway.proxy.identify import Identified, Parts, identify, needs_body
 from gateway.proxy.records import Entry, Unavailable
 from gateway.settings import Route
 from metering.counters import Outcome, Take, Taken
 from policies import keys
-from policies.decision import Denied, Reason
+from policies.allow_lists import AllowLists
+from policies.decision import Denied, Reason, place_refusal
 from policies.methods import Call, classify
 from policies.quota import Window, bucket_of, seconds_until_bucket_expires
 from policies.waiver import Waiver
@@ -209,6 +211,8 @@ class Admission:
         reason = None
         if self._route.signed and record.signing_secret is not None:
             reason = self._verify(entry, identified, now)
+        if entry.lists is not None:
+            reason = reason or self._misplaced(entry.lists)
         call = classify(
             identified.counted,
             identified.rule,
@@ -234,6 +238,11 @@ class Admission:
             assert entry.record.signing_secret is not None
             entry.secret = self._proxy.unseal(entry.record.signing_secret)
         return signature.verify(identified, entry.secret, now, self._route.signature_skew_s)
+
+    def _misplaced(self, lists: AllowLists) -> Reason | None:
+        request = self.request
+        origin, referer = page_of(request.headers)
+        return place_refusal(lists, request.client.decode(), origin, referer)
 
     def _on_confirmed(self, renewed: bool | Unavailable) -> None:
         if self.stage != Stage.IDENTIFIED:

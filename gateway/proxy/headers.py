@@ -81,6 +81,19 @@ def connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
     return frozenset(listed)
 
 
+def page_of(headers: Iterable[Header]) -> tuple[str | None, str | None]:
+    """Return the Origin and the Referer that a browser wrote, None for one that is absent.
+
+    A field that is there twice is empty: it names no page for certain.
+    """
+    found: dict[bytes, str] = {}
+    for name, value in headers:
+        folded = name.lower()
+        if folded in (b"origin", b"referer"):
+            found[folded] = "" if folded in found else value.decode("latin-1")
+    return found.get(b"origin"), found.get(b"referer")
+
+
 def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, readable: bool) -> bytes:
     """Return the lines of a client's request that go on to the upstream, in their order and bytes.
 

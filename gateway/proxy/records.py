@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from metering.counters import Take
 from metering.projection import Projection
+from policies.allow_lists import AllowLists
 from policies.decision import (
     FOREVER,
     Allowed,
@@ -43,7 +44,18 @@ class Unavailable:
 class Entry:
     """One accepted key: its record, what holds for it now, and the counts it has lately asked for."""
 
-    __slots__ = ("_bucket", "_day", "_takes", "conditions", "digest", "ended", "record", "secret", "until")
+    __slots__ = (
+        "_bucket",
+        "_day",
+        "_takes",
+        "conditions",
+        "digest",
+        "ended",
+        "lists",
+        "record",
+        "secret",
+        "until",
+    )
 
     def __init__(self, digest: str, record: KeyRecord, contract: Contract, now: float) -> None:
         self.digest = digest
@@ -54,6 +66,11 @@ class Entry:
         """Take a newer record, or look at the same one at a later time."""
         if record is not getattr(self, "record", None):
             self.secret = None
+            self.lists = (
+                AllowLists(record.allow_networks, record.allow_domains)
+                if record.allow_networks or record.allow_domains
+                else None
+            )
         self.record = record
         self.ended = credential_refusal(record, self.digest, now)
         self.conditions: Conditions = conditions(record, contract, now)

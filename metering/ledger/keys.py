@@ -13,13 +13,12 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import audit, tables
+from metering.ledger import audit, credentials, tables
 from metering.ledger.audit import Author, Change
+from metering.ledger.credentials import Credential, NewCredential
 from metering.ledger.rows import (
-    CredentialTakenError,
     NotFoundError,
     Page,
     check_limit,
@@ -31,6 +30,7 @@ from policies.quota import Window
 from policies.record import KeyRecord
 
 SECRET = "signing_secret"  # noqa: S105 - the name of a column
+LISTS = frozenset({"allow_networks", "allow_domains"})
 CHANGEABLE = frozenset(
     {
         "site",
@@ -43,31 +43,11 @@ CHANGEABLE = frozenset(
         "oldest_unpaid_issued_on",
         "default_provider",
         "default_search_method",
+        "allow_networks",
+        "allow_domains",
         SECRET,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class NewCredential:
-    """A credential that is to be accepted; `pepper_id` says which pepper its digest was made with."""
-
-    digest: str
-    pepper_id: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """A text that is, was or will be no longer accepted as a key."""
-
-    digest: str = field(repr=False)
-    key_id: str
-    pepper_id: str
-    hint: str
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +67,8 @@ class NewKey:
     default_provider: str | None = None
     default_search_method: str | None = None
     signing_secret: str | None = field(default=None, repr=False)
+    allow_networks: tuple[str, ...] = ()
+    allow_domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +94,8 @@ class Key:
     default_provider: str | None
     default_search_method: str | None
     signing_secret: str | None = field(repr=False)
+    allow_networks: tuple[str, ...]
+    allow_domains: tuple[str, ...]
     revision: int
     projected_revision: int
     first_request_at: datetime | None  # the account's
@@ -136,10 +120,10 @@ async def create_many(
 ) -> list[Key]:
     """Make keys, all or none, in a few statements; raises NotFoundError and CredentialTakenError."""
     ends = await _lock_accounts(connection, {key.account_id for key in new})
-    await _refuse_taken(connection, [key.credential.digest for key in new])
+    await credentials.refuse_taken(connection, [key.credential.digest for key in new])
     unpaid = await _oldest_unpaid(connection, {key.account_id for key in new})
     ids = [new_id("key") for _ in new]
-    rows, credentials, changes = [], [], []
+    rows, changes = [], []
     for key_id, key in zip(ids, new, strict=True):
         values = {name: getattr(key, name) for name in _NEW_FIELDS} | {"account_id": key.account_id}
         started = {
@@ -147,18 +131,14 @@ async def create_many(
             "closed_at": ends[key.account_id],
             "created_at": now,
         }
-        rows.append({"id": key_id, "revision": 1, "projected_revision": 0, **started, **values})
-        credentials.append(_credential_row(key_id, key.credential, now))
-        after = {name: value for name, value in _shown(values).items() if value is not None}
+        rows.append({"id": key_id, "revision": 1, "projected_revision": 0, **started, **_stored(values)})
+        after = {name: value for name, value in _shown(values).items() if value is not None and value != ()}
         changes.append(Change(action, "key", key_id, None, after | {"hint": key.credential.hint}))
     if rows:
         await connection.execute(sa.insert(tables.keys), rows)
-        # A credential that another transaction took since the check must not raise half-way through the
-        # batch.
-        fresh = insert(tables.credentials).on_conflict_do_nothing().returning(tables.credentials.c.digest)
-        done = {row.digest for row in await connection.execute(fresh, credentials)}
-        if missed := [index for index, row in enumerate(credentials) if row["digest"] not in done]:
-            raise CredentialTakenError(missed)
+        await credentials.add(
+            connection, [(key_id, key.credential) for key_id, key in zip(ids, new, strict=True)], now=now
+        )
     await audit.write(connection, changes, now=now, by=by)
     made = {key.id: key for key in await read(connection, tables.keys.c.id.in_(ids))}
     return [made[key_id] for key_id in ids]
@@ -222,17 +202,10 @@ async def rotate(
     Raises NotFoundError and CredentialTakenError.
     """
     key = await _locked(connection, key_id)
-    await _refuse_taken(connection, [credential.digest])
+    await credentials.refuse_taken(connection, [credential.digest])
     ends = now + timedelta(seconds=overlap_s)
-    table = tables.credentials
-    await connection.execute(
-        sa.update(table)
-        .where(table.c.key_id == key_id)
-        .values(expires_at=sa.func.least(sa.func.coalesce(table.c.expires_at, ends), ends))
-    )
-    fresh = insert(table).values(_credential_row(key_id, credential, now)).on_conflict_do_nothing()
-    if (await connection.execute(fresh.returning(table.c.digest))).one_or_none() is None:
-        raise CredentialTakenError([0])
+    await credentials.end(connection, key_id, ends)
+    await credentials.add(connection, [(key_id, credential)], now=now)
     await _bump(connection, key_id, {})
     hints = {"hint": key.credentials[0].hint if key.credentials else None}
     after = {"hint": credential.hint, "old_until": ends}
@@ -294,6 +267,8 @@ def record_of(key: Key) -> KeyRecord:
         default_provider=key.default_provider,
         default_search_method=key.default_search_method,
         signing_secret=key.signing_secret,
+        allow_networks=key.allow_networks,
+        allow_domains=key.allow_domains,
     )
 
 
@@ -365,22 +340,16 @@ async def read(
         .limit(limit)
     )
     rows = (await connection.execute(query)).all()
-    by_key: dict[str, list[Credential]] = {row.id: [] for row in rows}
-    held = tables.credentials
-    wanted = (
-        sa.select(held)
-        .where(held.c.key_id == sa.any_(sa.bindparam("ids", list(by_key), sa.ARRAY(sa.Text))))
-        .order_by(held.c.created_at.desc(), held.c.digest)
-    )
-    for row in await connection.execute(wanted):
-        by_key[row.key_id].append(Credential(**row._mapping))
+    by_key = await credentials.of_keys(connection, [row.id for row in rows])
     return [_key(row._mapping, by_key[row.id]) for row in rows]
 
 
-def _key(row: Mapping[Any, Any], credentials: Sequence[Credential]) -> Key:
+def _key(row: Mapping[Any, Any], held: Sequence[Credential]) -> Key:
     columns = dict(row)
+    for name in LISTS:
+        columns[name] = tuple(columns[name] or ())
     columns["window"] = None if columns["window"] is None else Window(columns["window"])
-    return Key(**columns, credentials=tuple(credentials))
+    return Key(**columns, credentials=tuple(held))
 
 
 async def _locked(connection: AsyncConnection, key_id: str) -> Key:
@@ -413,7 +382,7 @@ async def _change(
 async def _bump(connection: AsyncConnection, key_id: str, values: Mapping[str, object]) -> None:
     table = tables.keys
     await connection.execute(
-        sa.update(table).where(table.c.id == key_id).values(revision=table.c.revision + 1, **values)
+        sa.update(table).where(table.c.id == key_id).values(revision=table.c.revision + 1, **_stored(values))
     )
 
 
@@ -443,29 +412,9 @@ async def _oldest_unpaid(connection: AsyncConnection, account_ids: set[str]) -> 
     return {row.account_id: row.day for row in await connection.execute(query)}
 
 
-async def _refuse_taken(connection: AsyncConnection, digests: Sequence[str]) -> None:
-    held = tables.credentials
-    query = sa.select(held.c.digest).where(
-        held.c.digest == sa.any_(sa.bindparam("digests", list(digests), sa.ARRAY(sa.Text)))
-    )
-    seen = {row.digest for row in await connection.execute(query)}
-    taken = []
-    for index, digest in enumerate(digests):
-        if digest in seen:
-            taken.append(index)
-        seen.add(digest)
-    if taken:
-        raise CredentialTakenError(taken)
-
-
-def _credential_row(key_id: str, credential: NewCredential, now: datetime) -> dict[str, object]:
-    return {
-        "digest": credential.digest,
-        "key_id": key_id,
-        "pepper_id": credential.pepper_id,
-        "hint": credential.hint,
-        "created_at": now,
-    }
+def _stored(values: Mapping[str, object]) -> dict[str, object]:
+    """What a row holds: an empty list is none."""
+    return {name: (value or None) if name in LISTS else value for name, value in values.items()}
 
 
 def _shown(values: Mapping[str, object]) -> dict[str, object]:

@@ -61,6 +61,8 @@ keys = sa.Table(
     sa.Column("default_provider", sa.Text),
     sa.Column("default_search_method", sa.Text),
     sa.Column("signing_secret", sa.Text),  # sealed by the gateway, never plain
+    sa.Column("allow_networks", Json),  # a list; none: any address
+    sa.Column("allow_domains", Json),  # a list; none: any site
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("projected_revision", sa.BigInteger, nullable=False),
     sa.CheckConstraint("daily_limit >= 0", name="daily_limit"),
@@ -80,7 +82,9 @@ credentials = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("expires_at", Instant),
     sa.Column("revoked_at", Instant),
+    sa.Column("carried_to", sa.Text),  # the digest of the same text under a newer pepper
     sa.Index(None, "key_id"),
+    sa.Index(None, "pepper_id", "digest"),
 )
 
 usage_daily = sa.Table(
@@ -133,6 +137,7 @@ tokens = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("digest", sa.Text, nullable=False, unique=True),
+    sa.Column("pepper_id", sa.Text),  # none for one of before this was written down
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("expires_at", Instant),

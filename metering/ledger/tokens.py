@@ -24,6 +24,7 @@ class Token:
     created_by: str
     expires_at: datetime | None
     revoked_at: datetime | None
+    pepper_id: str | None  # under which the text is known; None for a token of before it was written down
 
     def valid_at(self, now: datetime) -> bool:
         """Say whether the token opens anything at `now`."""
@@ -39,18 +40,20 @@ async def create(
     name: str,
     role: str,
     digest: str,
+    pepper_id: str | None = None,
     expires_at: datetime | None = None,
     now: datetime,
     by: Author,
 ) -> Token:
     """Make a token of which only the digest is kept."""
-    token = Token(new_id("tok"), name, role, now, by.actor, expires_at, None)
+    token = Token(new_id("tok"), name, role, now, by.actor, expires_at, None, pepper_id)
     await connection.execute(
         sa.insert(tables.tokens).values(
             id=token.id,
             name=name,
             role=role,
             digest=digest,
+            pepper_id=pepper_id,
             created_at=now,
             created_by=by.actor,
             expires_at=expires_at,

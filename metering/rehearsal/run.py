@@ -15,7 +15,8 @@ from metering.billing.issue import issue
 from metering.billing.terms import Terms
 from metering.catalogue import Shop as Seller
 from metering.ledger import accounts, keys, usage
-from metering.ledger.keys import NewCredential, NewKey
+from metering.ledger.credentials import NewCredential
+from metering.ledger.keys import NewKey
 from metering.rehearsal import checks, deeds, fleet
 from metering.rehearsal.fleet import Shop, aware, instant
 from metering.rehearsal.prices import price_lists

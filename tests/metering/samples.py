@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering.counters import Counters, Take, Taken
 from metering.ledger import accounts, keys
 from metering.ledger.audit import Author
+from metering.ledger.credentials import NewCredential
 from metering.names import day_name, record_name, roll_name
 from policies.quota import Window, bucket_of
 from policies.record import KeyRecord
@@ -108,7 +109,7 @@ async def make_key(engine: AsyncEngine, name: str = "shop", plan: str = "K1", **
     """An account with a key in the ledger."""
     async with engine.begin() as connection:
         account = await accounts.create(connection, name=name, currency="USD", now=WHEN, by=BY)
-        credential = keys.NewCredential(f"digest of {name}", "p1", "wxyz")
+        credential = NewCredential(f"digest of {name}", "p1", "wxyz")
         return await keys.create(
             connection, keys.NewKey(account.id, plan, credential, **changes), now=WHEN, by=BY
         )

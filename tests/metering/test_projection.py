@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.ledger import accounts, keys
+from metering.ledger.credentials import NewCredential
 from metering.projection import Projection, project_pending
 from policies.quota import Window
 from tests.metering.samples import BY, KEY, WHEN, make_key, record
@@ -66,7 +67,7 @@ async def test_rotated_key_answers_to_both_until_the_overlap_ends(redis: Redis, 
     """During a rotation both credentials lead to the record, which says when the old one ends."""
     key = await make_key(engine)
     async with engine.begin() as connection:
-        fresh = keys.NewCredential("new digest", "p1", "abcd")
+        fresh = NewCredential("new digest", "p1", "abcd")
         await keys.rotate(connection, key.id, fresh, overlap_s=60, now=WHEN, by=BY)
     await project_pending(redis, engine)
     for digest in ("digest of shop", "new digest"):

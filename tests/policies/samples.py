@@ -107,4 +107,6 @@ def records(draw: st.DrawFn) -> KeyRecord:
         default_provider=draw(st.none() | st.text(max_size=12)),
         default_search_method=draw(st.none() | st.text(max_size=12)),
         signing_secret=draw(st.none() | st.text(max_size=40)),
+        allow_networks=draw(st.sampled_from([(), ("203.0.113.0/24",), ("10.0.0.0/8", "2001:db8::/32")])),
+        allow_domains=draw(st.sampled_from([(), ("shop.example",), ("one.example", "two.example")])),
     )

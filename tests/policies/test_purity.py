@@ -24,6 +24,7 @@ PERMITTED = {
     "functools",
     "hashlib",
     "hmac",
+    "ipaddress",
     "itertools",
     "json",
     "math",

@@ -46,6 +46,16 @@ def test_dates_and_windows_are_written_as_words() -> None:
     assert KeyRecord.from_json(written.to_json()).window is Window.ROLLING_24H
 
 
+def test_a_record_from_before_lists_has_none() -> None:
+    """What an older version wrote, without the lists, is read as a key that may be used from anywhere."""
+    old = json.loads(record().to_json())
+    assert not {"allow_networks", "allow_domains"} & old.keys()
+    read = KeyRecord.from_json(json.dumps(old))
+    assert (read.allow_networks, read.allow_domains) == ((), ())
+    listed = record(allow_networks=("10.0.0.0/8",), allow_domains=("shop.example",))
+    assert json.loads(listed.to_json())["allow_networks"] == ["10.0.0.0/8"]
+
+
 def test_any_mapping_of_credentials_can_be_written() -> None:
     """A read-only view of the credentials is written like a dictionary."""
     assert KeyRecord.from_json(record(credentials=MappingProxyType({"aa": 5.0})).to_json()).credentials == {

@@ -48,6 +48,40 @@ async def test_limits_and_invoice_dates_are_set(cli: Cli, key: dict[str, Any]) -
     assert (cleared.json["daily_limit"], cleared.json["standing"]) == (None, "active")
 
 
+async def test_every_field_is_given_alike_to_a_new_key_and_to_an_old_one(
+    cli: Cli, account: str, key: dict[str, Any], tmp_path: Path
+) -> None:
+    """`create` and `set` take the same options for a key's fields, and both clear with none."""
+    secret = tmp_path / "secret"
+    secret.write_text("signing\n")
+    options = ["--site", "a.example", "--label", "x", "--daily-limit", "7", "--window", "rolling_24h"]
+    options += ["--purchased-at", "2026-11-01", "--expires-at", "2027-01-01", "--default-provider", "Taobao"]
+    options += ["--default-search-method", "Official", "--signing-secret-file", str(secret)]
+    options += [
+        "--allow-network",
+        "10.0.0.0/8",
+        "--allow-network",
+        "192.0.2.1",
+        "--allow-domain",
+        "a.example",
+    ]
+    made = await cli("key", "create", "--account", account, "--plan", "K1", *options, "--format", "json")
+    changed = await cli("key", "set", key["id"], *options, "--format", "json")
+    told = ("site", "label", "daily_limit", "window", "purchased_at", "expires_at", "default_provider")
+    told += ("default_search_method", "signed", "allow_networks", "allow_domains")
+    assert {name: made.json[name] for name in told} == {name: changed.json[name] for name in told}
+    assert changed.json["allow_networks"] == ["10.0.0.0/8", "192.0.2.1/32"]
+    assert (changed.json["daily_limit"], changed.json["signed"]) == (7, True)
+    cleared = await cli(
+        "key", "set", key["id"], "--allow-network", "none", "--allow-domain", "none", "--format", "json"
+    )
+    assert (cleared.json["allow_networks"], cleared.json["allow_domains"]) == ([], [])
+    unbought = await cli(
+        "key", "create", "--account", account, "--plan", "K1", "--purchased-at", "none", "--format", "json"
+    )
+    assert unbought.json["purchased_at"] is None
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -118,9 +152,9 @@ async def test_keys_are_imported(cli: Cli, account: str, tmp_path: Path, admin: 
     """A CSV file's keys are taken over; again they are refused by line, or passed over when asked to."""
     file = tmp_path / "keys.csv"
     file.write_text(
-        f"\ufeffcredential,account_id,plan,site,daily_limit,unlimited,purchased_at\n"
-        f"old-key-one,,,one.example,5,,2026-01-31\n"
-        f'old-key-two,{account},K3,"two, example",,yes,\n',
+        f"\ufeffcredential,account_id,plan,site,daily_limit,unlimited,purchased_at,allow_networks\n"
+        f"old-key-one,,,one.example,5,,2026-01-31,10.0.0.0/8 192.0.2.1\n"
+        f'old-key-two,{account},K3,"two, example",,yes,,\n',
         encoding="utf-8",
     )
     given = ("key", "import", str(file), "--account", account, "--plan", "K2")
@@ -130,12 +164,13 @@ async def test_keys_are_imported(cli: Cli, account: str, tmp_path: Path, admin: 
     assert "Imported 2 keys" in (await cli(*given)).err
     keys = {each["site"]: each for each in (await admin.get("/v1/keys")).body["items"]}
     assert (keys["one.example"]["plan"], keys["one.example"]["daily_limit"]) == ("K2", 5)
+    assert keys["one.example"]["allow_networks"] == ["10.0.0.0/8", "192.0.2.1/32"]
     assert (keys["two, example"]["plan"], keys["two, example"]["unlimited"]) == ("K3", True)
     again = await cli(*given)
     assert again.code == 1
     assert "line 2: credential is in use already" in again.err
     with file.open("a") as more:
-        more.write("old-key-three,,,,,,\n")
+        more.write("old-key-three,,,,,,,\n")
     assert "Imported 1 keys. 2 were in use already." in (await cli(*given, "--skip-existing")).err
 
 

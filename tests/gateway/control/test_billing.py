@@ -16,6 +16,7 @@ from gateway.control.billing import AUTHOR, BillingRounds, issue_month
 from gateway.control.invoices import tell_issued
 from gateway.settings import Settings
 from metering.ledger import audit, invoices, keys, notices, plan_versions
+from metering.ledger.credentials import NewCredential
 from metering.ledger.invoices import Invoice, Status
 from metering.names import day_name
 from policies.plan_versions import PlanVersion
@@ -143,7 +144,7 @@ async def test_books_that_do_not_agree_are_held(
     await announce(control, version("K3"))
     await count(redis, settings, clock, key["id"], calls=3)
     async with control.engine.begin() as connection:
-        new = keys.NewKey(key["account_id"], "K3", keys.NewCredential("d", "p", "h"))
+        new = keys.NewKey(key["account_id"], "K3", NewCredential("d", "p", "h"))
         await keys.create(connection, new, now=clock.now, by=AUTHOR)
     clock.now = at("2026-12-10 12:00:00")
     await rounds.round()

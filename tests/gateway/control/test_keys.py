@@ -263,6 +263,10 @@ async def test_a_wrong_key_is_refused(
         ({"unlimited": None}, {"body.unlimited"}),
         ({"unlimited": True, "daily_limit": 4}, {"body.daily_limit"}),
         ({"site": "a\nb", "expires_at": 5}, {"body.site", "body.expires_at"}),
+        ({"allow_networks": ["10.0.0.1/8"]}, {"body.allow_networks[1]"}),
+        ({"allow_domains": ["ok.example", "https://x"]}, {"body.allow_domains[2]"}),
+        ({"allow_networks": ["10.0.0.1"] * 65}, {"body.allow_networks"}),
+        ({"allow_domains": None}, {"body.allow_domains"}),
     ],
 )
 async def test_a_wrong_change_is_refused(
@@ -273,6 +277,53 @@ async def test_a_wrong_change_is_refused(
     assert refused.status == 422
     assert refused.fields == fields
     assert (await admin.get(f"/v1/keys/{key['id']}")).body["revision"] == key["revision"]
+
+
+async def test_lists_of_networks_and_sites_are_kept(
+    admin: Api, key: dict[str, Any], redis: Redis, settings: Settings
+) -> None:
+    """They are stored in one spelling, in force at once, audited, and cleared by an empty list."""
+    path = f"/v1/keys/{key['id']}"
+    wanted = {"allow_networks": ["203.0.113.7", "2001:DB8::/32"], "allow_domains": ["Shop.Example"]}
+    changed = (await admin.patch(path, wanted)).body
+    stored = {"allow_networks": ["203.0.113.7/32", "2001:db8::/32"], "allow_domains": ["shop.example"]}
+    assert {name: changed[name] for name in stored} == stored
+    record = await Projection(redis).fetch(key["id"])
+    assert record is not None
+    assert (record.allow_networks, record.allow_domains) == (
+        tuple(stored["allow_networks"]),
+        tuple(stored["allow_domains"]),
+    )
+    entry = (await admin.get(f"/v1/audit?object={key['id']}")).body["items"][0]
+    assert entry["action"] == "key.change"
+    assert entry["before"] == {"allow_networks": [], "allow_domains": []}
+    assert entry["after"] == stored
+    assert (await admin.patch(path, wanted)).body["revision"] == changed["revision"]
+    cleared = (await admin.patch(path, {"allow_networks": [], "allow_domains": []})).body
+    assert (cleared["allow_networks"], cleared["allow_domains"]) == ([], [])
+
+
+async def test_a_key_is_made_and_imported_with_lists(admin: Api, account: str) -> None:
+    """A new key and an imported one carry their lists from the start."""
+    lists = {"allow_networks": ["10.0.0.0/8"], "allow_domains": ["shop.example"]}
+    made = (await admin.post("/v1/keys", {"account_id": account, "plan": "K1", **lists})).body
+    entry = {"account_id": account, "plan": "K1", "credential": "imported-key-1", **lists}
+    (imported,) = (await admin.post("/v1/keys/import", {"keys": [entry]})).body["ids"]
+    for key_id in (made["id"], imported):
+        shown = (await admin.get(f"/v1/keys/{key_id}")).body
+        assert {name: shown[name] for name in lists} == lists
+
+
+async def test_a_list_holds_for_what_a_key_opens_here(admin: Api, key: dict[str, Any]) -> None:
+    """A client site's own usage is told only where its key may be used."""
+    path, own = f"/v1/keys/{key['id']}", Api(admin.client, None)
+    await admin.patch(path, {"allow_networks": ["203.0.113.0/24"]})
+    refused = await own.get("/v1/me/usage", **{"X-Api-Key": key["key"]})
+    assert (refused.status, refused.body["type"]) == (403, "tallygate:problem:address-not-allowed")
+    await admin.patch(path, {"allow_networks": ["127.0.0.0/8"], "allow_domains": ["shop.example"]})
+    assert (await own.get("/v1/me/usage", **{"X-Api-Key": key["key"]})).status == 403
+    page = {"X-Api-Key": key["key"], "Origin": "https://www.shop.example"}
+    assert (await own.get("/v1/me/usage", **page)).status == 200
 
 
 async def test_a_sandbox_key_cannot_be_bought_later(admin: Api, account: str) -> None:

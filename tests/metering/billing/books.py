@@ -20,6 +20,7 @@ from metering.billing.payments import NewPayment
 from metering.billing.terms import Terms
 from metering.ledger import accounts, invoices, keys, plan_versions, tables
 from metering.ledger.audit import Author
+from metering.ledger.credentials import NewCredential
 from metering.ledger.invoices import Invoice, InvoiceLine
 from metering.ledger.payments import Payment
 from policies.decision import Contract
@@ -96,7 +97,7 @@ class Books:
     async def key(self, account_id: str, made: str = "2026-01-01", plan: str = "K1", **changes: Any) -> str:
         """A key that was made at some instant of the billing timezone, bought then unless it is said."""
         number = next(self.numbers)
-        credential = keys.NewCredential(f"digest {number}", "p1", "wxyz")
+        credential = NewCredential(f"digest {number}", "p1", "wxyz")
         at = self.at(made)
         facts = {"site": f"site{number}.example", "purchased_at": None if plan == "sandbox" else at} | changes
         async with self.engine.begin() as connection:

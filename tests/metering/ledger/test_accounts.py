@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.ledger import NotFoundError, accounts, audit, keys
+from metering.ledger.credentials import NewCredential
 from tests.metering.samples import BY, WHEN, make_key
 
 
@@ -95,7 +96,7 @@ async def test_closing_an_account_ends_its_keys(engine: AsyncEngine) -> None:
     key = await make_key(engine)
     earlier, later = WHEN + timedelta(hours=1), WHEN + timedelta(hours=2)
     async with engine.begin() as connection:
-        new = [keys.NewKey(key.account_id, "K1", keys.NewCredential(f"d{n}", "p1", "h")) for n in range(3)]
+        new = [keys.NewKey(key.account_id, "K1", NewCredential(f"d{n}", "p1", "h")) for n in range(3)]
         ended, open_ended, late = new
         first, second = await keys.create_many(connection, [ended, open_ended], now=WHEN, by=BY)
         await keys.close(connection, first.id, at=earlier, now=WHEN, by=BY)

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.ledger import CredentialTakenError, NotFoundError, accounts, audit, keys
+from metering.ledger.credentials import NewCredential
 from policies.quota import Window
 from tests.metering.samples import BY, WHEN, make_key
 
-FRESH = keys.NewCredential("fresh digest", "p2", "efgh")
+FRESH = NewCredential("fresh digest", "p2", "efgh")
 
 
 async def test_key_is_made_with_its_credential(engine: AsyncEngine) -> None:
@@ -48,7 +49,7 @@ async def test_import_makes_all_keys_or_none(engine: AsyncEngine) -> None:
     """A credential in use, or given twice, is named by its place, and nothing of the import stays."""
     key = await make_key(engine)
     digests = ["a", "digest of shop", "b", "a"]
-    wanted = [keys.NewKey(key.account_id, "K1", keys.NewCredential(digest, "p1", "h")) for digest in digests]
+    wanted = [keys.NewKey(key.account_id, "K1", NewCredential(digest, "p1", "h")) for digest in digests]
     with pytest.raises(CredentialTakenError) as caught:
         async with engine.begin() as connection:
             await keys.create_many(connection, wanted, now=WHEN, by=BY)
@@ -128,7 +129,7 @@ async def test_rotation_ends_the_old_credential_after_the_overlap(engine: AsyncE
     key = await make_key(engine)
     async with engine.begin() as connection:
         await keys.rotate(connection, key.id, FRESH, overlap_s=60, now=WHEN, by=BY)
-        newest = keys.NewCredential("newest digest", "p2", "ijkl")
+        newest = NewCredential("newest digest", "p2", "ijkl")
         later = WHEN + timedelta(seconds=10)
         rotated = await keys.rotate(connection, key.id, newest, overlap_s=600, now=later, by=BY)
         ends = {credential.hint: credential.expires_at for credential in rotated.credentials}
@@ -165,7 +166,7 @@ async def test_keys_are_listed_page_by_page(engine: AsyncEngine) -> None:
     key = await make_key(engine)
     await make_key(engine, name="other")
     async with engine.begin() as connection:
-        more = [keys.NewKey(key.account_id, "K1", keys.NewCredential(f"d{n}", "p1", "h")) for n in range(6)]
+        more = [keys.NewKey(key.account_id, "K1", NewCredential(f"d{n}", "p1", "h")) for n in range(6)]
         await keys.create_many(connection, more, now=WHEN, by=BY)
         found: list[str] = []
         cursor = None
