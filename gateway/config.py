@@ -150,6 +150,8 @@ class _Reader:
                 max_headers=server.max_headers,
                 head_timeout_s=server.head_timeout_s,
                 body_timeout_s=server.body_timeout_s,
+                min_body_rate=server.min_body_rate,
+                max_buffered_bytes=server.max_buffered_bytes,
                 idle_timeout_s=server.idle_timeout_s,
                 drain_s=server.drain_s,
                 cached_keys=server.cached_keys,

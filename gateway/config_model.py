@@ -139,6 +139,8 @@ class ServerTable(Table):
     max_headers: int = Field(100, ge=8, le=1_000)
     head_timeout_s: Seconds = 10.0
     body_timeout_s: Seconds = 30.0
+    min_body_rate: int = Field(500, ge=1, le=1_000_000_000)
+    max_buffered_bytes: int = Field(256 * MIB, ge=MIB, le=1024 * 1024 * MIB)
     idle_timeout_s: Seconds = 75.0
     drain_s: Seconds = 30.0
     cached_keys: int = Field(100_000, ge=1, le=10_000_000)

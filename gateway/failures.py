@@ -36,6 +36,9 @@ class Failure(Enum):
     BODY_TOO_LARGE = FailureFacts(
         "body_too_large", Fault.CLIENT, 413, "The request's body is larger than allowed."
     )
+    EXPECTATION_FAILED = FailureFacts(
+        "expectation_failed", Fault.CLIENT, 417, "The only expectation that can be met is 100-continue."
+    )
     HEAD_TOO_LARGE = FailureFacts(
         "head_too_large", Fault.CLIENT, 431, "The request's headers are larger than allowed."
     )

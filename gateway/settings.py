@@ -95,6 +95,8 @@ class Server:
     max_headers: int
     head_timeout_s: float  # from the first byte of a request to the end of its headers
     body_timeout_s: float  # longest silence while a request body is awaited
+    min_body_rate: int  # bytes per second, below which a body is too slow
+    max_buffered_bytes: int  # per worker, of request bodies that have not come whole
     idle_timeout_s: float  # keep-alive connection without a request
     drain_s: float  # longest wait for calls under way when stopping
     cached_keys: int  # records kept by a worker

@@ -44,6 +44,7 @@ CODES: Final[dict[Reason | Failure, tuple[str, str | None]]] = {
     Failure.NO_ROUTE: ("NotFound", None),
     Failure.REQUEST_TIMEOUT: ("NotAvailable", None),
     Failure.BODY_TOO_LARGE: ("ValidationError", None),
+    Failure.EXPECTATION_FAILED: ("ValidationError", None),
     Failure.HEAD_TOO_LARGE: ("ValidationError", None),
     Failure.NOT_IMPLEMENTED: ("ValidationError", None),
     Failure.INTERNAL: ("InternalError", None),

@@ -45,6 +45,7 @@ CODES: Final[dict[Reason | Failure, tuple[int, str, str]]] = {
     Failure.NO_ROUTE: (22, "Invalid Method", "isv.no-route"),
     Failure.REQUEST_TIMEOUT: (*_BAD_ARGUMENTS, "isv.request-timeout"),
     Failure.BODY_TOO_LARGE: (*_BAD_ARGUMENTS, "isv.body-too-large"),
+    Failure.EXPECTATION_FAILED: (*_BAD_ARGUMENTS, "isv.expectation-failed"),
     Failure.HEAD_TOO_LARGE: (*_BAD_ARGUMENTS, "isv.head-too-large"),
     Failure.NOT_IMPLEMENTED: (8, "HTTP Action Not Allowed", "isv.not-implemented"),
     Failure.INTERNAL: (*_UNAVAILABLE, "isp.internal-error"),

@@ -65,6 +65,7 @@ class Admission:
         "_body",
         "_body_bytes",
         "_body_whole",
+        "_buffered",
         "_call",
         "_candidates",
         "_entry",
@@ -93,6 +94,7 @@ class Admission:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._body_whole = False
+        self._buffered = 0  # bytes of the body that are kept and stand in the worker's books
         self._streaming = False
         self._parts: Parts | None = None
         self._identified: Identified | None = None
@@ -135,12 +137,18 @@ class Admission:
         if self._body_bytes > self._route.max_body_bytes:
             self.fail(Failure.BODY_TOO_LARGE)
             return
-        self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
         if self._streaming:
+            self._earn_time(data)
             self._send_body(data)
             return
+        if self.stage == Stage.RECEIVED:
+            self._earn_time(data)
         if data:
             self._body.append(data)
+            self._keep(len(data))
+            if self._proxy.buffered_bytes > self._proxy.settings.server.max_buffered_bytes:
+                self.fail(Failure.OVERLOADED)
+                return
         if self.stage == Stage.RECEIVED:
             if whole:
                 self._identify(b"".join(self._body), complete=True)
@@ -149,6 +157,18 @@ class Admission:
         decided_upon = self.stage != Stage.RECEIVED and not self._streaming
         if decided_upon and not whole and self._body_bytes > STREAM_BUFFER_BYTES and self.front is not None:
             self.front.hold_body()
+
+    def _earn_time(self, data: bytes) -> None:
+        """Move the deadline of a body that comes: no silence may be too long, nor the whole too slow."""
+        server = self._proxy.settings.server
+        silence_ends = self._proxy.tick + server.body_timeout_s
+        earned = self.deadline + len(data) / server.min_body_rate
+        self.deadline = silence_ends if silence_ends < earned else earned
+
+    def _keep(self, size: int) -> None:
+        """Enter bytes of a body into the worker's books, or with 0 take all out again."""
+        self._proxy.buffered_bytes += size if size else -self._buffered
+        self._buffered = self._buffered + size if size else 0
 
     def _welcome_body(self) -> None:
         if self.request.expects_continue and self.front is not None and not self._body_bytes:

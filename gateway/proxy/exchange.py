@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from gateway.proxy.upstream import UpstreamConnection, UpstreamPool
 
 _PASS = KeyOut.PASS
+# Servers may insist on a length for these, be it 0 (RFC 9110 section 8.6); IIS answers 411 without one.
+_WITH_LENGTH = frozenset(("POST", "PUT", "PATCH"))
 _CODING_READERS = frozenset((Dialect.OTAPI, Dialect.TOP))
 
 
@@ -44,6 +46,7 @@ class Exchange(Admission):
         "_pool",
         "_settled",
         "_started",
+        "_upstream_holds",
         "head_request",
         "request_id",
         "result",
@@ -63,6 +66,7 @@ class Exchange(Admission):
         self._opened = False
         self._settled = False
         self._chunk_answer = False
+        self._upstream_holds = False
         self._connection: UpstreamConnection | None = None
         self._outcome: OutcomeReader | None = None
         self._out: list[bytes] = []
@@ -91,6 +95,7 @@ class Exchange(Admission):
         if self._body:
             body = b"".join(self._body)
             self._body = []
+            self._keep(0)
         route = self._route
         request = self.request
         target = request.target
@@ -114,13 +119,14 @@ class Exchange(Admission):
                 if request.length is None
                 else b"Content-Length: %d\r\n" % request.length
             )
-        elif request.has_body:
+        elif request.has_body or request.method in _WITH_LENGTH:
             framing = b"Content-Length: %d\r\n" % len(body)
         head = self._pool.head.write(request, target, fields, self.request_id, framing)
         if self._body_whole:
             connection.write(head + body if body else head)
             return
         self._streaming = True
+        self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
         self._welcome_body()
         connection.write(head + chunk(body) if body and request.length is None else head + body)
         front.release_body()
@@ -136,18 +142,18 @@ class Exchange(Admission):
                 data += LAST_CHUNK
         if data:
             connection.write(data)
-        self.deadline = self._proxy.tick + (
-            self._route.upstream.answer_timeout_s
-            if self._body_whole
-            else self._proxy.settings.server.body_timeout_s
-        )
+        if self._body_whole:
+            self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
 
     def on_upstream_writable(self, writable: bool) -> None:
         """Let the client send more of its body, or stop it."""
-        if self.front is not None and self._streaming:
+        if self.front is not None and self._streaming and not self._body_whole:
+            self._upstream_holds = not writable
             if writable:
+                self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
                 self.front.release_body()
             else:
+                self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
                 self.front.hold_body()
 
     def on_connect_failed(self, failure: Failure) -> None:
@@ -281,7 +287,8 @@ class Exchange(Admission):
                 self._pool.withdraw(self)
                 self.fail(Failure.OVERLOADED)
             case Stage.WAITING:
-                self.fail(Failure.UPSTREAM_TIMEOUT if self._body_whole else Failure.REQUEST_TIMEOUT)
+                client_owes = not self._body_whole and not self._upstream_holds
+                self.fail(Failure.REQUEST_TIMEOUT if client_owes else Failure.UPSTREAM_TIMEOUT)
             case Stage.STREAMING:
                 front = self.front
                 if front is not None and front.stalled:
@@ -380,6 +387,8 @@ class Exchange(Admission):
             return
         stage, self.stage = self.stage, Stage.DONE
         self._drop_connection()
+        if self._buffered:
+            self._keep(0)
         self.result = result
         self._proxy.finished(self, stage)
 

@@ -15,7 +15,8 @@ from gateway.failures import Failure
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.headers import Header, request_fields
 from gateway.proxy.heads import refusal_head
-from gateway.proxy.requests import Framing, Incoming, RequestReader, read_head
+from gateway.proxy.request_reader import Incoming, RequestReader
+from gateway.proxy.requests import Framing, read_head
 from gateway.settings import Dialect
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 DISCARD_MAX_BYTES = 256 * 1024  # of a refused request, read so that the refusal is not lost to a reset
 DISCARD_S = 2.0
+HALF_CLOSE_S = 1.0  # after its request, a client may still say that it sends no more
 NEVER: Final = float("inf")
 
 
@@ -39,12 +41,14 @@ class Front(asyncio.Protocol):
         "_fields",
         "_fields_of",
         "_framing",
+        "_half_closed",
         "_incoming",
         "_keep_10",
         "_proceeding",
         "_proxy",
         "_reader",
         "_reading_held",
+        "_received",
         "_scheme",
         "_transport",
         "deadline",
@@ -64,6 +68,8 @@ class Front(asyncio.Protocol):
         self._discarded = -1  # bytes of a refused body read so far, -1 when not discarding
         self._proceeding = False
         self._reading_held = False
+        self._half_closed = False  # the client sends no more, and still reads
+        self._received = 0.0  # when the head of the last request was whole
         self._keep_10 = False
         self._framing: Framing | None = None
         self._fields_of: tuple[Sequence[Header], bool] | None = None
@@ -96,7 +102,15 @@ class Front(asyncio.Protocol):
             exchange.on_client_left()
 
     def eof_received(self) -> bool:
-        # A client that has closed its side cannot be told from one that has gone; both have left.
+        # Who says right behind its request that it sends no more still reads; who says so later has gone. One
+        # that has gone at once is found out by what is written to it.
+        waiting = self._exchange is not None or self._reader.requests or self._backlog
+        whole = self._incoming is None and self._discarded < 0
+        in_time = self._proxy.tick <= self._received + HALF_CLOSE_S
+        if waiting and whole and in_time and self._scheme == b"http":  # TLS cannot be closed by half
+            self._half_closed = True
+            return True
+        self.deadline = self._proxy.tick + self._proxy.settings.server.idle_timeout_s
         return False
 
     def pause_writing(self) -> None:
@@ -108,6 +122,8 @@ class Front(asyncio.Protocol):
         self.stalled = False
         if self._exchange is not None:
             self._exchange.on_client_writable(True)
+        else:
+            self._proceed()
 
     def data_received(self, data: bytes) -> None:
         if self._discarded >= 0:
@@ -126,17 +142,22 @@ class Front(asyncio.Protocol):
     # -- requests
 
     def _take(self, data: bytes) -> None:
-        if self._exchange is None and not self._reader.in_head:
+        reader = self._reader
+        began_before = reader.in_head
+        self._broken = reader.feed(data)
+        if reader.in_head and not began_before and self._exchange is None:
             self.deadline = self._proxy.tick + self._proxy.settings.server.head_timeout_s
-        self._broken = self._reader.feed(data)
 
     def _proceed(self) -> None:
-        """Turn to what has come in, as long as no call is under way."""
+        """Turn to what has come in, as long as no call is under way and the client reads its answers."""
         if self._proceeding:
             return
         self._proceeding = True
         try:
             while self._exchange is None and not self._closing and self._discarded < 0:
+                if self.stalled:
+                    self._hold_reading()
+                    return
                 if self._reader.requests:
                     self._begin(self._reader.requests.popleft())
                 elif self._broken is not None:
@@ -144,6 +165,9 @@ class Front(asyncio.Protocol):
                 elif self._backlog:
                     data, self._backlog = self._backlog, b""
                     self._take(data)
+                elif self._half_closed:
+                    self._closing = True
+                    self._finish()
                 else:
                     self._release_reading()
                     return
@@ -151,6 +175,10 @@ class Front(asyncio.Protocol):
             self._proceeding = False
 
     def _begin(self, incoming: Incoming) -> None:
+        if self._half_closed and not incoming.whole:
+            self._closing = True
+            self._finish()
+            return
         read = read_head(incoming, self._framing, self._client, self._scheme)
         if isinstance(read, Failure):
             self._fail_head(read)
@@ -165,6 +193,7 @@ class Front(asyncio.Protocol):
             self._fail_head(Failure.NO_ROUTE, path=request.path)
             return
         self.deadline = NEVER
+        self._received = self._proxy.tick
         exchange = self._exchange = Exchange(self._proxy, self, request, *routed)
         self._proxy.started(exchange)
         if incoming.whole:
@@ -185,7 +214,6 @@ class Front(asyncio.Protocol):
             # The body is malformed; where it ends cannot be known any more.
             self._closing = True
             exchange.fail(self._broken)
-            self._transport.close()
             return
         exchange.on_body(incoming.take_body(), incoming.whole)
 
@@ -212,12 +240,12 @@ class Front(asyncio.Protocol):
         """Return the lines of the request that go on to the upstream."""
         framing = self._framing
         assert framing is not None
-        if headers is not framing.headers:  # the key was taken out of them
-            return request_fields(headers, framing.options, readable=readable)
-        wanted = (framing.headers, readable)
+        if headers is not framing.end_to_end:  # the key was taken out of them
+            return request_fields(headers, readable=readable)
+        wanted = (headers, readable)
         if self._fields_of != wanted:
             self._fields_of = wanted
-            self._fields = request_fields(headers, framing.options, readable=readable)
+            self._fields = request_fields(headers, readable=readable)
         return self._fields
 
     def write_continue(self) -> None:
@@ -256,23 +284,27 @@ class Front(asyncio.Protocol):
         if self._closing:
             self._begin_discard()
             return
-        self.deadline = self._proxy.tick + self._proxy.settings.server.idle_timeout_s
+        server = self._proxy.settings.server
+        self.deadline = self._proxy.tick + (
+            server.head_timeout_s if self._reader.in_head else server.idle_timeout_s
+        )
         self._proceed()
 
     def on_deadline(self) -> None:
-        """Close a connection that is idle, slow with its head, or was refused and goes on sending."""
-        if self._discarded >= 0 or self.stalled:
+        """Close a connection that is idle, slow with its head, was refused and goes on sending, or does not
+        read what was sent last."""
+        if self._discarded >= 0 or self.stalled or self._transport.is_closing():
             self._transport.abort()
         elif self._reader.in_head:
             self._fail_head(Failure.REQUEST_TIMEOUT)
         else:
             self._closing = True
-            self._transport.close()
+            self._finish()
 
     def drain(self) -> None:
         """Close after the answer under way, or at once when there is none."""
         if self._exchange is None and not self._reader.in_head:
-            self._transport.close()
+            self._finish()
         self._closing = True
 
     # -- reading
@@ -280,7 +312,7 @@ class Front(asyncio.Protocol):
     def _begin_discard(self, *, expect_more: bool = False) -> None:
         """Close, but read what the client still sends for a moment, so that it reads the answer first."""
         if self._incoming is None and not expect_more:
-            self._transport.close()
+            self._finish()
             return
         self._discarded = 0
         self.deadline = self._proxy.tick + DISCARD_S
@@ -289,15 +321,20 @@ class Front(asyncio.Protocol):
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)
         if self._discarded > DISCARD_MAX_BYTES:
-            self._transport.close()
+            self._finish()
+
+    def _finish(self) -> None:
+        """Close when the client has read all that was written, or the time of an idle connection is over."""
+        self.deadline = self._proxy.tick + self._proxy.settings.server.idle_timeout_s
+        self._transport.close()
 
     def _hold_reading(self) -> None:
-        if not self._reading_held:
+        if not self._reading_held and not self._half_closed:
             self._reading_held = True
             self._transport.pause_reading()
 
     def _release_reading(self) -> None:
-        if self._reading_held:
+        if self._reading_held and not self._half_closed:
             self._reading_held = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()

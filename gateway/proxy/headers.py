@@ -40,6 +40,7 @@ _REQUEST_OWN = frozenset(
 # An answer in part has no outcome to be read; it would be content for nothing.
 _PARTIAL = frozenset((b"range", b"if-range"))
 _ANSWER_OWN = frozenset((b"content-length", b"ratelimit", b"ratelimit-policy", b"x-request-id"))
+_UNDERSCORE = ord("_")
 _OWN_PREFIX = b"x-tallygate-"
 _KNOWN_NAMES_MAX = 1024  # distinct spellings remembered; a client that sends more only loses the shortcut
 
@@ -94,19 +95,29 @@ def page_of(headers: Iterable[Header]) -> tuple[str | None, str | None]:
     return found.get(b"origin"), found.get(b"referer")
 
 
-def request_fields(headers: Sequence[Header], options: frozenset[bytes], *, readable: bool) -> bytes:
+def end_to_end(headers: Sequence[Header], options: frozenset[bytes]) -> tuple[Header, ...]:
+    """Return the fields that may say what is called: all that a server behind the gateway can come to see.
+
+    What Connection lists ends here (RFC 9110 section 7.6.1). So does a name with an underscore, which some
+    servers read as the same name with a hyphen and others as another one.
+    """
+    return tuple(
+        (name, value) for name, value in headers if _UNDERSCORE not in name and name.lower() not in options
+    )
+
+
+def request_fields(headers: Sequence[Header], *, readable: bool) -> bytes:
     """Return the lines of a client's request that go on to the upstream, in their order and bytes.
 
-    A name with an underscore goes no further: some servers read it as the same name with a hyphen. With
-    `readable` the content codings that the client offers are narrowed to those whose outcome the gateway can
-    read, and the answer is asked for whole.
+    With `readable` the content codings that the client offers are narrowed to those whose outcome the gateway
+    can read, and the answer is asked for whole.
     """
     out: list[bytes] = []
     for name, value in headers:
         passes = _request_names.get(name)
         if passes is None:
             passes = _learn(_request_names, name, _REQUEST_OWN)
-        if not passes or (options and name.lower() in options):
+        if not passes:
             continue
         if readable:
             folded = name.lower()
@@ -131,8 +142,6 @@ def answer_fields(headers: Sequence[Header], options: frozenset[bytes], out: lis
 def _learn(known: dict[bytes, bool], name: bytes, own: frozenset[bytes]) -> bool:
     folded = name.lower()
     passes = not (folded in _HOP_BY_HOP or folded in own or folded.startswith(_OWN_PREFIX))
-    if own is _REQUEST_OWN and b"_" in name:
-        passes = False
     if len(known) < _KNOWN_NAMES_MAX:
         known[name] = passes
     return passes

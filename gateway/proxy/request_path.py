@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from gateway.proxy.parameters import percent_decode
 
-# Dot segments (also escaped), backslashes, controls and fragments: these may lead another server to another
-# path.
+# These may lead another server to another path: segments of dots and spaces, backslashes, fragments,
+# controls, escapes of escapes, and dots, slashes and backslashes in more bytes than UTF-8 allows.
 _TREACHEROUS = re.compile(
-    rb"(?:^|/)(?:\.|%2e){1,2}(?:/|;|$)|\\|%5c|#|%[01][0-9a-f]|%7f|%25|[\x00-\x1f\x7f]", re.IGNORECASE
+    rb"(?:^|/|%2f)(?:[. ]|%2e|%20)+(?:/|%2f|;|%3b|$)"
+    rb"|\\|%5c|#|%[01][0-9a-f]|%7f|%25|[\x00-\x1f\x7f]"
+    rb"|(?:%c0|\xc0)(?:%a[ef]|[\xae\xaf])|(?:%c1|\xc1)(?:%9c|\x9c)"
+    rb"|(?:(?:%e0|\xe0)|(?:%f0|\xf0)(?:%80|\x80))(?:%8[01]|[\x80\x81])",
+    re.IGNORECASE,
 )
-# These matter where a segment of the path is the method's name.
+# These matter where a segment of the path, or all of it, is the method's name.
 _SPLITTING = re.compile(rb"%2f|;|%3b|%3f", re.IGNORECASE)
 _METHOD_NAME = re.compile(r"[\x21-\x7e]{1,256}\Z")
 
@@ -55,6 +59,8 @@ def read_path(path: bytes) -> PathReading | None:
 
 def full_method(http_method: str, path: bytes) -> str | None:
     """Return HTTP method and decoded path, as `GET /v1/items`; None when they are not certain."""
+    if _SPLITTING.search(path):
+        return None
     decoded = percent_decode(path.replace(b"+", b"%2B"))
     if decoded is None or b"//" in decoded:
         return None

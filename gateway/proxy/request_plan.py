@@ -179,7 +179,8 @@ class RequestPlan:
         """A path with two methods in it may be called by either."""
         reading = read_path(raw)
         if reading is not None and any(
-            segment.lower() != reading.last.lower() and self.names_exactly(segment)
+            segment.lower() != reading.last.lower()
+            and (self.names_exactly(segment) or self.is_disguised(segment))
             for segment in reading.before
         ):
             return None
@@ -207,7 +208,7 @@ class RequestPlan:
 
     def is_disguised(self, method: str) -> bool:
         """Say whether an unknown method becomes a known one when a server trims what surrounds the name."""
-        trimmed = method.strip("".join(c for c in map(chr, range(33, 127)) if not c.isalnum()))
+        trimmed = method.strip("".join(c for c in map(chr, range(32, 127)) if not c.isalnum()))
         return trimmed != method and self.names_exactly(trimmed)
 
     def names_exactly(self, method: str) -> bool:

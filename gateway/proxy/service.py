@@ -45,6 +45,7 @@ class Proxy:
         self.tally = Tally()
         self.tick = loop.time()
         self.draining = False
+        self.buffered_bytes = 0  # of request bodies that have not come whole
         self._access_log = access_log
         self._fronts: set[Front] = set()
         self._exchanges: set[Exchange] = set()
@@ -161,6 +162,7 @@ class Proxy:
             gauges={
                 "tallygate_client_connections": [[{}, len(self._fronts)]],
                 "tallygate_calls_in_flight": [[{}, len(self._exchanges)]],
+                "tallygate_buffered_body_bytes": [[{}, self.buffered_bytes]],
                 "tallygate_cached_keys": [[{}, len(self.records)]],
                 "tallygate_counts_pending": [[{}, self.counters.pending]],
                 "tallygate_upstream_connections": upstreams,

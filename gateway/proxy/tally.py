@@ -41,6 +41,7 @@ HELP = {
     "tallygate_upstream_waiting": "Calls that wait for an upstream connection.",
     "tallygate_cached_keys": "Key records held by the worker.",
     "tallygate_key_lookups_total": "Lookups of key records, by where they were found.",
+    "tallygate_buffered_body_bytes": "Bytes of request bodies that are kept until they have come whole.",
     "tallygate_counts_pending": "Counts that are queued or under way to Redis.",
     "tallygate_connections_refused_total": "Connections closed at once because the worker has its fill.",
     "tallygate_bad_requests_total": "Requests refused before a route was known, by failure.",

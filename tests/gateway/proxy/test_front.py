@@ -47,7 +47,7 @@ def get(key: str, extra: str = "", target: str = "/service-json/GetItemInfoList"
             b"GET /service-json/T HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
             (501,),
         ),
-        (b"GET /service-json/T HTTP/1.1\r\nHost: a\r\nExpect: teapots\r\n\r\n", (400,)),
+        (b"GET /service-json/T HTTP/1.1\r\nHost: a\r\nExpect: teapots\r\n\r\n", (417,)),
         (b"GET /service-json/T HTTP/1.1\r\nHost: a\r\n folded: 1\r\n\r\n", (400,)),
         (b"GET /service-json/T HTTP/1.1\r\nHost: a\r\nBad Name: 1\r\n\r\n", (400,)),
         (b"SETUP /service-json/T RTSP/1.0\r\nHost: a\r\n\r\n", (501,)),
