@@ -1,9 +1,8 @@
-"""`tallygate bill`: months closed, issued and paid; lines disputed; invoices shown."""
+"""`tallygate bill`: invoices shown, paid, made void, and their lines disputed."""
 
 from __future__ import annotations
 
 import secrets
-from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -18,7 +17,6 @@ from gateway.cli.output import (
     FormatOption,
     YesOption,
     confirmed,
-    note,
     write_one,
     write_rows,
 )
@@ -63,16 +61,6 @@ LINE_COLUMNS = (
     "waived",
 )
 LINE_NUMBERS = ("position", "quantity", "unit_price", "amount", "version", "calls", "taken", "waived")
-DIFFERENCE_COLUMNS = (
-    "account_id",
-    "currency",
-    "total",
-    "invoice",
-    "invoice_status",
-    "invoice_total",
-    "difference",
-)
-CLOSED_COLUMNS = ("period", "accounts", "lines", "late_lines", "totals", "left_out")
 PAYMENT_COLUMNS = (
     "id",
     "account_id",
@@ -97,11 +85,9 @@ DISPUTE_COLUMNS = (
     "credit_note",
 )
 
-MonthArgument = Annotated[str, typer.Argument(metavar="MONTH", help="As 2026-10.")]
 InvoiceArgument = Annotated[
     str, typer.Argument(metavar="INVOICE", help="The invoice's id, inv_..., or its number, INV-000001.")
 ]
-OnlyOption = Annotated[list[str] | None, typer.Option("--account", help="Only this account; may repeat.")]
 KeyOption = Annotated[
     str | None,
     typer.Option(
@@ -118,60 +104,6 @@ class Shown(StrEnum):
     CSV = "csv"
     JSON = "json"
     HTML = "html"
-
-
-@app.command()
-def close(
-    context: typer.Context,
-    month: MonthArgument,
-    account: OnlyOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Change nothing; show how it differs from what there is.")
-    ] = False,
-    form: FormatOption = Format.TABLE,
-) -> None:
-    """Reckon a month into drafts; doing it again reckons the drafts anew."""
-    body = values.given(period=values.month(month, "MONTH"), accounts=account) | {"dry_run": dry_run}
-    told = client.of(context).call("POST", "/v1/invoices/close", body)
-    if form is Format.JSON or not dry_run:
-        write_one(told, CLOSED_COLUMNS, form)
-        return
-    numbers = ("total", "invoice_total", "difference")
-    write_rows(told["drafts"], DIFFERENCE_COLUMNS, form, numbers=numbers)
-    differing = [each for each in told["drafts"] if float(each["difference"])]
-    note(
-        f"Nothing was changed. {len(differing)} of {len(told['drafts'])} accounts differ from what there is."
-    )
-    for each in told["left_out"]:
-        note(f"{each['key_id']} cannot be rated: {each['reason']}")
-
-
-@app.command()
-def issue(
-    context: typer.Context,
-    month: MonthArgument,
-    account: OnlyOption = None,
-    hold: Annotated[list[str] | None, typer.Option(help="Leave this account's draft; may repeat.")] = None,
-    yes: YesOption = False,
-    dry_run: DryRunOption = False,
-    form: FormatOption = Format.TABLE,
-) -> None:
-    """Issue a closed month's drafts under numbers and tell the customers; again, it issues nothing."""
-    connection = client.of(context)
-    body = values.given(period=values.month(month, "MONTH"), accounts=account, hold=hold)
-    planned = connection.call("POST", "/v1/invoices/issue", body | {"dry_run": True})["invoices"]
-    totals: dict[str, Decimal] = {}
-    for each in planned:
-        totals[each["currency"]] = totals.get(each["currency"], Decimal(0)) + Decimal(each["total"])
-    sums = ", ".join(f"{total:,.2f} {currency}" for currency, total in totals.items()) or "nothing"
-    what = f"Issue {len(planned)} invoices of {body['period']}: {sums}. An issued invoice never changes."
-    if not confirmed(what, yes=yes, dry_run=dry_run):
-        write_rows(planned, INVOICE_COLUMNS, form, numbers=("total",))
-        return
-    done = connection.call("POST", "/v1/invoices/issue", body)
-    write_rows(done["invoices"], INVOICE_COLUMNS, form, numbers=("total",))
-    if done["held"]:
-        note(f"Left as drafts: {', '.join(done['held'])}. `tallygate reconcile` says what does not agree.")
 
 
 @app.command("list")

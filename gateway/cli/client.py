@@ -21,6 +21,7 @@ from gateway.ports import reachable
 from gateway.settings import Settings
 
 TIMEOUT_S = 120.0
+LONG_S = 3_600.0  # for what goes through all accounts
 PAGE = 1_000
 NEXT_CURSOR = "X-Next-Cursor"
 
@@ -79,12 +80,13 @@ class Connection:
         query: Mapping[str, str] | None = None,
         *,
         idempotency_key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Any:
         """Make one request and return its answer; raises CliError with what the API said."""
         headers = {"Authorization": f"Bearer {self.token}"}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
-        return asyncio.run(_answer(self.url, verb, path, body, query, headers))
+        return asyncio.run(_answer(self.url, verb, path, body, query, headers, timeout_s=timeout_s))
 
     def text(self, path: str, query: Mapping[str, str]) -> tuple[str, str | None]:
         """Return an answer that is no JSON, and where it goes on; raises CliError with what the API said."""
@@ -132,10 +134,11 @@ async def _answer(
     headers: Mapping[str, str],
     *,
     as_text: bool = False,
+    timeout_s: float = TIMEOUT_S,
 ) -> Any:
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
             session.request(
                 verb, url + path, json=body, params=query, headers=headers, allow_redirects=False
             ) as response,
@@ -153,7 +156,7 @@ async def _answer(
             f"The certificate of {url} is not trusted; set SSL_CERT_FILE to its authority."
         ) from error
     except TimeoutError as error:
-        raise CliError(f"The control API at {url} took longer than {TIMEOUT_S:.0f} s.") from error
+        raise CliError(f"The control API at {url} took longer than {timeout_s:.0f} s.") from error
     except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
         raise CliError(
             f"The control API does not answer at {url} ({type(error).__name__}).\n"

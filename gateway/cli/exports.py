@@ -145,7 +145,7 @@ def reconcile(
     Exit code 1 says that something does not agree.
     """
     query = values.given(period=None if period is None else values.month(period, "--period"))
-    found = client.of(context).call("GET", "/v1/reconcile", query=query)
+    found = client.of(context).call("GET", "/v1/reconcile", query=query, timeout_s=client.LONG_S)
     if form is Format.TABLE:
         write_one(found, SUMMARY_COLUMNS, form)
         if found["differences"]:

@@ -24,7 +24,7 @@ def rollup(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Write the counters to the ledger now; doing it again changes nothing."""
-    told = client.of(context).call("POST", "/v1/rollup", {"full": full})
+    told = client.of(context).call("POST", "/v1/rollup", {"full": full}, timeout_s=client.LONG_S)
     write_one(told, tuple(told), form)
 
 
@@ -37,5 +37,5 @@ def rebuild(
     """Fill Redis from the ledger: the counters of these days, and all keys."""
     what = "Restore counters and keys in Redis from the ledger; counters only ever rise."
     if confirmed(what, yes=yes, dry_run=dry_run):
-        told = client.of(context).call("POST", "/v1/rebuild", {})
+        told = client.of(context).call("POST", "/v1/rebuild", {}, timeout_s=client.LONG_S)
         write_one(told, tuple(told), form)

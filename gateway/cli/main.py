@@ -17,6 +17,7 @@ from gateway.cli import (
     exports,
     jobs,
     keys,
+    months,
     notices,
     plans,
     processes,
@@ -49,6 +50,7 @@ app.add_typer(notices.app, name="notice")
 app.add_typer(notices.webhooks, name="webhook")
 app.add_typer(tokens.app, name="token")
 app.add_typer(audit.app, name="audit")
+months.register(bills.app)
 usage.register(app)
 exports.register(app)
 jobs.register(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
@@ -61,9 +62,12 @@ def note(message: str) -> None:
 def write_rows(
     rows: Iterable[Mapping[str, Any]], columns: Sequence[str], form: Format, *, numbers: Sequence[str] = ()
 ) -> None:
-    """Write a list: `columns` name what a table and CSV show, in order; JSON has everything."""
+    """Write a list: `columns` name what a table and CSV show, in order; JSON has everything.
+
+    CSV and JSON are written row by row, however many there are.
+    """
     if form is Format.JSON:
-        sys.stdout.write(json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n")
+        _write_json(rows)
     elif form is Format.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
@@ -94,6 +98,11 @@ def write_one(row: Mapping[str, Any], columns: Sequence[str], form: Format) -> N
         Console(width=None if sys.stdout.isatty() else 1_000).print(table)
 
 
+def working(what: str) -> contextlib.AbstractContextManager[object]:
+    """Show that something takes a while, where somebody watches."""
+    return err().status(escape(f"{what} ...")) if sys.stderr.isatty() else contextlib.nullcontext()
+
+
 def confirmed(what: str, *, yes: bool, dry_run: bool) -> bool:
     """Say what will be done, and ask; False when it shall not be done.
 
@@ -110,6 +119,15 @@ def confirmed(what: str, *, yes: bool, dry_run: bool) -> bool:
     if not typer.confirm("Go on?", err=True):
         raise typer.Abort
     return True
+
+
+def _write_json(rows: Iterable[Mapping[str, Any]]) -> None:
+    before = "["
+    for row in rows:
+        text = json.dumps(row, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+        sys.stdout.write(f"{before}\n  {text}")
+        before = ","
+    sys.stdout.write("[]\n" if before == "[" else "\n]\n")
 
 
 def _cell(value: Any) -> str:

@@ -36,7 +36,6 @@ async def close_month(
     period: Period,
     *,
     by: Author,
-    dry_run: bool = False,
     account_ids: Collection[str] | None = None,
 ) -> CloseReport:
     """Roll everything up, and make a month's drafts; raises BillingError."""
@@ -47,7 +46,6 @@ async def close_month(
         terms=terms_of(control.settings),
         now=control.now(),
         by=by,
-        dry_run=dry_run,
         account_ids=account_ids,
     )
 

@@ -11,10 +11,21 @@ from pydantic import Field
 
 from gateway.control.models import AccountId, Input, Month, Output, PageQuery, Query, Reason
 from metering.billing.balance import InvoiceBalance
+from metering.billing.preview import PAGE
 from metering.ledger.invoices import Invoice, InvoiceLine, Status
 from metering.rating import LineKind
 
 MAX_ACCOUNTS = 10_000
+MAX_PAGE = 1_000  # accounts with all their lines
+
+
+class Paged(Input):
+    """Where a dry run goes on."""
+
+    cursor: Annotated[str, Field(max_length=1_000)] | None = Field(
+        None, description="With dry_run: the `next_cursor` of the page before, as it came."
+    )
+    limit: int = Field(PAGE, ge=1, le=MAX_PAGE, description="Accounts, or invoices, that are told at most.")
 
 
 class InvoiceForm(StrEnum):
@@ -42,7 +53,7 @@ class InvoiceQuery(Query):
     format: InvoiceForm = InvoiceForm.JSON
 
 
-class Closing(Input):
+class Closing(Paged):
     """Which month to close."""
 
     period: Month
@@ -50,7 +61,7 @@ class Closing(Input):
     accounts: list[AccountId] | None = Field(None, max_length=MAX_ACCOUNTS, description="Only these.")
 
 
-class Issuing(Input):
+class Issuing(Paged):
     """Which month's drafts to issue."""
 
     period: Month
@@ -145,7 +156,7 @@ class LeftOut(Output):
 
 
 class Closed(Output):
-    """What closing a month did, or would do."""
+    """What closing a month did, or would do: a dry run tells a page, and its sums are of that page."""
 
     period: str
     dry_run: bool
@@ -155,16 +166,20 @@ class Closed(Output):
     totals: dict[str, Decimal] = Field(description="By currency.")
     left_out: list[LeftOut]
     drafts: list[Difference] = Field(description="Told by a dry run only.")
+    next_cursor: str | None
 
 
 class Issued(Output):
-    """What was issued, or would be."""
+    """What was issued, or would be: a dry run tells a page, and its sums are of that page."""
 
     period: str
     dry_run: bool
     done: bool = Field(description="Whether no draft of the month is left.")
+    count: int
+    totals: dict[str, Decimal] = Field(description="By currency.")
     held: list[str] = Field(description="Accounts left as drafts: asked for, or books that do not agree.")
-    invoices: list[InvoiceOut]
+    invoices: list[InvoiceOut] = Field(description="The first `limit` of them, by number; a draft has none.")
+    next_cursor: str | None
     in_force: bool = Field(False, description="False while changed standings have yet to reach the gateways.")
 
 

@@ -1,4 +1,4 @@
-"""Invoices: a month closed into drafts, these issued under numbers, each shown as JSON, CSV or a page."""
+"""Invoices: listed, each shown as JSON, CSV or a page, and made void."""
 
 from __future__ import annotations
 
@@ -6,27 +6,19 @@ import csv
 import io
 from collections.abc import Sequence
 from datetime import date
-from decimal import Decimal
 from typing import Any
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control import billing
 from gateway.control.auth import Right
 from gateway.control.invoice_models import (
-    Closed,
-    Closing,
-    Difference,
     InvoiceForm,
     InvoiceOut,
     InvoicePage,
     InvoiceQuery,
     InvoicesQuery,
     InvoiceWhole,
-    Issued,
-    Issuing,
-    LeftOut,
     LineOut,
     Voided,
     Voiding,
@@ -41,14 +33,12 @@ from gateway.control.problems import not_found
 from gateway.control.rows import safe_cell
 from gateway.control.terms import terms_of
 from gateway.pages import invoice as invoice_page
-from metering import notices as texts
-from metering.billing import close, issue, standing
+from metering.billing import issue, standing
 from metering.billing.balance import InvoiceBalance
-from metering.ledger import credit_notes, invoices, notices
+from metering.ledger import credit_notes, invoices
 from metering.ledger.invoices import Invoice, InvoiceLine, Status
-from policies.period import Period, parse_period
+from policies.period import parse_period
 
-ZERO = Decimal("0.00")
 # The page is what a customer prints: it loads nothing, runs nothing, and stands in nobody else's frame.
 PAGE_HEADERS = {
     "Cache-Control": "private, no-cache",
@@ -59,85 +49,6 @@ MEDIA = {
     "text/csv": "With format=csv: a header, then a line a row.",
     "text/html": "With format=html: the invoice as a page that can be printed.",
 }
-
-
-async def close_month(call: Call[Closing, NoQuery]) -> Reply:
-    """Reckon a month into drafts; a dry run changes nothing and compares with what there is."""
-    body, control = call.body, call.control
-    period = parse_period(body.period)
-    report = await billing.close_month(
-        control, period, by=call.by, dry_run=body.dry_run, account_ids=body.accounts
-    )
-    there = await _existing(call, period) if body.dry_run else {}
-    drafts = [_difference(draft, there.pop(draft.account_id, None)) for draft in report.drafts]
-    if body.accounts is None or there:
-        wanted = None if body.accounts is None else set(body.accounts)
-        drafts += [_difference(None, each) for key, each in there.items() if wanted is None or key in wanted]
-    return Reply(
-        Closed(
-            period=body.period,
-            dry_run=body.dry_run,
-            accounts=report.accounts,
-            lines=report.lines,
-            late_lines=report.late_lines,
-            totals=report.totals,
-            left_out=[LeftOut.model_validate(each, from_attributes=True) for each in report.left_out],
-            drafts=drafts,
-        )
-    )
-
-
-async def issue_month(call: Call[Issuing, NoQuery]) -> Reply:
-    """Issue a month's drafts, and tell their customers."""
-    body, control = call.body, call.control
-    period = parse_period(body.period)
-    if body.dry_run:
-        report = await issue.issue(
-            control.engine,
-            period,
-            terms=terms_of(control.settings),
-            now=call.now,
-            by=call.by,
-            dry_run=True,
-            hold=body.hold,
-            account_ids=body.accounts,
-        )
-    else:
-        report = await billing.issue_month(
-            control, period, by=call.by, told=tell_issued, hold=body.hold, account_ids=body.accounts
-        )
-    in_force = True if body.dry_run else await control.project()
-    return Reply(
-        Issued(
-            period=body.period,
-            dry_run=body.dry_run,
-            done=report.done,
-            held=report.held,
-            invoices=[InvoiceOut(**invoice_fields(each)) for each in report.issued],
-            in_force=in_force,
-        )
-    )
-
-
-async def tell_issued(connection: AsyncConnection, issued: Sequence[Invoice]) -> None:
-    """Keep a notice of each invoice, in the transaction that issues it."""
-    told = []
-    for each in issued:
-        assert each.reference is not None and each.issued_on is not None and each.due_on is not None
-        told.append(
-            texts.invoice_issued(
-                account_id=each.account_id,
-                invoice_id=each.id,
-                number=each.reference,
-                currency=each.currency,
-                total=each.total,
-                period_first=each.period.first,
-                issued_on=each.issued_on,
-                due_on=each.due_on,
-            )
-        )
-    if issued and issued[0].issued_at is not None:
-        await notices.add(connection, told, now=issued[0].issued_at)
 
 
 async def void(call: Call[Voiding, NoQuery]) -> Reply:
@@ -257,57 +168,7 @@ def _csv(invoice: Invoice, lines: Sequence[InvoiceLine]) -> web.Response:
     )
 
 
-async def _existing(call: Call[Any, Any], period: Period) -> dict[str, Invoice]:
-    """Return what there is for a month, by account, but what was made void."""
-    found: dict[str, Invoice] = {}
-    cursor: str | None = None
-    async with call.control.engine.connect() as connection:
-        while True:
-            page = await invoices.listed(connection, period_first=period.first, cursor=cursor, limit=1_000)
-            found |= {each.account_id: each for each in page.items if each.status is not Status.VOID}
-            cursor = page.next_cursor
-            if cursor is None:
-                return found
-
-
-def _difference(draft: close.Draft | None, there: Invoice | None) -> Difference:
-    """Tell an account's charge as it would be now from what there is; one of both is given."""
-    either = draft or there
-    assert either is not None
-    total = draft.total if draft is not None else ZERO
-    return Difference(
-        account_id=either.account_id,
-        currency=either.currency,
-        total=total,
-        invoice=there.id if there is not None else None,
-        invoice_status=there.status if there is not None else None,
-        invoice_total=there.total if there is not None else None,
-        difference=total - (there.total if there is not None else ZERO),
-        lines=[line_out(line) for line in draft.lines] if draft is not None else [],
-    )
-
-
 OPERATIONS = (
-    Operation(
-        "closeMonth",
-        "POST",
-        "/v1/invoices/close",
-        "Reckon a month into drafts; doing it again reckons the drafts anew",
-        close_month,
-        rights=(Right.BILLS_WRITE,),
-        body=Closing,
-        answer=Closed,
-    ),
-    Operation(
-        "issueMonth",
-        "POST",
-        "/v1/invoices/issue",
-        "Issue a closed month's drafts; doing it again issues nothing",
-        issue_month,
-        rights=(Right.BILLS_WRITE,),
-        body=Issuing,
-        answer=Issued,
-    ),
     Operation(
         "listInvoices",
         "GET",

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.control.billing import BillingRounds
-from gateway.control.invoices import tell_issued
+from gateway.control.months import tell_issued
 from gateway.control.terms import terms_of
 from gateway.notices.delivery import Postman
 from metering import rebuild as rebuilding

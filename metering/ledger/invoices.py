@@ -159,6 +159,20 @@ async def of_month(connection: AsyncConnection, month: Period, account_ids: Sequ
     return [_invoice(row._mapping) for row in await connection.execute(query)]
 
 
+async def numbered(
+    connection: AsyncConnection, month: date, first: int, last: int, *, limit: int
+) -> list[Invoice]:
+    """Return the first `limit` invoices of a month with numbers from `first` to `last`, without snapshots."""
+    table = invoices
+    query = (
+        sa.select(*_LIGHT)
+        .where(table.c.period_first == month, table.c.number.between(first, last))
+        .order_by(table.c.number)
+        .limit(limit)
+    )
+    return [_invoice(row._mapping) for row in await connection.execute(query)]
+
+
 async def any_numbered(connection: AsyncConnection, account_id: str) -> bool:
     """Say whether an account was ever sent an invoice, one made void since included."""
     query = sa.select(sa.exists().where(invoices.c.account_id == account_id, invoices.c.number.is_not(None)))

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from gateway.control.app import Control
 from gateway.control.billing import AUTHOR, BillingRounds, issue_month
-from gateway.control.invoices import tell_issued
+from gateway.control.months import tell_issued
 from gateway.settings import Settings
 from metering.ledger import audit, invoices, keys, notices, plan_versions
 from metering.ledger.credentials import NewCredential
