@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 import uvloop
 
 from benchmarks.store import Store
+from gateway import collector
 from gateway.stores import EmbeddedPostgres, run_directory
 from metering.clients import connect, wire_to
 from metering.ledger import make_engine, migrate
@@ -92,6 +93,7 @@ async def report(redis_url: str, database_url: str, keys: int) -> None:
 def main() -> None:
     """Measure on stores of its own."""
     keys = int(sys.argv[1]) if len(sys.argv) > 1 else KEYS
+    collector.settle()
     cores = frozenset(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

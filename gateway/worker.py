@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import functools
-import gc
 import json
 import os
 import secrets
@@ -23,7 +22,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from gateway import config, sealing
+from gateway import collector, config, sealing
 from gateway.proxy.access_log import AccessLogWriter
 from gateway.proxy.front import Front
 from gateway.proxy.records import Records
@@ -36,8 +35,6 @@ from metering.counters import Counters
 from metering.projection import Projection
 
 LISTEN_BACKLOG = 1024
-# Collections between which a loop under load allocates far more than the default 700 objects; most die young.
-GC_THRESHOLDS = (50_000, 20, 50)
 
 log = structlog.get_logger("gateway.worker")
 
@@ -105,9 +102,7 @@ class Worker:
             backlog=LISTEN_BACKLOG,
         )
         figures = await self._serve_figures(proxy)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        collector.settle()
         log.info("worker ready", index=self._index, port=settings.server.proxy_port)
         await self._stop.wait()
 

@@ -15,7 +15,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from gateway import config
+from gateway import collector, config
 from gateway.config import ConfigError
 from gateway.control.app import CONTROL, make_app
 from gateway.control.periodic import running
@@ -75,6 +75,7 @@ async def serve(settings: Settings, config_path: Path | None) -> None:
     )
     try:
         await site.start()
+        collector.settle()
         log.info("control ready", port=server.control_port)
         async with running(control.jobs) as jobs:
             stopping = asyncio.create_task(stop.wait())
