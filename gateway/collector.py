@@ -1,4 +1,4 @@
-"""Python's collector of cycles, set for processes that make many objects of which hardly any is in a cycle."""
+"""Python's collector of cycles, set for processes that make many objects, hardly any of them in a cycle."""
 
 from __future__ import annotations
 
