@@ -8,6 +8,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 LOCKED := --require-hashes --no-build-isolation --use-pep517
 SOURCES := gateway metering policies demo benchmarks tests hatch_build.py
 TESTS ?= tests
+# Of the long run in test-deep: calls, faults of each kind, and of each kind that takes seconds. TALLYGATE_SEED repeats one.
+CALLS ?= 1000000
+FAULTS ?= 500
+KILLS ?= 500
 UV ?= uv
 
 .DEFAULT_GOAL := help
@@ -44,6 +48,7 @@ test: $(VENV)/.dev ## Run the tests against real servers
 test-deep: $(VENV)/.dev ## Run the long scenarios, and generated tests with many more examples
 	@HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
 		-m "deep or deeper or hypothesis" $(TESTS)
+	@$(BIN)/python -m tests.faults.long_run --calls $(CALLS) --each $(FAULTS) --slow $(KILLS)
 
 check: $(VENV)/.dev ## Lint, check formatting, types and import contracts
 	@$(BIN)/ruff check $(SOURCES)

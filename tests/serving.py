@@ -136,12 +136,15 @@ def change(file: Path, **settings: str) -> None:
     file.write_text(text)
 
 
-def start(config_file: Path, *options: str) -> Serving:
-    """Start the program without waiting for it; what it writes goes to a file beside the configuration."""
+def start(config_file: Path, *options: str, first: str = "") -> Serving:
+    """Start the program without waiting for it; what it writes goes to a file beside the configuration.
+
+    `first` is Python that its first process runs before anything else.
+    """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_")}
     output_file = config_file.with_name(f"output-{next(_numbers)}")
     with output_file.open("wb") as output:
-        command = [sys.executable, "-c", "from gateway.cli import main; main()"]
+        command = [sys.executable, "-c", f"{first}\nfrom gateway.cli import main; main()"]
         command += ["--config", str(config_file), "serve", *options]
         process = subprocess.Popen(
             command,
@@ -155,9 +158,9 @@ def start(config_file: Path, *options: str) -> Serving:
 
 
 @contextlib.contextmanager
-def serving(config_file: Path, *options: str) -> Iterator[Serving]:
+def serving(config_file: Path, *options: str, demo: bool = True, first: str = "") -> Iterator[Serving]:
     """Run the program until the block ends, with the demo marketplace behind it; gives it when it serves."""
-    started = start(config_file, "--demo", *options)
+    started = start(config_file, *(("--demo",) if demo else ()), *options, first=first)
     try:
         ends = time.monotonic() + START_S
         while READY_LINE not in started.output:
