@@ -9,7 +9,6 @@ from datetime import date
 from typing import Any
 
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.auth import Right
 from gateway.control.invoice_models import (
@@ -33,8 +32,8 @@ from gateway.control.problems import not_found
 from gateway.control.rows import safe_cell
 from gateway.control.terms import terms_of
 from gateway.pages import invoice as invoice_page
-from metering.billing import issue, standing
-from metering.billing.balance import InvoiceBalance
+from gateway.pages import kept
+from metering.billing import issue
 from metering.ledger import credit_notes, invoices
 from metering.ledger.invoices import Invoice, InvoiceLine, Status
 from policies.period import parse_period
@@ -124,31 +123,15 @@ async def _show(call: Call[NoInput, InvoiceQuery], account_id: str | None) -> Re
         found = await invoices.get(connection, invoice_id)
         if account_id is not None and (found.account_id, found.status) != (account_id, Status.ISSUED):
             raise not_found("invoice", invoice_id)
+        if call.query.format is InvoiceForm.HTML:
+            text = invoice_page.page(await kept.view(connection, found, settings))
+            return Reply(web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS))
         lines = await invoices.lines(connection, invoice_id)
+        if call.query.format is InvoiceForm.CSV:
+            return Reply(_csv(found, lines))
         notes = await credit_notes.of_invoice(connection, invoice_id)
-        balance = await _balance(connection, found)
-    if call.query.format is InvoiceForm.HTML:
-        view = invoice_page.view_of(
-            found,
-            lines,
-            balance=balance,
-            credit_notes=notes,
-            seller=settings.billing.seller,
-            steps=settings.contract.steps,
-            zone=settings.contract.zone,
-            dispute_days=settings.billing.dispute_days,
-        )
-        text = invoice_page.page(view)
-        return Reply(web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS))
-    if call.query.format is InvoiceForm.CSV:
-        return Reply(_csv(found, lines))
+        balance = await kept.balance_of(connection, found)
     return Reply(whole(found, lines, balance, [note.reference for note in notes]))
-
-
-async def _balance(connection: AsyncConnection, invoice: Invoice) -> InvoiceBalance | None:
-    balances = await standing.balances(connection, [invoice.account_id])
-    own = (each for each in balances[invoice.account_id].invoices if each.invoice_id == invoice.id)
-    return next(own, None)
 
 
 def _csv(invoice: Invoice, lines: Sequence[InvoiceLine]) -> web.Response:

@@ -19,10 +19,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway import sealing
 from gateway.notices import post
 from gateway.notices.mail import Mailer, RejectedError
+from gateway.pages import kept
+from gateway.pages.invoice import View
 from gateway.settings import Settings
-from metering.ledger import NotFoundError, notices, webhooks
+from metering.ledger import NotFoundError, invoices, notices, webhooks
 from metering.ledger.audit import Author
-from metering.ledger.notices import Due
+from metering.ledger.notices import Due, Kept
+from metering.notices import Event
 
 BATCH = 16  # tried at the same time
 ATTEMPT_S = 90.0  # at the longest, whatever the timeouts within it add up to
@@ -95,7 +98,18 @@ class Postman:
             raise _HopelessError("no [notices.smtp] is configured")
         if self._mailer is None or self._mailer.smtp != smtp:
             self._mailer = Mailer(smtp)
-        await self._mailer.send(due.notice, due.target)
+        await self._mailer.send(due.notice, due.target, await self._invoice(due.notice))
+
+    async def _invoice(self, notice: Kept) -> View | None:
+        """Return the invoice that is sent along, as it stands now."""
+        if notice.event != Event.INVOICE_ISSUED:
+            return None
+        async with self.engine.connect() as connection:
+            try:
+                invoice = await invoices.get(connection, notice.data["invoice_id"])
+            except NotFoundError:
+                return None  # what is told stands in the notice
+            return await kept.view(connection, invoice, self.settings())
 
     async def _post(self, due: Due) -> None:
         settings = self.settings()

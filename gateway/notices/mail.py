@@ -9,9 +9,12 @@ from email.utils import format_datetime
 import aiosmtplib
 
 from gateway.pages import environment
+from gateway.pages.invoice import View, page
 from gateway.settings import Smtp
 from metering.ledger.notices import Kept
 from metering.notices import Event
+
+MAX_ATTACHED_BYTES = 4 << 20  # mail servers take 10 MB and more; a page has about 1 kB a line
 
 _TEXTS = {event.value: environment.get_template(f"mail/{event.value}.txt") for event in Event}
 
@@ -20,12 +23,15 @@ class RejectedError(Exception):
     """The server will never take this message."""
 
 
-def message_of(notice: Kept, smtp: Smtp, recipient: str) -> EmailMessage:
+def message_of(notice: Kept, smtp: Smtp, recipient: str, invoice: View | None = None) -> EmailMessage:
     """Write the e-mail of a notice; the first line of its text is the subject.
 
-    Its Message-ID comes from the notice, so a mailbox that gets it twice can tell.
+    Its Message-ID comes from the notice, so a mailbox that gets it twice can tell. An `invoice` is
+    attached as the page that can be printed, unless that is too large to be sent.
     """
-    written = _TEXTS[notice.event].render(**notice.data)
+    html = None if invoice is None else page(invoice)
+    attached = html is not None and len(html.encode()) <= MAX_ATTACHED_BYTES
+    written = _TEXTS[notice.event].render(**notice.data, view=invoice, attached=attached)
     subject, _, text = written.partition("\n")
     message = EmailMessage()
     message["From"] = smtp.sender
@@ -35,6 +41,8 @@ def message_of(notice: Kept, smtp: Smtp, recipient: str) -> EmailMessage:
     message["Message-ID"] = f"<{notice.id}@{smtp.sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(text.strip("\n") + "\n")
+    if html is not None and attached:
+        message.add_attachment(html, subtype="html", filename=f"{notice.data['number']}.html")
     return message
 
 
@@ -45,12 +53,15 @@ class Mailer:
         self.smtp = smtp
         self._tls = ssl.create_default_context(cafile=smtp.ca_file) if smtp.security != "none" else None
 
-    async def send(self, notice: Kept, recipient: str) -> None:
-        """Send one; raises RejectedError when trying again is of no use, other errors when it may be."""
+    async def send(self, notice: Kept, recipient: str, invoice: View | None = None) -> None:
+        """Send one, with the page of an invoice.
+
+        Raises RejectedError when trying again is of no use, other errors when it may be.
+        """
         smtp = self.smtp
         try:
             await aiosmtplib.send(
-                message_of(notice, smtp, recipient),
+                message_of(notice, smtp, recipient, invoice),
                 hostname=smtp.host,
                 port=smtp.port,
                 username=smtp.username,

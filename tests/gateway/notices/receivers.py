@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -10,6 +13,8 @@ from typing import Any
 
 from aiohttp import web
 from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from gateway.settings import Smtp
 
 
 @dataclass
@@ -47,3 +52,16 @@ class Mailbox:
         assert isinstance(message, EmailMessage)
         self.got.append(message)
         return "250 OK"
+
+
+@asynccontextmanager
+async def mail_server(mailbox: Mailbox) -> AsyncIterator[Smtp]:
+    """Run a mail server for the mailbox; yields the settings that send to it."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: SMTP(mailbox, hostname="mail.example", loop=loop), "127.0.0.1", 0
+    )
+    port = server.sockets[0].getsockname()[1]
+    yield Smtp("127.0.0.1", port, "none", "billing@seller.example", None, None, None, 5.0)
+    server.close()
+    await server.wait_closed()

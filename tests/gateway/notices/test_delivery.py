@@ -13,7 +13,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from aiosmtpd.smtp import SMTP
 from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks import Webhook as Verifier
 
@@ -21,11 +20,11 @@ from gateway import sealing
 from gateway.config import example_path, load
 from gateway.notices.delivery import BATCH, SPARED_S, WAITS_S, Postman
 from gateway.notices.post import new_secret
-from gateway.settings import Settings, Smtp
+from gateway.settings import Settings
 from metering.ledger import accounts, notices, webhooks
 from metering.ledger.audit import Author
 from metering.notices import Notice, invoice_issued
-from tests.gateway.notices.receivers import Hook, Mailbox
+from tests.gateway.notices.receivers import Hook, Mailbox, mail_server
 
 BY = Author("tests")
 
@@ -79,16 +78,15 @@ async def round_(engine: AsyncEngine, example: Settings) -> AsyncIterator[Round]
     hook, mailbox = Hook(), Mailbox()
     app = web.Application()
     app.router.add_post("/hook", hook.receive)
-    loop = asyncio.get_running_loop()
-    mail = await loop.create_server(lambda: SMTP(mailbox, hostname="mail.example", loop=loop), "127.0.0.1", 0)
-    smtp = Smtp(
-        "127.0.0.1", mail.sockets[0].getsockname()[1], "none", "billing@seller.example", None, None, None, 5.0
-    )
-    settings = dataclasses.replace(example, notices=dataclasses.replace(example.notices, smtp=smtp))
     secret = new_secret()
     # Receivers hold a signature's time against the real clock, so the clock starts there.
     now = datetime.now(UTC)
-    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+    async with (
+        mail_server(mailbox) as smtp,
+        TestServer(app) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        settings = dataclasses.replace(example, notices=dataclasses.replace(example.notices, smtp=smtp))
         async with engine.begin() as connection:
             account = await accounts.create(
                 connection, name="Shop", currency="USD", billing_email="bills@shop.example", now=now, by=BY
@@ -105,8 +103,6 @@ async def round_(engine: AsyncEngine, example: Settings) -> AsyncIterator[Round]
         postman = Postman(engine, lambda: settings, lambda: made.now, session)
         made = Round(engine, settings, postman, account.id, hook, webhook.id, secret, mailbox, now)
         yield made
-    mail.close()
-    await mail.wait_closed()
 
 
 async def test_a_webhook_is_signed_so_that_anybody_can_check_it(round_: Round) -> None:
