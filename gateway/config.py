@@ -164,6 +164,8 @@ class _Reader:
                 redis_replicas=stores.redis_replicas,
                 counter_deadline_s=stores.counter_deadline_s,
                 counter_retention_days=stores.counter_retention_days,
+                open_allowance=stores.open_allowance,
+                journal_max_bytes=stores.journal_max_bytes,
             ),
             security=Security(peppers, security.negative_cache_s),
             billing=_billing(billing),
@@ -255,6 +257,7 @@ class _Reader:
                         max_body_bytes=table.max_body_bytes,
                         identify_body_bytes=table.identify_body_bytes,
                         item_id_prefixes=tuple(table.item_id_prefixes.items()),
+                        on_counter_failure=table.on_counter_failure,
                     )
                 )
         if not self.tables.raw.get("routes"):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.addresses import email_address
-from gateway.settings import AccessLog, Dialect, KeyOut, Place, Source, UnknownMethods
+from gateway.settings import AccessLog, Dialect, KeyOut, OnCounterFailure, Place, Source, UnknownMethods
 from metering.clients import check_url
 from policies.plan_versions import Proration
 from policies.quota import Window
@@ -156,6 +156,8 @@ class StoresTable(Table):
     redis_replicas: int = Field(0, ge=0, le=10)
     counter_deadline_s: Annotated[float, Field(ge=0.01, le=60)] = 1.0
     counter_retention_days: int = Field(35, ge=3, le=400)
+    open_allowance: int = Field(1000, ge=1, le=2**53 - 1)
+    journal_max_bytes: int = Field(64 * MIB, ge=MIB, le=64 * GIB)
 
 
 class PepperTable(Table):
@@ -299,6 +301,7 @@ class RouteTable(Table):
     max_body_bytes: int = Field(GIB, ge=0, le=1 << 40)
     identify_body_bytes: int = Field(MIB, ge=0, le=64 * MIB)
     item_id_prefixes: dict[str, str] = {}
+    on_counter_failure: Annotated[OnCounterFailure, Field(strict=False)] = OnCounterFailure.CLOSED
 
 
 class SurchargeTable(Table):

@@ -50,6 +50,13 @@ class UnknownMethods(StrEnum):
     ALLOW = "allow"
 
 
+class OnCounterFailure(StrEnum):
+    """What happens to a call that cannot be counted because Redis is away."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+
+
 class AccessLog(StrEnum):
     """Which calls are written to the log."""
 
@@ -113,6 +120,8 @@ class Stores:
     redis_replicas: int  # that have what was counted before the call goes on
     counter_deadline_s: float  # how long a call may wait for its count before it is refused
     counter_retention_days: int
+    open_allowance: int  # units of a key per worker and outage, on routes that are open
+    journal_max_bytes: int  # per worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +189,7 @@ class Route:
     max_body_bytes: int
     identify_body_bytes: int  # a body is buffered up to here when the key, the method or a rule needs it
     item_id_prefixes: tuple[tuple[str, str], ...]  # prefix of itemId -> Provider
+    on_counter_failure: OnCounterFailure = OnCounterFailure.CLOSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ import uvloop
 from gateway import collector, config, sealing
 from gateway.proxy.access_log import AccessLogWriter
 from gateway.proxy.front import Front
+from gateway.proxy.outage_log import OutageLog
 from gateway.proxy.records import Records
 from gateway.proxy.service import Proxy
 from gateway.settings import Settings
@@ -32,6 +33,8 @@ from gateway.telemetry import configure_logging
 from gateway.tls import tls_context
 from metering.clients import connect
 from metering.counters import Counters
+from metering.open_calls import DIRECTORY as JOURNALS
+from metering.open_calls import OpenCalls
 from metering.projection import Projection
 
 LISTEN_BACKLOG = 1024
@@ -73,6 +76,13 @@ class Worker:
             retention_days=settings.stores.counter_retention_days,
             replicas=settings.stores.redis_replicas,
         )
+        open_calls = OpenCalls(
+            counters,
+            settings.stores.data_dir / JOURNALS,
+            allowance=settings.stores.open_allowance,
+            journal_max_bytes=settings.stores.journal_max_bytes,
+            deadline_s=settings.stores.counter_deadline_s,
+        )
         records = Records(
             Projection(redis),
             contract=settings.contract,
@@ -80,17 +90,22 @@ class Worker:
             negative_s=settings.security.negative_cache_s,
             timeout_s=settings.stores.counter_deadline_s,
             clock=time.time,
+            breaker=counters.breaker,
+            doubt=counters.doubt,
         )
         proxy = Proxy(
             settings,
             loop=loop,
             counters=counters,
+            open_calls=open_calls,
             records=records,
             unseal=functools.partial(sealing.unseal, peppers=settings.security.peppers),
             access_log=AccessLogWriter(sys.stdout, time.time, self._index),
         )
         self._proxy = proxy
+        OutageLog(proxy, self._index).listen()
         await counters.start()
+        await open_calls.start()
         proxy.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -114,6 +129,7 @@ class Worker:
         if proxy.calls_in_flight:
             log.warning("calls broken off at the end of the drain", calls=proxy.calls_in_flight)
         proxy.close()
+        await open_calls.close()
         await counters.close()
         if figures is not None:
             figures.close()

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.clients import Client, wire_to
 from metering.ledger import revisions
-from metering.names import digest_name, record_name
+from metering.names import READY, digest_name, record_name
 from metering.restore import restore_latest
 from metering.scripts import PROJECT
 from metering.wire import refuse_errors
@@ -36,6 +36,10 @@ class Projection:
         """Return a key's record."""
         data = await self._redis.hget(record_name(key_id), "data")
         return None if data is None else KeyRecord.from_json(data)
+
+    async def is_filled(self) -> bool:
+        """Say whether Redis was filled from the ledger since it was empty."""
+        return bool(await self._redis.exists(READY))
 
     async def put(self, records: Sequence[KeyRecord], *, restored: bool = False) -> dict[str, int]:
         """Bring records into force where they are newer, and return each key's revision in force.

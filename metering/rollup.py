@@ -26,7 +26,7 @@ from metering.live import CHUNK, key_of, read
 from metering.names import READY, SHARDS, collected_name, day_name, touched_name
 from metering.projection import project_pending
 from metering.restore import raise_call
-from metering.scripts import COLLECT, RAISE
+from metering.scripts import ADVANCE, COLLECT, RAISE
 from metering.snapshot import Snapshot, behind, day_text
 from metering.wire import Command, Wire, refuse_errors
 from policies.period import day_of
@@ -96,9 +96,10 @@ async def roll_up(
                 refuse_errors(await wire.exchange([("DEL", READY)]))
             elif ready is not None:
                 stamp = max(int(now * 1000), mark + 1)
-                refuse_errors(await wire.exchange([("SET", READY, stamp, "XX")]))
-                await marks.raise_to(connection, marks.ROLLUP, stamp)
-                await connection.commit()
+                (advanced,) = await wire.run(ADVANCE, [((READY,), (ready, stamp))])
+                if advanced:
+                    await marks.raise_to(connection, marks.ROLLUP, stamp)
+                    await connection.commit()
         if carried.stamped:
             await project_pending(redis, engine)
         return RollupReport(

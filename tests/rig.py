@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -25,6 +26,8 @@ from gateway.settings import AccessLog, KeyOut, Settings
 from gateway.tls import tls_context
 from metering.clients import connect
 from metering.counters import Counters
+from metering.names import READY
+from metering.open_calls import OpenCalls
 from metering.projection import Projection
 from policies import keys
 from policies.record import KeyRecord
@@ -190,14 +193,28 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def rig(
-    valkey_url: str, origin: Origin | int, settings: Settings | None = None, **route_changes: Any
+    valkey_url: str,
+    origin: Origin | int,
+    settings: Settings | None = None,
+    *,
+    journals: Path | None = None,
+    allowance: int = 100,
+    timeout_s: float = 2.0,
+    **route_changes: Any,
 ) -> AsyncIterator[Rig]:
-    """Run a data path in front of `origin` until the block ends."""
+    """Run a data path in front of `origin` until the block ends.
+
+    Open routes need a directory for `journals`; `timeout_s` bounds each wait for Redis.
+    """
     port = origin if isinstance(origin, int) else origin.port
     settings = settings or example_settings(port, **route_changes)
-    redis = connect(valkey_url, timeout_s=2.0)
-    counting = connect(valkey_url, timeout_s=2.0)
-    counters = Counters(counting, writer=secrets.token_hex(4), deadline_s=2.0, retention_days=40)
+    redis = connect(valkey_url, timeout_s=timeout_s)
+    counting = connect(valkey_url, timeout_s=timeout_s)
+    counters = Counters(counting, writer=secrets.token_hex(4), deadline_s=timeout_s, retention_days=40)
+    open_calls = OpenCalls(
+        counters, journals or Path("unused"), allowance=allowance, journal_max_bytes=1 << 20, deadline_s=2.0
+    )
+    await redis.set(READY, 1, nx=True)
     log = io.StringIO()
     made: Rig
 
@@ -209,13 +226,16 @@ async def rig(
         contract=settings.contract,
         capacity=1000,
         negative_s=0.2,
-        timeout_s=2.0,
+        timeout_s=timeout_s,
         clock=clock,
+        breaker=counters.breaker,
+        doubt=counters.doubt,
     )
     proxy = Proxy(
         settings,
         loop=asyncio.get_running_loop(),
         counters=counters,
+        open_calls=open_calls,
         records=records,
         unseal=lambda sealed: sealed.removeprefix("sealed:"),
         access_log=AccessLogWriter(log, clock, 0),
@@ -223,6 +243,7 @@ async def rig(
     )
     made = Rig(settings, proxy, redis, 0, log)
     await counters.start()
+    await open_calls.start()
     proxy.start()
     server = await asyncio.get_running_loop().create_server(
         lambda: Front(proxy), "127.0.0.1", 0, ssl=tls_context(settings.server.proxy_tls)
@@ -233,6 +254,7 @@ async def rig(
     finally:
         server.close()
         proxy.close()
+        await open_calls.close()
         await counters.close()
         await redis.aclose()
         await counting.aclose()

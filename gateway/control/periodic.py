@@ -23,16 +23,19 @@ from gateway.control.months import tell_issued
 from gateway.control.terms import terms_of
 from gateway.notices.delivery import Postman
 from metering import rebuild as rebuilding
-from metering import rollup
+from metering import replay, rollup
 from metering.billing import reminders
 from metering.ledger import idempotency
+from metering.open_calls import DIRECTORY as JOURNALS
 from metering.rebuild import RebuildReport
+from metering.replay import Replayed
 from metering.rollup import RollupReport
 
 if TYPE_CHECKING:
     from gateway.control.app import Control
 
 PROJECT_EVERY_S = 1.0
+REPLAY_EVERY_S, REPLAY_AGAIN_S = 1.0, 15.0  # a look for journals, and for what was left of one
 REMIND_EVERY_S = 60.0
 BILL_EVERY_S = 60.0  # a look at which month is due
 FULL_EVERY_S = 3_600.0  # a full roll-up also finds counters that Redis lost without saying so
@@ -62,10 +65,21 @@ class Jobs:
             "How often Redis had lost data and was filled from the ledger.",
             registry=registry,
         )
+        self._replayed = Counter(
+            "tallygate_replayed_calls_total",
+            "Calls let through in an outage of Redis that were brought into the counters.",
+            registry=registry,
+        )
+        self._damaged = Counter(
+            "tallygate_journals_damaged_total",
+            "Journals whose end was no whole record, which was kept beside them.",
+            registry=registry,
+        )
+        self._replay_every_s = REPLAY_EVERY_S
         self._failures = Counter(
             "tallygate_job_failures_total", "Runs of a job that failed.", ["job"], registry=registry
         )
-        for job in ("rollup", "project", "clean", "notices", "billing", "reminders"):
+        for job in ("rollup", "project", "replay", "clean", "notices", "billing", "reminders"):
             self._failures.labels(job)
 
     async def roll_up(self, *, full: bool = False) -> RollupReport:
@@ -110,6 +124,49 @@ class Jobs:
         log.info("Redis was filled from the ledger", keys=report.records, counters=report.raised)
         return report
 
+    async def bring_in(self) -> None:
+        """Bring what was let through in an outage into the counters, on top of all that the ledger has."""
+        control = self._control
+        stores = control.settings.stores
+        directory = stores.data_dir / JOURNALS
+        await asyncio.to_thread(replay.sweep, directory)
+        journals = await asyncio.to_thread(replay.released, directory)
+        self._replay_every_s = REPLAY_EVERY_S
+        if not journals:
+            return
+        await self.roll_up()
+        ttl_s = stores.counter_retention_days * 86_400
+        for each in await replay.bring_in(control.redis, control.engine, journals, ttl_s=ttl_s):
+            self._tell(each)
+            if each.waiting:
+                self._replay_every_s = REPLAY_AGAIN_S
+
+    def _tell(self, each: Replayed) -> None:
+        name = each.path.name
+        if each.kept_as is not None:
+            self._damaged.inc()
+            log.error(
+                "a journal does not end with a whole record; what was cut off is kept",
+                journal=name,
+                bytes_cut=each.torn_bytes,
+                kept_as=str(each.kept_as),
+                means="after a power failure: calls that were not let through; else: look at the disk",
+            )
+        if each.waiting:
+            log.error(
+                "a journal waits, as Redis has no record of some of its keys",
+                journal=name,
+                keys=sorted({key_id for key_id, _ in each.waiting})[:SHOWN_RAISED],
+            )
+        else:
+            self._replayed.inc(each.calls)
+            log.info(
+                "calls let through in an outage were brought into the counters",
+                journal=name,
+                calls=each.calls,
+                key_days=each.places,
+            )
+
     async def clean(self) -> None:
         """Forget answers that are no longer repeated."""
         async with self._control.engine.begin() as connection:
@@ -130,6 +187,7 @@ class Jobs:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._roll_up_often(), name="roll up")
             group.create_task(self._often("project", self._control.carry_changes, lambda: PROJECT_EVERY_S))
+            group.create_task(self._often("replay", self.bring_in, lambda: self._replay_every_s))
             group.create_task(self._often("clean", self.clean, lambda: FULL_EVERY_S))
             group.create_task(self._deliver_often(), name="notices")
             group.create_task(self._bill_often(), name="billing")

@@ -20,7 +20,8 @@ from gateway.proxy.headers import page_of
 from gateway.proxy.heads import limit_fields
 from gateway.proxy.identify import Identified, Parts, identify, needs_body
 from gateway.proxy.records import Entry, Unavailable
-from gateway.settings import Route
+from gateway.settings import OnCounterFailure, Route
+from metering import open_calls
 from metering.counters import Outcome, Take, Taken
 from policies import keys
 from policies.allow_lists import AllowLists
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 STREAM_BUFFER_BYTES = 64 * 1024  # of a request's body, kept while the call is being decided
 REDECISIONS_MAX = 5  # a record that changes under every attempt is refused rather than chased
 EXHAUSTED_RETRY_MAX_S = 86_400
+_OPEN, _ADMITTED = OnCounterFailure.OPEN, open_calls.Admission.ADMITTED
 
 
 class Stage:
@@ -70,6 +72,7 @@ class Admission:
         "_candidates",
         "_entry",
         "_identified",
+        "_let_through",
         "_limit_fields",
         "_parts",
         "_proxy",
@@ -102,6 +105,7 @@ class Admission:
         self._take: Take | None = None
         self._call: Call | None = None
         self._limit_fields = b""
+        self._let_through = False  # without being counted; the journal has it
 
     # -- received
 
@@ -267,10 +271,11 @@ class Admission:
     def _on_confirmed(self, renewed: bool | Unavailable) -> None:
         if self.stage != Stage.IDENTIFIED:
             return
-        if isinstance(renewed, Unavailable):
+        if isinstance(renewed, Unavailable) and self._route.on_counter_failure is not _OPEN:
             # What is cached forbids the call; not to be able to ask is no reason to let it through.
             self.fail(Failure.COUNTING_UNAVAILABLE)
             return
+        # An open route goes by the cached record, in what it allows and in what it forbids.
         assert self._entry is not None
         self._decide(self._entry)
 
@@ -303,11 +308,30 @@ class Admission:
                 else:
                     self.stage = Stage.IDENTIFIED
                     self._decide(self._entry)
-            case Outcome.MISSING:
-                proxy.records.forget(self._entry)
+            case Outcome.MISSING | Outcome.UNAVAILABLE:
+                if self._route.on_counter_failure is _OPEN:
+                    self._admit_uncounted(take)
+                    return
+                if taken.outcome is Outcome.MISSING:
+                    proxy.records.forget(self._entry)
                 self.fail(Failure.COUNTING_UNAVAILABLE)
-            case Outcome.UNAVAILABLE:
-                self.fail(Failure.COUNTING_UNAVAILABLE)
+
+    def _admit_uncounted(self, take: Take) -> None:
+        if self.front is None or self.stage != Stage.COUNTING:
+            self.fail(Failure.COUNTING_UNAVAILABLE)
+        else:
+            self._proxy.open_calls.admit(take, self._admitted, self._on_admitted)
+
+    def _on_admitted(self, admission: open_calls.Admission) -> None:
+        if admission is not _ADMITTED:
+            self.fail(Failure.COUNTING_UNAVAILABLE)
+            return
+        self._let_through = True
+        if self.front is None or self.stage != Stage.COUNTING:
+            self._waive(Waiver.NOT_FORWARDED)
+            self._close("client_left")
+        else:
+            self._connect()
 
     def _limits(self, take: Take, taken: Taken) -> bytes:
         return limit_fields(take, taken.used, self._proxy.seconds_left_today(self._admitted))

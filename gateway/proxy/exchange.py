@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from gateway.proxy.requests import Request
     from gateway.proxy.service import Proxy
     from gateway.proxy.upstream import UpstreamConnection, UpstreamPool
+    from metering.counters import Counters
+    from metering.open_calls import OpenCalls
 
 _PASS = KeyOut.PASS
 # Servers may insist on a length for these, be it 0 (RFC 9110 section 8.6); IIS answers 411 without one.
@@ -351,7 +353,7 @@ class Exchange(Admission):
             self._waive(outcome.verdict)
         elif outcome.items is not None and outcome.items > take.cost:
             self._settled = True
-            self._proxy.counters.charge_more(take, outcome.items - take.cost)
+            self._counted_by().charge_more(take, outcome.items - take.cost)
         self._settled = True
 
     def _outcome_is_settled(self, outcome: OutcomeReader) -> bool:
@@ -365,8 +367,11 @@ class Exchange(Admission):
         if self._settled or take is None:
             return
         self._settled = True
-        self._proxy.counters.waive(take, waiver)
+        self._counted_by().waive(take, waiver)
         self._proxy.tally.waive(waiver.value, take.cost)
+
+    def _counted_by(self) -> Counters | OpenCalls:
+        return self._proxy.open_calls if self._let_through else self._proxy.counters
 
     def _connection_done(self) -> None:
         connection, self._connection = self._connection, None

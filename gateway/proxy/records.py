@@ -3,6 +3,8 @@
 A record is trusted until a count says that a newer one exists (`Outcome.STALE`), so a change of the contract
 holds from the next call on without anything being pushed. What follows from a record is kept until the first
 instant at which it can change by itself.
+
+While the breaker is open the store is not asked: what is cached is used, and nobody waits for the rest.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 import structlog
 from redis.exceptions import RedisError
 
+from metering.breaker import Breaker
 from metering.counters import Take
 from metering.projection import Projection
 from policies.allow_lists import AllowLists
@@ -120,8 +123,13 @@ class Records:
         negative_s: float,
         timeout_s: float,
         clock: Callable[[], float],
+        breaker: Breaker,
+        doubt: Callable[[float], None],
     ) -> None:
+        """Cache what `projection` has; `doubt` is told of questions it did not answer, by their loop time."""
         self._projection = projection
+        self._breaker = breaker
+        self._doubt = doubt
         self.contract = contract
         self._capacity = capacity
         self._negative_s = negative_s
@@ -160,6 +168,9 @@ class Records:
         if waiting is not None:
             waiting.append(done)
             return
+        if self._breaker.is_open:
+            asyncio.get_running_loop().call_soon(done, Unavailable())
+            return
         self.misses += 1
         self._fetching[digest] = [done]
         task = asyncio.get_running_loop().create_task(self._fetch(digest, now))
@@ -177,6 +188,9 @@ class Records:
         if waiting is not None:
             waiting.append(done)
             return
+        if self._breaker.is_open:
+            asyncio.get_running_loop().call_soon(done, Unavailable())
+            return
         self._confirming[entry.digest] = []
         task = asyncio.get_running_loop().create_task(self._confirm(entry, [done]))
         self._tasks.add(task)
@@ -185,11 +199,12 @@ class Records:
     async def _confirm(self, entry: Entry, asking: list[Callable[[bool | Unavailable], None]]) -> None:
         while asking:
             answer: bool | Unavailable
+            asked_at = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     record = await self._projection.fetch(entry.record.key_id)
             except (RedisError, OSError, TimeoutError) as error:
-                log.warning("key record not available", error=type(error).__name__)
+                self._failed(error, asked_at)
                 answer = Unavailable()
             else:
                 if record is None:
@@ -216,20 +231,29 @@ class Records:
     def replace_contract(self, contract: Contract) -> None:
         """Judge every record anew, under changed settings."""
         self.contract = contract
-        self._entries.clear()
+        for entry in self._entries.values():
+            entry.until = 0.0
 
     async def _fetch(self, digest: str, now: float) -> None:
         found: Entry | Reason | Unavailable
+        asked_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._timeout_s):
                 record = await self._projection.find(digest)
+                known = record is not None or await self._projection.is_filled()
         except (RedisError, OSError, TimeoutError) as error:
-            log.warning("key record not available", error=type(error).__name__)
+            self._failed(error, asked_at)
             found = Unavailable()
         else:
-            found = self._keep(digest, record, now)
+            # A store that lost everything knows no key, and says nothing about any.
+            found = self._keep(digest, record, now) if known else Unavailable()
         for done in self._fetching.pop(digest):
             done(found)
+
+    def _failed(self, error: Exception, asked_at: float) -> None:
+        if not self._breaker.is_open:
+            log.warning("key record not available", error=type(error).__name__)
+            self._doubt(asked_at)
 
     def _keep(self, digest: str, record: KeyRecord | None, now: float) -> Entry | Reason:
         if record is None:

@@ -16,6 +16,7 @@ from gateway.proxy.tally import Tally
 from gateway.proxy.upstream import UpstreamPool
 from gateway.settings import AccessLog, Route, Settings, Upstream
 from metering.counters import Counters
+from metering.open_calls import OpenCalls
 from policies.period import day_of, midnight, next_day
 
 _ALL, _REFUSED = AccessLog.ALL, AccessLog.REFUSED
@@ -31,6 +32,7 @@ class Proxy:
         *,
         loop: asyncio.AbstractEventLoop,
         counters: Counters,
+        open_calls: OpenCalls,
         records: Records,
         unseal: Callable[[str], str],
         access_log: AccessLogWriter,
@@ -39,6 +41,7 @@ class Proxy:
         self.settings = settings
         self.loop = loop
         self.counters = counters
+        self.open_calls = open_calls
         self.records = records
         self.unseal = unseal
         self.clock = clock
@@ -165,10 +168,14 @@ class Proxy:
                 "tallygate_buffered_body_bytes": [[{}, self.buffered_bytes]],
                 "tallygate_cached_keys": [[{}, len(self.records)]],
                 "tallygate_counts_pending": [[{}, self.counters.pending]],
+                "tallygate_counter_available": [[{}, int(not self.counters.breaker.is_open)]],
+                "tallygate_counter_outage_seconds": [[{}, self.counters.breaker.outage_s]],
+                "tallygate_journal_bytes": [[{}, self.open_calls.journal_bytes]],
                 "tallygate_upstream_connections": upstreams,
                 "tallygate_upstream_waiting": waiting,
             },
             lookups={"cache": self.records.hits, "store": self.records.misses},
+            open_calls=self.open_calls.calls,
         )
 
     # -- inside

@@ -7,7 +7,10 @@ the configuration.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Any
+
+from metering.open_calls import Admission
 
 # Seconds. The first bounds are where a proxied call on one machine lies, the last is beyond any upstream's
 # patience.
@@ -43,6 +46,10 @@ HELP = {
     "tallygate_key_lookups_total": "Lookups of key records, by where they were found.",
     "tallygate_buffered_body_bytes": "Bytes of request bodies that are kept until they have come whole.",
     "tallygate_counts_pending": "Counts that are queued or under way to Redis.",
+    "tallygate_counter_available": "Whether calls can be counted: 0 while Redis is away or unfit.",
+    "tallygate_counter_outage_seconds": "How long calls have not been countable; 0 when they are.",
+    "tallygate_open_calls_total": "Calls that asked to be let through uncounted, by what became of them.",
+    "tallygate_journal_bytes": "What was written to journals that were not brought into the counters yet.",
     "tallygate_connections_refused_total": "Connections closed at once because the worker has its fill.",
     "tallygate_bad_requests_total": "Requests refused before a route was known, by failure.",
 }
@@ -90,11 +97,20 @@ class Tally:
         """Count units that are not charged."""
         self.waived[reason] = self.waived.get(reason, 0) + units
 
+    def with_result(self, result: str) -> int:
+        """Return how many calls ended so."""
+        return sum(count for (_, _, ended), count in self.calls.items() if ended == result)
+
     def bad_request(self, failure: str) -> None:
         """Count a request that got no further than its head."""
         self.bad_requests[failure] = self.bad_requests.get(failure, 0) + 1
 
-    def snapshot(self, gauges: dict[str, list[list[Any]]], lookups: dict[str, int]) -> dict[str, Any]:
+    def snapshot(
+        self,
+        gauges: dict[str, list[list[Any]]],
+        lookups: Mapping[str, int],
+        open_calls: Mapping[Admission, int],
+    ) -> dict[str, Any]:
         """Return everything in the form that the control process reads."""
         return {
             "help": HELP,
@@ -109,6 +125,9 @@ class Tally:
                 ],
                 "tallygate_connections_refused_total": [[{}, self.connections_refused]],
                 "tallygate_key_lookups_total": [[{"found": name}, n] for name, n in lookups.items()],
+                "tallygate_open_calls_total": [
+                    [{"outcome": outcome.value}, n] for outcome, n in open_calls.items()
+                ],
             },
             "gauges": gauges,
             "histograms": {

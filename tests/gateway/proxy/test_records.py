@@ -11,6 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.proxy.records import Entry, Records, Unavailable
+from metering.breaker import Breaker
 from metering.projection import Projection
 from policies.decision import Denied, Reason
 from policies.methods import Call
@@ -38,6 +39,12 @@ class Store(Projection):
         self.gate = asyncio.Event()
         self.gate.set()
         self.fault: Exception | None = None
+        self.filled = True
+        self.breaker = Breaker(lambda: NOW)
+        self.doubts: list[float] = []
+
+    async def is_filled(self) -> bool:
+        return self.filled
 
     async def find(self, digest: str) -> KeyRecord | None:
         return await self.fetch("")
@@ -54,7 +61,14 @@ class Store(Projection):
 def records(store: Store, **changes: float) -> Records:
     """Return a cache in front of `store`."""
     settings: dict[str, float] = {"capacity": 3, "negative_s": 10.0, "timeout_s": 0.2, **changes}
-    return Records(store, contract=EXAMPLE.contract, clock=lambda: NOW, **settings)  # type: ignore[arg-type]
+    return Records(
+        store,
+        contract=EXAMPLE.contract,
+        clock=lambda: NOW,
+        breaker=store.breaker,
+        doubt=store.doubts.append,
+        **settings,  # type: ignore[arg-type]
+    )
 
 
 async def fetched(cache: Records, digest: str = DIGEST, now: float = NOW) -> Entry | Reason | Unavailable:
