@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.batches import settlement
+from metering.clients import Client, wire_to
 from metering.journal import (
     DRAFT_PREFIX,
     SUFFIX,
@@ -74,14 +74,16 @@ def released(directory: Path) -> list[Path]:
     return found
 
 
-async def bring_in(redis: Redis, engine: AsyncEngine, paths: Sequence[Path], *, ttl_s: int) -> list[Replayed]:
+async def bring_in(
+    redis: Client, engine: AsyncEngine, paths: Sequence[Path], *, ttl_s: int
+) -> list[Replayed]:
     """Bring in those of the journals that nobody writes or brings in; what it raises is of the stores.
 
     A roll-up has to come before it: one that finds that Redis lost data brings everything back, here it is
     the counters that a journal adds to. A day's hash that is made lives `ttl_s`.
     """
     done: list[Replayed] = []
-    wire = Wire(redis)
+    wire = wire_to(redis)
     try:
         async with engine.connect() as connection, marks.carrying(connection):
             for path in paths:

@@ -7,9 +7,9 @@ from redis.asyncio import Redis
 
 from metering import batches
 from metering.batches import Owed, settlement
+from metering.clients import wire_to
 from metering.names import day_name
 from metering.scripts import SETTLE
-from metering.wire import Wire
 from policies.quota import Window, bucket_of
 from policies.waiver import Waiver
 from tests.metering.samples import (
@@ -52,7 +52,7 @@ async def test_an_admitted_call_counts_like_a_taken_one(
     owed = Owed()
     batches.admit(owed, call, NOW + 2)
     batches.admit(owed, call, NOW + 1)
-    wire = Wire(redis)
+    wire = wire_to(redis)
     for _ in range(2):
         assert await wire.run(SETTLE, [settlement({(KEY, DAY): owed}, "writer", 1, 1000)]) == [[1]]
     await wire.close()
@@ -71,7 +71,7 @@ async def test_the_first_call_of_a_day_is_the_earliest_one(redis: Redis) -> None
     await put_record(redis)
     async with counting(redis) as counters:
         await counted(counters, take(), now=NOW)
-    wire = Wire(redis)
+    wire = wire_to(redis)
     for number, (at, first) in enumerate([(NOW + 9, NOW), (NOW - 9, NOW - 9)], 1):
         owed = Owed()
         batches.admit(owed, take(), at)

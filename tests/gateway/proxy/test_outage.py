@@ -332,16 +332,13 @@ async def test_a_client_that_leaves_before_its_call_is_on_disk_pays_nothing(
     await path.send(get(key))
     with store.stopped():
         await noticed(path)
-        admit, asked = path.proxy.open_calls.admit, asyncio.Event()
-
-        def late(*arguments: object) -> None:
-            asyncio.get_running_loop().call_later(0.1, admit, *arguments)
-            asked.set()
-
-        path.proxy.open_calls.admit = late  # type: ignore[method-assign, assignment] # the disk takes its time
+        admit, asked = path.proxy.open_calls.admit, asyncio.get_running_loop().create_future()
+        path.proxy.open_calls.admit = lambda *call: asked.set_result(call)  # type: ignore[method-assign]
         async with path.client() as client:
             client.writer.write(get(key))
-            await asked.wait()
+            call = await asked
+        await until(lambda: all(exchange.front is None for exchange in path.proxy._exchanges))
+        admit(*call)
         await until(lambda: path.proxy.calls_in_flight == 0)
     await over(path)
     assert len(upstream.received) == 1
