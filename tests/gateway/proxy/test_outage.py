@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import os
 import signal
+import socket
+import struct
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -337,6 +339,8 @@ async def test_a_client_that_leaves_before_its_call_is_on_disk_pays_nothing(
         async with path.client() as client:
             client.writer.write(get(key))
             call = await asked
+            sock = client.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leave by a reset
         await until(lambda: all(exchange.front is None for exchange in path.proxy._exchanges))
         admit(*call)
         await until(lambda: path.proxy.calls_in_flight == 0)
