@@ -65,6 +65,10 @@ OPERATIONS: tuple[Operation, ...] = (
     *jobs.OPERATIONS,
     *health.OPERATIONS,
 )
+_OWN_VERBS = {
+    path: sorted(each.verb for each in OPERATIONS if each.path == path)
+    for path in {each.path for each in OPERATIONS if "{" not in each.path}
+}
 
 
 class Control:
@@ -144,6 +148,7 @@ async def _answer_always(
     started = time.perf_counter()
     problem: Problem | None = None
     try:
+        _refuse_wrong_verb(request)
         response = await handler(request)
     except Problem as refused:
         problem = refused
@@ -179,6 +184,12 @@ async def _answer_always(
         caller=caller.token_id if caller is not None else None,
     )
     return response
+
+
+def _refuse_wrong_verb(request: web.Request) -> None:
+    """Raise 405 for a path of its own, such as /v1/keys/import, that another verb takes for an identifier."""
+    if request.path in _OWN_VERBS and request.method not in _OWN_VERBS[request.path]:
+        raise web.HTTPMethodNotAllowed(request.method, _OWN_VERBS[request.path])
 
 
 def _of_http(error: web.HTTPException) -> Problem:

@@ -83,7 +83,15 @@ async def _ledger(call: Call[NoInput, NoQuery]) -> bool:
 
 OPERATIONS = (
     Operation("health", "GET", "/healthz", "Say that the process lives", healthz, answer=Health),
-    Operation("readiness", "GET", "/readyz", "Say which stores can be reached", readyz, answer=Readiness),
+    Operation(
+        "readiness",
+        "GET",
+        "/readyz",
+        "Say which stores can be reached",
+        readyz,
+        answer=Readiness,
+        further=(503,),
+    ),
     Operation(
         "metrics",
         "GET",

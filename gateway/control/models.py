@@ -88,7 +88,9 @@ Amount = Annotated[
 ]
 Day = Annotated[date, AfterValidator(_sensible_day)]
 Month = Annotated[
-    str, AfterValidator(_month), WithJsonSchema({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$"})
+    str,
+    AfterValidator(_month),
+    WithJsonSchema({"type": "string", "pattern": "^2[01][0-9]{2}-(0[1-9]|1[0-2])$"}),
 ]
 Reason = Annotated[str, Field(min_length=1, max_length=4_000), AfterValidator(_printable_lines)]
 

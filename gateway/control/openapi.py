@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from typing import Any
 
@@ -16,6 +17,28 @@ from gateway.control.problems import CONTENT_TYPE
 
 _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"{(\w+)}")
+_ID = "_[0-9a-f]{16}$"  # how the pattern of every identifier ends
+
+# Every status that a problem comes with. An answer with any other one is a fault.
+_PROBLEMS = {
+    401: "No valid token or key came along",
+    403: "The token's role does not have the right; `detail` names the roles that do",
+    404: "There is no such object",
+    408: "The body did not arrive in time",
+    409: "It does not fit what is there already, or the contract does not allow it",
+    413: "The body is too large",
+    415: "The body is no JSON in UTF-8",
+    422: "The request is not valid; `errors` names every wrong field",
+    429: "Too many wrong tokens or keys came from this address",
+    500: "A fault of the gateway; its log has more under the request id",
+    503: "A store cannot be reached; nothing was changed",
+}
+_TEXT = {"schema": {"type": "string"}}
+_HEADERS = {
+    401: {"WWW-Authenticate": "How to send a token."},
+    429: {"Retry-After": "Seconds to wait."},
+    503: {"Retry-After": "Seconds to wait."},
+}
 
 
 @functools.cache
@@ -61,19 +84,13 @@ def _described(operation: Operation, by_model: dict[Any, Any]) -> dict[str, Any]
         "summary": operation.summary,
         "tags": [operation.path.removeprefix("/v1/").strip("/").split("/")[0]],
         "parameters": _parameters(operation),
-        "responses": {
-            str(operation.status): {"description": "Done", "content": _content(operation, by_model)},
-            "default": {
-                "description": "A problem (RFC 9457); `errors` names every wrong field",
-                "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
-            },
-        },
+        "responses": _responses(operation, by_model),
     }
     if operation.rights:
         roles = [role for role in Role if not RIGHTS[role].isdisjoint(operation.rights)]
         described["description"] = f"Roles: {', '.join(roles)}."
     else:
-        described["security"] = [{"key": []}] if operation.path.startswith("/v1/me") else []
+        described["security"] = [] if _is_open(operation) else [{"key": []}]
     if operation.body is not None:
         described["requestBody"] = {
             "required": any(field.is_required() for field in operation.body.model_fields.values()),
@@ -82,9 +99,64 @@ def _described(operation: Operation, by_model: dict[Any, Any]) -> dict[str, Any]
     return described
 
 
+def _responses(operation: Operation, by_model: dict[Any, Any]) -> dict[str, Any]:
+    done: dict[str, Any] = {"description": "Done", "content": _content(operation, by_model)}
+    if operation.etag:
+        done["headers"] = _headers({"ETag": "Send it as `If-None-Match` to hear of changes only."})
+    responses: dict[int, Any] = {operation.status: done}
+    if operation.etag:
+        responses[304] = {"description": "Nothing changed since the answer with this ETag"}
+    for status in _problem_statuses(operation):
+        told = {
+            "description": _PROBLEMS[status],
+            "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
+        }
+        if status in _HEADERS:
+            told["headers"] = _headers(_HEADERS[status])
+        responses[status] = told
+    # What is no HTTP, or has a line of more than 8,190 bytes, is refused before any operation sees it.
+    responses[400] = {"description": "The request cannot be read", "content": {"text/plain": _TEXT}}
+    for status in operation.further:
+        responses[status] = {"description": "Not so", "content": _content(operation, by_model)}
+    return {str(status): responses[status] for status in sorted(responses)}
+
+
+def _problem_statuses(operation: Operation) -> set[int]:
+    statuses = {422, 500, 503}
+    if operation.rights:
+        statuses |= {401, 403, 429}
+    elif not _is_open(operation):
+        statuses |= {401, 429}
+    if operation.body is not None:
+        statuses |= {408, 413, 415}
+    if operation.verb != "GET" or operation.conflicts:
+        statuses.add(409)
+    if _PARAMETER.search(operation.path) or any(
+        _takes_ids(kind) for kind in (operation.body, operation.query)
+    ):
+        statuses.add(404)
+    return statuses
+
+
+def _is_open(operation: Operation) -> bool:
+    """Say whether an operation asks for no token and no key."""
+    return not operation.rights and not operation.path.startswith("/v1/me")
+
+
+def _takes_ids(kind: type[BaseModel] | None) -> bool:
+    return kind is not None and _ID in json.dumps(kind.model_json_schema())
+
+
+def _headers(told: dict[str, str]) -> dict[str, Any]:
+    return {
+        name: {"description": text, "required": True, "schema": {"type": "string"}}
+        for name, text in told.items()
+    }
+
+
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": _path_schema(name)}
         for name in _PARAMETER.findall(operation.path)
     ]
     schema = operation.query.model_json_schema(ref_template=_REF)
@@ -119,6 +191,10 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             }
         )
     return parameters
+
+
+def _path_schema(name: str) -> dict[str, str]:
+    return {"type": "string", "pattern": f"^[a-z]{{3}}{_ID}"} if name.endswith("_id") else {"type": "string"}
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:

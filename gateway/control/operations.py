@@ -130,6 +130,8 @@ class Operation:
     media: Mapping[str, str] = field(default_factory=dict)  # further content types of the answer
     once: bool = False  # moves money: a request without an Idempotency-Key is refused
     etag: bool = False  # an answer that did not change is told in a line
+    conflicts: bool = False  # reads, and may still not fit what is there: every change may
+    further: tuple[int, ...] = ()  # statuses beside `status` that come with the answer
     tag: str = ""
 
 

@@ -297,6 +297,7 @@ OPERATIONS = (
         rights=(Right.PRICES_READ,),
         query=PriceQuery,
         answer=PriceAnswer,
+        conflicts=True,
     ),
     Operation(
         "announcePrices",

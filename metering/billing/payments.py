@@ -47,6 +47,7 @@ async def receive(
     await accounts.lock(connection, [new.account_id])
     account = await accounts.get(connection, new.account_id)
     currency = new.currency or account.currency
+    invoice = await invoices.get(connection, new.invoice_id) if new.invoice_id is not None else None
     payment = Payment(
         new_id("pay"),
         new.account_id,
@@ -66,8 +67,7 @@ async def receive(
         return before, False
     if currency != account.currency:
         raise BillingError("currency", f"the account pays in {account.currency}, not in {currency}")
-    if new.invoice_id is not None:
-        invoice = await invoices.get(connection, new.invoice_id)
+    if invoice is not None:
         if invoice.account_id != new.account_id:
             raise BillingError("other_account", "the invoice belongs to another account")
         if invoice.status is not Status.ISSUED:

@@ -82,6 +82,26 @@ async def test_the_description_tells_bounds(client: TestClient[Any, Any]) -> Non
     assert rotation["properties"]["overlap_s"]["maximum"] == 90 * 86_400
 
 
+async def test_the_description_names_every_status(client: TestClient[Any, Any]) -> None:
+    """An operation tells each status that it can answer with, and leaves none to a default."""
+    document = (await Api(client, None).get("/openapi.json")).body
+    told = {
+        each["operationId"]: set(each["responses"])
+        for verbs in document["paths"].values()
+        for each in verbs.values()
+    }
+    unread, broken = {"400", "422"}, {"500", "503"}
+    assert told["health"] == {"200"} | unread | broken
+    assert told["listOwnInvoices"] == {"200", "304", "401", "429"} | unread | broken
+    assert told["showKey"] == {"200", "401", "403", "404", "429"} | unread | broken
+    assert told["createAccount"] == (
+        {"201", "401", "403", "408", "409", "413", "415", "429"} | unread | broken
+    )
+    assert "409" in told["showPrice"]
+    ready = document["paths"]["/readyz"]["get"]["responses"]
+    assert ready["503"]["content"] == ready["200"]["content"]
+
+
 @pytest.mark.parametrize(
     ("verb", "path", "status"),
     [
@@ -89,6 +109,8 @@ async def test_the_description_tells_bounds(client: TestClient[Any, Any]) -> Non
         ("GET", "/", 404),
         ("DELETE", "/v1/accounts", 405),
         ("PUT", "/v1/keys/x", 405),
+        ("GET", "/v1/invoices/close", 405),  # no invoice has this identifier, and none ever will
+        ("PATCH", "/v1/keys/import", 405),
     ],
 )
 async def test_a_wrong_path_is_a_problem(admin: Api, verb: str, path: str, status: int) -> None:

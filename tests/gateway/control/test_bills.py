@@ -79,6 +79,14 @@ async def test_standing_follows_payment_to_the_second(shop: Shop) -> None:
     assert await shop.standing() == "restricted"
 
 
+async def test_a_payment_of_no_invoice_is_refused(shop: Shop) -> None:
+    """An invoice that does not exist is named in the answer, and nothing is noted."""
+    body = {"account_id": shop.account, "amount": "34.50", "invoice_id": "inv_0000000000000000"}
+    refused = await shop.post("/v1/payments", body)
+    assert (refused.status, refused.body["detail"]) == (404, "There is no invoice inv_0000000000000000.")
+    assert (await shop.api.get("/v1/payments")).body["items"] == []
+
+
 async def test_a_payment_is_noted_once(shop: Shop) -> None:
     """A repeated request brings the same payment and no second one; another one under its key is refused."""
     await shop.bill()
