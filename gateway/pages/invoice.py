@@ -19,6 +19,7 @@ from gateway.pages import price as price_of
 from gateway.settings import Seller
 from metering.billing.balance import InvoiceBalance
 from metering.ledger.credit_notes import CreditNote
+from metering.ledger.disputes import Dispute
 from metering.ledger.invoices import Invoice, InvoiceLine
 from metering.ledger.plan_versions import price_from
 from metering.rating import LineKind
@@ -98,9 +99,15 @@ class View:
     credit_notes: tuple[CreditNote, ...]
     paid: Decimal
     outstanding: Decimal
-    disputed: Decimal
+    disputed: Decimal  # of it
+    disputed_is_due: bool  # whether what is in dispute is to be paid meanwhile
     happenings: tuple[Happening, ...]
     dispute_days: int
+
+    @property
+    def due(self) -> Decimal:
+        """Return what is to be paid now."""
+        return self.outstanding if self.disputed_is_due else max(self.outstanding - self.disputed, ZERO)
 
     @property
     def state(self) -> str:
@@ -120,19 +127,25 @@ def view_of(
     steps: Sequence[Step],
     zone: ZoneInfo,
     dispute_days: int = DISPUTE_DAYS,
+    disputes: Sequence[Dispute] = (),
+    disputed_is_due: bool = False,
 ) -> View:
-    """Bring together what the page shows; `balance` is None for an invoice that asks for no payment."""
+    """Bring together what the page shows.
+
+    `balance` is None for an invoice that asks for no payment; `disputes` are its open ones.
+    """
     return View(
         invoice=invoice,
         seller=seller,
         customer=invoice.snapshot.get("customer", {}),
         zone=invoice.snapshot.get("timezone", zone.key),
         last_day=invoice.period.last_excluded - timedelta(days=1),
-        parts=tuple(_parts(invoice, lines)),
+        parts=tuple(_parts(invoice, lines, {each.position: each for each in disputes})),
         credit_notes=tuple(credit_notes),
         paid=balance.allocated if balance is not None else ZERO,
         outstanding=balance.outstanding if balance is not None else invoice.total,
         disputed=balance.disputed if balance is not None else ZERO,
+        disputed_is_due=disputed_is_due,
         happenings=tuple(_happenings(invoice, steps, zone)),
         dispute_days=dispute_days,
     )
@@ -149,7 +162,7 @@ def line_text(line: InvoiceLine) -> str:
         case LineKind.USAGE:
             return f"Calls: {line.tier}" if line.tier != "all units" else "Calls"
         case LineKind.FLAT:
-            return f"Fee: {line.tier}"
+            return f"{line.tier[0].upper()}{line.tier[1:]} units" if _packed(line) else f"Fee: {line.tier}"
         case LineKind.TRIAL:
             return "Free month"
         case LineKind.MINIMUM:
@@ -166,11 +179,18 @@ def _note(line: InvoiceLine) -> str:
             return f"Calls of {line.first:%B %Y} that were counted after that month's invoice was issued."
         case LineKind.TRIAL:
             return "These days are free of charge."
+        case LineKind.FLAT if not _packed(line):
+            return "Charged once for the range that the units reached."
         case LineKind.FLAT | LineKind.USAGE:
             return ""
 
 
-def _parts(invoice: Invoice, lines: Sequence[InvoiceLine]) -> list[KeyPart]:
+def _packed(line: InvoiceLine) -> bool:
+    """Say whether a line belongs to a price by packages."""
+    return line.tier.startswith("packages of ")
+
+
+def _parts(invoice: Invoice, lines: Sequence[InvoiceLine], disputes: Mapping[int, Dispute]) -> list[KeyPart]:
     keys: Mapping[str, Any] = invoice.snapshot.get("keys", {})
     parts = []
     for (site, key_id), found in groupby(lines, key=lambda line: (line.site, line.key_id)):
@@ -183,7 +203,7 @@ def _parts(invoice: Invoice, lines: Sequence[InvoiceLine]) -> list[KeyPart]:
                 label=known.get("label"),
                 plan=known.get("plan") or next((line.plan for line in own if line.plan), ""),
                 prices=tuple(_prices(invoice, own)),
-                stretches=tuple(_stretches(own)),
+                stretches=tuple(_stretches(own, disputes, invoice.currency)),
                 subtotal=sum((line.amount for line in own), ZERO),
             )
         )
@@ -198,8 +218,8 @@ def _prices(invoice: Invoice, lines: Sequence[InvoiceLine]) -> list[str]:
         if name in kept:
             text = _price_text(price_from(kept[name]["price"]), invoice.currency)
             minimum = Decimal(kept[name]["minimum"])
-            least = f"; at least {money(minimum)} {invoice.currency} a month" if minimum else ""
-            told.append(f"{text}{least} (price list {name})")
+            least = f". At least {money(minimum)} {invoice.currency} a month" if minimum else ""
+            told.append(f"{text}{least} (price list {name}).")
     return told
 
 
@@ -212,11 +232,12 @@ def _price_text(price: Price, currency: str) -> str:
         else:
             amounts = [f"{each} a unit"] if tier.unit or not tier.flat else []
         amounts += [f"{money(tier.flat)} {currency} once"] if tier.flat else []
-        parts.append(f"{span(price, number)}: {' and '.join(amounts)}")
-    return f"{_MODELS[price.model]}, {', '.join(parts)}"
+        units = "" if len(price.tiers) == 1 else f"{span(price, number)}: "
+        parts.append(f"{units}{' and '.join(amounts)}")
+    return f"{_MODELS[price.model]}: {'; '.join(parts)}"
 
 
-def _stretches(lines: Sequence[InvoiceLine]) -> list[Stretch]:
+def _stretches(lines: Sequence[InvoiceLine], disputes: Mapping[int, Dispute], currency: str) -> list[Stretch]:
     def stretch(line: InvoiceLine) -> tuple[date, date, bool]:
         return line.first, line.last_excluded, line.kind is not LineKind.MINIMUM
 
@@ -232,18 +253,21 @@ def _stretches(lines: Sequence[InvoiceLine]) -> list[Stretch]:
                 taken=most.taken,
                 waived=most.waived,
                 counted=counted,
-                rows=tuple(_row(line) for line in own),
+                rows=tuple(_row(line, disputes.get(line.position), currency) for line in own),
             )
         )
     return stretches
 
 
-def _row(line: InvoiceLine) -> Row:
-    alone = line.kind in {LineKind.MINIMUM, LineKind.TRIAL}
+def _row(line: InvoiceLine, dispute: Dispute | None, currency: str) -> Row:
+    alone = line.kind in {LineKind.MINIMUM, LineKind.TRIAL} or (line.kind is LineKind.USAGE and _packed(line))
+    notes = [_note(line)] if _note(line) else []
+    if dispute is not None:
+        notes.append(f"{money(dispute.amount)} {currency} of this line are in dispute.")
     return Row(
         position=line.position,
         text=line_text(line),
-        note=_note(line),
+        note=" ".join(notes),
         quantity="" if line.kind is LineKind.MINIMUM else count(line.quantity),
         price="" if alone or line.unit_price is None else price_of(line.unit_price),
         amount=line.amount,

@@ -8,7 +8,7 @@ from gateway.pages.invoice import View, view_of
 from gateway.settings import Settings
 from metering.billing import standing
 from metering.billing.balance import InvoiceBalance
-from metering.ledger import credit_notes, invoices
+from metering.ledger import credit_notes, disputes, invoices
 from metering.ledger.invoices import Invoice
 
 
@@ -30,4 +30,6 @@ async def view(connection: AsyncConnection, invoice: Invoice, settings: Settings
         steps=settings.contract.steps,
         zone=settings.contract.zone,
         dispute_days=settings.billing.dispute_days,
+        disputes=await disputes.open_of(connection, invoice.id),
+        disputed_is_due=settings.billing.disputed_counts_as_unpaid,
     )

@@ -80,6 +80,12 @@ async def listed(
     return page_of(found, limit, lambda dispute: (dispute.opened_at, dispute.id))
 
 
+async def open_of(connection: AsyncConnection, invoice_id: str) -> list[Dispute]:
+    """Return the open disputes of an invoice, one a line at the most."""
+    query = sa.select(table).where(table.c.invoice_id == invoice_id, table.c.status == DisputeStatus.OPEN)
+    return [_dispute(row) for row in await connection.execute(query.order_by(table.c.position))]
+
+
 async def open_amounts(connection: AsyncConnection, account_ids: Sequence[str]) -> dict[str, Decimal]:
     """Return what is under dispute of each invoice of these accounts."""
     query = (

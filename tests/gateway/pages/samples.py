@@ -8,6 +8,7 @@ from typing import Any
 
 from metering.billing.balance import InvoiceBalance
 from metering.ledger.credit_notes import CreditNote, CreditNoteLine
+from metering.ledger.disputes import Dispute, DisputeStatus
 from metering.ledger.invoices import Invoice, InvoiceLine, Status
 from metering.rating import LineKind
 from policies.period import Period
@@ -148,4 +149,20 @@ def credit_note(total: str) -> CreditNote:
         issued_by="tests",
         reason="12,000 calls of 9 October were answered twice",
         lines=(CreditNoteLine(1, 2, Decimal(12_000), Decimal(total), "recalculated"),),
+    )
+
+
+def dispute(amount: str) -> Dispute:
+    """Return an open dispute of the third line of that invoice."""
+    return Dispute(
+        id="dsp_00000000000000e1",
+        account_id="acc_00000000000000c1",
+        invoice_id="inv_00000000000000a1",
+        position=3,
+        amount=Decimal(amount),
+        determined_on=date(2026, 11, 12),
+        evidence="these calls were never made",
+        status=DisputeStatus.OPEN,
+        opened_at=datetime(2026, 11, 12, tzinfo=UTC),
+        opened_by="tests",
     )

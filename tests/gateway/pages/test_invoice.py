@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from html import unescape
@@ -12,6 +13,7 @@ from gateway.pages import count, day, days, moment, money, price
 from gateway.pages.invoice import page, view_of
 from gateway.settings import Seller
 from metering.ledger.invoices import Status
+from metering.rating import LineKind
 from tests.gateway.pages import samples
 from tests.policies.samples import BANNED, MOSCOW, RESTRICTED
 
@@ -30,6 +32,8 @@ def text_of(**fields: Any) -> str:
             seller=SELLER,
             steps=(RESTRICTED, BANNED),
             zone=MOSCOW,
+            disputes=given.get("disputes", []),
+            disputed_is_due=given.get("disputed_is_due", False),
         )
     )
     shown = re.sub(r"<style>.*?</style>", " ", html, flags=re.DOTALL)
@@ -71,10 +75,40 @@ def test_the_price_list_is_told_in_words() -> None:
     """The reader learns which price each unit has, and the least payment, as they were for that month."""
     text = text_of()
     assert (
-        "Each unit has the price of its range, up to 1,000,000: 0.001 USD a unit, over 1,000,000: "
-        "0.0008 USD a unit and 82.00 USD once; at least 100.00 USD a month (price list K1/1)."
+        "Each unit has the price of its range: up to 1,000,000: 0.001 USD a unit; over 1,000,000: "
+        "0.0008 USD a unit and 82.00 USD once. At least 100.00 USD a month (price list K1/1)."
     ) in text
-    assert "all units: 0.001 USD a unit; at least 15.00 USD a month (price list K3/1)." in text
+    assert "Every unit has one price: 0.001 USD a unit. At least 15.00 USD a month (price list K3/1)." in text
+
+
+def test_packages_are_told_as_packages() -> None:
+    """The units stand without a price, and below them how many packages they took."""
+    price = {"model": "package", "tiers": [{"unit": "2.50"}], "package_size": "1000"}
+    kept = samples.invoice().snapshot | {"prices": {"K1/1": {"price": price, "minimum": "0.00"}}}
+    sold = samples.invoice(snapshot=kept)
+    lines = [
+        samples.line(1, LineKind.USAGE, tier="packages of 1,000", quantity=Decimal(2_500),
+                     unit_price=Decimal(0), amount=Decimal("0.00"), calls=2_500, taken=2_500),
+        samples.line(2, LineKind.FLAT, tier="packages of 1,000", quantity=Decimal(3),
+                     unit_price=Decimal("2.50"), amount=Decimal("7.50"), calls=2_500, taken=2_500),
+    ]  # fmt: skip
+    text = text_of(invoice=sold, lines=lines)
+    assert "Calls: packages of 1,000 2,500 0.00 2 Packages of 1,000 units 3 2.50 7.50" in text
+
+
+def test_what_is_in_dispute_is_not_asked_for() -> None:
+    """The line says so, and the amount due is without it, unless the settings want it paid all the same."""
+    balance = replace(samples.balance(), disputed=Decimal("328.72"))
+    text = text_of(balance=balance, disputes=[samples.dispute("328.72")])
+    assert "328.72 USD of this line are in dispute." in text
+    assert "In dispute, not due until it is resolved −328.72 USD Amount due 1,097.09 USD" in text
+    assert text.count("1,097.09 USD") == 2
+    strict = text_of(balance=balance, disputes=[samples.dispute("328.72")], disputed_is_due=True)
+    assert strict.count("1,425.81 USD") == 3
+    assert "They are to be paid all the same" in strict
+    whole = text_of(balance=replace(balance, disputed=balance.outstanding), disputes=[])
+    assert "Nothing is to be paid until the dispute is resolved." in whole
+    assert "banned" not in whole
 
 
 def test_sums_add_up() -> None:
