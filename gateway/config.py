@@ -129,6 +129,10 @@ class _Reader:
         data_dir = self.data_dir(stores)
         if server and server.proxy_listen == server.control_listen:
             self.errors.append("server.control_listen: must differ from server.proxy_listen")
+        if server and server.proxy_protocol and not server.trusted_proxies:
+            self.errors.append(
+                "server.proxy_protocol: is believed of trusted_proxies only; name their networks there"
+            )
         peppers = self.peppers(security, data_dir)
         if self.errors or not (
             server and stores and security and billing and metering and logging and notices and zone
@@ -155,6 +159,8 @@ class _Reader:
                 idle_timeout_s=server.idle_timeout_s,
                 drain_s=server.drain_s,
                 cached_keys=server.cached_keys,
+                trusted_proxies=tuple(server.trusted_proxies),
+                proxy_protocol=server.proxy_protocol,
             ),
             stores=Stores(
                 redis_url=_url(self.environ.get(REDIS_URL) or stores.redis),
@@ -167,7 +173,12 @@ class _Reader:
                 open_allowance=stores.open_allowance,
                 journal_max_bytes=stores.journal_max_bytes,
             ),
-            security=Security(peppers, security.negative_cache_s),
+            security=Security(
+                peppers,
+                security.negative_cache_s,
+                security.failures_allowed,
+                security.failures_window_s,
+            ),
             billing=_billing(billing),
             contract=Contract(
                 zone=zone,

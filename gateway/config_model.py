@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from gateway.addresses import email_address
 from gateway.settings import AccessLog, Dialect, KeyOut, OnCounterFailure, Place, Source, UnknownMethods
 from metering.clients import check_url
+from policies.allow_lists import network_of
 from policies.plan_versions import Proration
 from policies.quota import Window
 
@@ -144,6 +145,8 @@ class ServerTable(Table):
     idle_timeout_s: Seconds = 75.0
     drain_s: Seconds = 30.0
     cached_keys: int = Field(100_000, ge=1, le=10_000_000)
+    trusted_proxies: list[Annotated[str, AfterValidator(network_of)]] = Field(default=[], max_length=256)
+    proxy_protocol: bool = False
 
 
 class StoresTable(Table):
@@ -172,6 +175,8 @@ class SecurityTable(Table):
     """`[security]`."""
 
     negative_cache_s: float = Field(10.0, ge=0, le=10)
+    failures_allowed: int = Field(100, ge=1, le=1_000_000)
+    failures_window_s: float = Field(60.0, ge=1, le=3_600)
     peppers: list[PepperTable] = []
 
 

@@ -26,7 +26,7 @@ class FailureFacts:
 
 
 class Failure(Enum):
-    """A failed call: not a decision of the contract, and never 401, 403 or 429."""
+    """A failed call: not a decision of the contract, and never 401 or 403; 429 is for guessing alone."""
 
     BAD_REQUEST = FailureFacts("bad_request", Fault.CLIENT, 400, "The request is not well-formed HTTP/1.1.")
     NO_ROUTE = FailureFacts("no_route", Fault.CLIENT, 404, "No API is served under this path.")
@@ -44,6 +44,13 @@ class Failure(Enum):
     )
     NOT_IMPLEMENTED = FailureFacts(
         "not_implemented", Fault.CLIENT, 501, "This HTTP method, version or upgrade is not supported."
+    )
+    TOO_MANY_FAILURES = FailureFacts(
+        "too_many_failures",
+        Fault.CLIENT,
+        429,
+        "Too many calls from this address had a wrong key or signature. Wait, and check the key.",
+        60,
     )
     INTERNAL = FailureFacts("internal", Fault.GATEWAY, 500, "The gateway failed to handle the call.")
     UPSTREAM_UNREACHABLE = FailureFacts(

@@ -107,6 +107,8 @@ class Server:
     idle_timeout_s: float  # keep-alive connection without a request
     drain_s: float  # longest wait for calls under way when stopping
     cached_keys: int  # records kept by a worker
+    trusted_proxies: tuple[str, ...] = ()  # networks whose word on the client's address is believed
+    proxy_protocol: bool = False  # they begin each connection to the proxy port with a PROXY header
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,8 @@ class Security:
 
     peppers: tuple[tuple[str, bytes], ...] = field(repr=False)
     negative_cache_s: float = 10.0
+    failures_allowed: int = 100  # of one address, within the window and in one worker
+    failures_window_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

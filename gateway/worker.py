@@ -24,7 +24,7 @@ import uvloop
 
 from gateway import collector, config, sealing
 from gateway.proxy.access_log import AccessLogWriter
-from gateway.proxy.front import Front
+from gateway.proxy.listening import Listener
 from gateway.proxy.outage_log import OutageLog
 from gateway.proxy.records import Records
 from gateway.proxy.service import Proxy
@@ -36,8 +36,6 @@ from metering.counters import Counters
 from metering.open_calls import DIRECTORY as JOURNALS
 from metering.open_calls import OpenCalls
 from metering.projection import Projection
-
-LISTEN_BACKLOG = 1024
 
 log = structlog.get_logger("gateway.worker")
 
@@ -110,18 +108,14 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        server = await loop.create_server(
-            lambda: Front(proxy),
-            sock=_listening_socket(settings),
-            ssl=tls_context(settings.server.proxy_tls),
-            backlog=LISTEN_BACKLOG,
-        )
+        listener = Listener(_listening_socket(settings), proxy)
+        await listener.open(tls_context(settings.server.proxy_tls))
         figures = await self._serve_figures(proxy)
         collector.settle()
         log.info("worker ready", index=self._index, port=settings.server.proxy_port)
         await self._stop.wait()
 
-        server.close()
+        listener.close()
         proxy.drain()
         ends = loop.time() + self._settings.server.drain_s
         while proxy.calls_in_flight and loop.time() < ends:  # noqa: ASYNC110 - once in a life

@@ -98,7 +98,9 @@ def domain_of(text: str) -> str:
 
 
 def address_of(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address, IPv4 within IPv6 as IPv4; None for what is none."""
+    """Read an address, IPv4 within IPv6 as IPv4; None for what is none, and for one with a zone."""
+    if "%" in text:
+        return None
     try:
         address = ip_address(text)
     except ValueError:

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from redis.asyncio import Redis
 
 from gateway import config
 from gateway.proxy.access_log import AccessLogWriter
-from gateway.proxy.front import Front
+from gateway.proxy.listening import Listener
 from gateway.proxy.records import Records
 from gateway.proxy.service import Proxy
 from gateway.settings import AccessLog, KeyOut, Settings
@@ -70,6 +71,7 @@ class Rig:
     redis: Redis
     port: int
     log: io.StringIO
+    listener: Listener
     now: float | None = None
     records: dict[str, KeyRecord] = field(default_factory=dict)
 
@@ -241,18 +243,17 @@ async def rig(
         access_log=AccessLogWriter(log, clock, 0),
         clock=clock,
     )
-    made = Rig(settings, proxy, redis, 0, log)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(listening, proxy)
+    made = Rig(settings, proxy, redis, listening.getsockname()[1], log, listener)
     await counters.start()
     await open_calls.start()
     proxy.start()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Front(proxy), "127.0.0.1", 0, ssl=tls_context(settings.server.proxy_tls)
-    )
-    made.port = server.sockets[0].getsockname()[1]
+    await listener.open(tls_context(settings.server.proxy_tls))
     try:
         yield made
     finally:
-        server.close()
+        listener.close()
         proxy.close()
         await open_calls.close()
         await counters.close()

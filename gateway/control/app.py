@@ -35,7 +35,7 @@ from gateway.control import (
     tokens,
     usage,
 )
-from gateway.control.auth import FailureLimit
+from gateway.control.auth import Guesses
 from gateway.control.operations import CALLER, MAX_BODY_BYTES, REQUEST_ID, Operation, perform
 from gateway.control.periodic import Jobs
 from gateway.control.problems import Problem, unavailable
@@ -86,7 +86,7 @@ class Control:
         self.engine = engine
         self.redis = redis
         self.workers = workers
-        self.failures = FailureLimit()
+        self.guesses = Guesses()
         self.registry = CollectorRegistry()
         self.clock = clock
         if workers is not None:

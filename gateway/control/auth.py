@@ -10,23 +10,29 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from aiohttp import hdrs
+import structlog
+from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.client_address import trusting
 from gateway.control.problems import Problem
-from gateway.settings import Security
+from gateway.failure_limit import FailureLimit
+from gateway.settings import Security, Settings
 from metering.ledger import tokens
 from policies import keys
 
 TOKEN_PREFIX = "tgc_"  # noqa: S105 - what every token begins with
 FAILURES_ALLOWED = 30
 FAILURES_WINDOW_S = 60.0
-FAILURES_ADDRESSES = 10_000
+RIGHT_ONES_MAX = 10_000
+
+log = structlog.get_logger("gateway.control")
 
 
 class Role(StrEnum):
@@ -120,33 +126,43 @@ class Caller:
         return right in RIGHTS[self.role]
 
 
-class FailureLimit:
-    """How often an address may come with a wrong token: `FAILURES_ALLOWED` times in `FAILURES_WINDOW_S`."""
+class Guesses:
+    """Who may go on trying to name a token or a key; times are of a clock that only goes forward.
+
+    A text that was right before is asked about even from an address that is held off, so that guessing from
+    behind the same proxy locks nobody out.
+    """
 
     def __init__(self) -> None:
-        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._limit = FailureLimit(FAILURES_ALLOWED, FAILURES_WINDOW_S)
+        self._right: OrderedDict[str, None] = OrderedDict()
 
-    def check(self, address: str, now: float) -> None:
-        """Raise a Problem when the address has failed too often."""
-        since, count = self._failures.get(address, (now, 0))
-        if count >= FAILURES_ALLOWED and now - since < FAILURES_WINDOW_S:
-            wait_s = int(FAILURES_WINDOW_S - (now - since)) + 1
+    def check(self, address: str, digests: Sequence[str], now: float) -> None:
+        """Raise a Problem when the address has failed too often, and none of the digests was right before."""
+        wait_s = self._limit.wait_s(address, now)
+        if wait_s and not any(digest in self._right for digest in digests):
+            seconds = int(wait_s) + 1
             raise Problem(
                 429,
                 "too-many-failures",
                 "Too many failed attempts",
-                f"Wait {wait_s} s before trying again, with the right token.",
-                headers={"Retry-After": str(wait_s)},
+                f"Wait {seconds} s before trying again, with the right token.",
+                headers={"Retry-After": str(seconds)},
             )
 
-    def note(self, address: str, now: float) -> None:
+    def was_right(self, digest: str) -> None:
+        """Remember a text that opened something."""
+        self._right[digest] = None
+        self._right.move_to_end(digest)
+        if len(self._right) > RIGHT_ONES_MAX:
+            self._right.popitem(last=False)
+
+    def was_wrong(self, address: str, digests: Sequence[str], now: float) -> None:
         """Count a failure."""
-        since, count = self._failures.pop(address, (now, 0))
-        if now - since >= FAILURES_WINDOW_S:
-            since, count = now, 0
-        self._failures[address] = (since, count + 1)
-        if len(self._failures) > FAILURES_ADDRESSES:
-            self._failures.popitem(last=False)
+        for digest in digests:
+            self._right.pop(digest, None)
+        if self._limit.note(address, now):
+            log.warning("an address is held off: it has named too many wrong tokens", client=address)
 
 
 def issue_token() -> str:
@@ -175,32 +191,40 @@ def bearer(headers: CIMultiDictProxy[str]) -> str | None:
     return text.strip() if scheme.lower() == "bearer" else None
 
 
+def address_of(request: web.Request, settings: Settings) -> str:
+    """Return the address of who really asks, behind the operator's own proxies too."""
+    peer = request.remote or ""
+    trusted = trusting(settings.server.trusted_proxies)
+    if peer not in trusted:
+        return peer
+    return trusted.client(peer, ",".join(request.headers.getall("X-Forwarded-For", [])))
+
+
 async def authenticate(
-    headers: CIMultiDictProxy[str],
-    address: str,
-    engine: AsyncEngine,
-    security: Security,
-    failures: FailureLimit,
-    now: datetime,
+    request: web.Request, engine: AsyncEngine, settings: Settings, guesses: Guesses, now: datetime
 ) -> Caller:
     """Return whose token a request carries; raises a Problem with status 401 or 429."""
-    clock = time.monotonic()
-    failures.check(address, clock)
-    text = bearer(headers)
+    clock, address = time.monotonic(), address_of(request, settings)
+    text = bearer(request.headers)
+    digests = []
+    if text is not None and is_token(text):
+        digests = [keys.digest(text, pepper) for _, pepper in settings.security.peppers]
+    guesses.check(address, digests, clock)
     if text is None:
         raise unauthorized(
             "Send a token as `Authorization: Bearer tgc_...`; `tallygate token create` makes one."
         )
-    if is_token(text):
+    if digests:
         async with engine.connect() as connection:
-            for _, pepper in security.peppers:
-                token = await tokens.find(connection, keys.digest(text, pepper))
+            for digest in digests:
+                token = await tokens.find(connection, digest)
                 if token is not None and token.valid_at(now):
+                    guesses.was_right(digest)
                     return Caller(token.id, token.name, Role(token.role))
                 if token is not None:
-                    failures.note(address, clock)
+                    guesses.was_wrong(address, digests, clock)
                     raise unauthorized("This token has expired or was revoked; ask an admin for a new one.")
-    failures.note(address, clock)
+    guesses.was_wrong(address, digests, clock)
     raise unauthorized("This is no valid token; check that it was copied whole.")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import hdrs
 from redis.exceptions import RedisError
 
-from gateway.control.auth import bearer, unauthorized
+from gateway.control.auth import address_of, bearer, unauthorized
 from gateway.control.operations import Call
 from gateway.control.problems import Problem
 from gateway.dialects.sentences import SENTENCES
@@ -31,23 +31,26 @@ async def own_key(call: Call[Any, Any]) -> ledger.Key:
     A key that is restricted, banned or suspended may still see what it used; one that ended may not.
     """
     request, control = call.request, call.control
-    address, clock = request.remote or "", time.monotonic()
-    control.failures.check(address, clock)
+    address, clock = address_of(request, control.settings), time.monotonic()
     values = request.headers.getall(KEY_HEADER, [])
     text = values[0] if len(values) == 1 else bearer(request.headers) if not values else None
+    digests = []
+    if text is not None and texts.is_well_formed(text):
+        digests = [texts.digest(text, pepper) for _, pepper in control.settings.security.peppers]
+    control.guesses.check(address, digests, clock)
     if text is None:
         raise unauthorized(
             f"Send the key in one header: `{KEY_HEADER}: ...` or `Authorization: Bearer ...`.", "key"
         )
-    if texts.is_well_formed(text):
+    if digests:
         async with control.engine.connect() as connection:
-            for _, pepper in control.settings.security.peppers:
-                digest = texts.digest(text, pepper)
+            for digest in digests:
                 key = await ledger.find(connection, digest)
                 if key is not None and _opens(call, key, digest):
-                    _refuse_misplaced(call, key)
+                    control.guesses.was_right(digest)
+                    _refuse_misplaced(call, key, address)
                     return key
-    control.failures.note(address, clock)
+    control.guesses.was_wrong(address, digests, clock)
     raise unauthorized("This is no key that is in use; check that it was copied whole.", "key")
 
 
@@ -71,12 +74,12 @@ async def units_in_use(call: Call[Any, Any], key_id: str, window: Window) -> int
         return None
 
 
-def _refuse_misplaced(call: Call[Any, Any], key: ledger.Key) -> None:
+def _refuse_misplaced(call: Call[Any, Any], key: ledger.Key, address: str) -> None:
     """A key's lists of networks and sites hold for what it opens here too."""
     lists = AllowLists(key.allow_networks, key.allow_domains)
     headers = call.request.headers
     origin, referer = headers.get(hdrs.ORIGIN), headers.get(hdrs.REFERER)
-    reason = place_refusal(lists, call.request.remote or "", origin, referer)
+    reason = place_refusal(lists, address, origin, referer)
     if reason is not None:
         raise Problem(403, reason.replace("_", "-"), "Not allowed from here", SENTENCES[reason])
 

@@ -140,14 +140,7 @@ async def perform(operation: Operation, control: Control, request: web.Request) 
     now = control.now()
     caller = None
     if operation.rights:
-        caller = await authenticate(
-            request.headers,
-            request.remote or "",
-            control.engine,
-            control.settings.security,
-            control.failures,
-            now,
-        )
+        caller = await authenticate(request, control.engine, control.settings, control.guesses, now)
         request[CALLER] = caller
         if not any(caller.may(right) for right in operation.rights):
             require(caller, operation.rights[0])

@@ -47,6 +47,7 @@ CODES: Final[dict[Reason | Failure, tuple[str, str | None]]] = {
     Failure.EXPECTATION_FAILED: ("ValidationError", None),
     Failure.HEAD_TOO_LARGE: ("ValidationError", None),
     Failure.NOT_IMPLEMENTED: ("ValidationError", None),
+    Failure.TOO_MANY_FAILURES: ("AccessDenied", None),
     Failure.INTERNAL: ("InternalError", None),
     Failure.UPSTREAM_UNREACHABLE: ("NotAvailable", None),
     Failure.UPSTREAM_BROKEN: ("NotAvailable", None),

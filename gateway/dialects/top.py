@@ -48,6 +48,7 @@ CODES: Final[dict[Reason | Failure, tuple[int, str, str]]] = {
     Failure.EXPECTATION_FAILED: (*_BAD_ARGUMENTS, "isv.expectation-failed"),
     Failure.HEAD_TOO_LARGE: (*_BAD_ARGUMENTS, "isv.head-too-large"),
     Failure.NOT_IMPLEMENTED: (8, "HTTP Action Not Allowed", "isv.not-implemented"),
+    Failure.TOO_MANY_FAILURES: (*_BAD_KEY, "isv.too-many-failures"),
     Failure.INTERNAL: (*_UNAVAILABLE, "isp.internal-error"),
     Failure.UPSTREAM_UNREACHABLE: (15, "Remote service error", "isp.remote-service-unreachable"),
     Failure.UPSTREAM_BROKEN: (15, "Remote service error", "isp.remote-service-error"),

@@ -206,12 +206,25 @@ class Admission:
                 if not keys.is_well_formed(self._identified.credential):
                     break
                 self._candidates = index
-                proxy.records.fetch(digest, now, self._on_fetched)
-                return
+                client = self.request.client
+                if not proxy.held_off_s(client):
+                    proxy.records.fetch(digest, now, self._on_fetched)
+                    return
+                if proxy.records.fetch_slowly(digest, client, self._on_fetched):
+                    return
+                break
             if isinstance(entry, Entry):
                 self._decide(entry)
                 return
-        self.deny(Reason.UNKNOWN_KEY)
+        self._not_identified(Reason.UNKNOWN_KEY)
+
+    def _not_identified(self, reason: Reason) -> None:
+        """Refuse who does not say rightly who it is, and hold its address off when that happens too often."""
+        wait_s = self._proxy.note_failure(self.request.client)
+        if wait_s:
+            self._refuse(Failure.TOO_MANY_FAILURES, wait_s)
+        else:
+            self.deny(reason)
 
     def _on_fetched(self, found: Entry | Reason | Unavailable) -> None:
         if self.stage != Stage.IDENTIFIED:
@@ -247,7 +260,9 @@ class Admission:
         self._call = call
         ruling = Denied(reason) if reason else entry.rule(call, proxy.day(now), bucket_of(now))
         if isinstance(ruling, Denied):
-            if self._attempts:
+            if self._attempts and reason is Reason.INVALID_SIGNATURE:
+                self._not_identified(reason)
+            elif self._attempts:
                 self.deny(ruling.reason)
             else:
                 self._attempts = 1

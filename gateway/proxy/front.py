@@ -20,6 +20,7 @@ from gateway.proxy.requests import Framing, read_head
 from gateway.settings import Dialect
 
 if TYPE_CHECKING:
+    from gateway.proxy.listening import Source
     from gateway.proxy.service import Proxy
 
 DISCARD_MAX_BYTES = 256 * 1024  # of a refused request, read so that the refusal is not lost to a reset
@@ -33,6 +34,7 @@ class Front(asyncio.Protocol):
 
     __slots__ = (
         "_backlog",
+        "_behind_proxy",
         "_broken",
         "_client",
         "_closing",
@@ -50,13 +52,15 @@ class Front(asyncio.Protocol):
         "_reading_held",
         "_received",
         "_scheme",
+        "_source",
         "_transport",
         "deadline",
         "stalled",
     )
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, source: Source | None = None) -> None:
         self._proxy = proxy
+        self._source = source
         server = proxy.settings.server
         self._reader = RequestReader(server.max_head_bytes, server.max_headers)
         self._transport: asyncio.Transport
@@ -76,6 +80,7 @@ class Front(asyncio.Protocol):
         self._fields = b""
         self._client = b""
         self._scheme = b"http"
+        self._behind_proxy = False  # what the peer says of the client is believed
         self.stalled = False
         self.deadline = NEVER
 
@@ -89,8 +94,13 @@ class Front(asyncio.Protocol):
             transport.abort()
             return
         peer = transport.get_extra_info("peername")
-        self._client = peer[0].encode() if isinstance(peer, tuple) else b"unknown"
-        if transport.get_extra_info("sslcontext") is not None:
+        address = peer[0] if isinstance(peer, tuple) else "unknown"
+        source = self._source
+        if source is not None:
+            address = source.address
+        self._client = address.encode()
+        self._behind_proxy = address in self._proxy.trusted_proxies
+        if transport.get_extra_info("sslcontext") is not None or (source is not None and source.tls):
             self._scheme = b"https"
         self.deadline = self._proxy.tick + self._proxy.settings.server.head_timeout_s
 
@@ -179,7 +189,10 @@ class Front(asyncio.Protocol):
             self._closing = True
             self._finish()
             return
-        read = read_head(incoming, self._framing, self._client, self._scheme)
+        client, scheme = self._client, self._scheme
+        if self._behind_proxy:
+            client, scheme = self._proxy.forwarded(incoming.headers, client, scheme)
+        read = read_head(incoming, self._framing, client, scheme)
         if isinstance(read, Failure):
             self._fail_head(read)
             return

@@ -95,6 +95,19 @@ def page_of(headers: Iterable[Header]) -> tuple[str | None, str | None]:
     return found.get(b"origin"), found.get(b"referer")
 
 
+def forwarding_fields(headers: Iterable[Header]) -> tuple[str, str]:
+    """Return X-Forwarded-For, its lines joined by commas, and X-Forwarded-Proto; empty when absent."""
+    addresses: list[str] = []
+    proto = ""
+    for name, value in headers:
+        size = len(name)
+        if size == 15 and name.lower() == b"x-forwarded-for":
+            addresses.append(value.decode("latin-1"))
+        elif size == 17 and name.lower() == b"x-forwarded-proto":
+            proto = value.decode("latin-1")
+    return ",".join(addresses), proto
+
+
 def end_to_end(headers: Sequence[Header], options: frozenset[bytes]) -> tuple[Header, ...]:
     """Return the fields that may say what is called: all that a server behind the gateway can come to see.
 

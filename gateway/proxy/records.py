@@ -10,8 +10,10 @@ While the breaker is open the store is not asked: what is cached is used, and no
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
@@ -35,6 +37,10 @@ from policies.methods import Call
 from policies.record import KeyRecord
 
 NEGATIVE_MAX = 10_000  # unknown digests remembered at once
+# For addresses that guess, digests are looked up one after the other, so many a second, and few may wait.
+SLOW_LOOKUPS_PER_S = 50
+SLOW_WAITING_MAX = 100
+SLOW_WAITING_PER_ADDRESS = 4
 
 log = structlog.get_logger("gateway.records")
 
@@ -139,7 +145,8 @@ class Records:
         self._fetching: dict[str, list[Callable[[Entry | Reason | Unavailable], None]]] = {}
         self._confirming: dict[str, list[Callable[[bool | Unavailable], None]]] = {}
         self._clock = clock
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._slow: deque[tuple[str, bytes]] = deque()  # digests with the address that asks
         self.hits = 0
         self.misses = 0
 
@@ -176,6 +183,40 @@ class Records:
         task = asyncio.get_running_loop().create_task(self._fetch(digest, now))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def fetch_slowly(
+        self, digest: str, address: bytes, done: Callable[[Entry | Reason | Unavailable], None]
+    ) -> bool:
+        """Ask the store for a digest in its turn, for an address that guesses; False when too many wait.
+
+        However many guesses come, the store gets one question at a time, and a right key that this worker
+        does not know yet is still found.
+        """
+        waiting = self._fetching.get(digest)
+        if waiting is not None:
+            waiting.append(done)
+            return True
+        mine = sum(each == address for _, each in self._slow)
+        if mine >= SLOW_WAITING_PER_ADDRESS or len(self._slow) >= SLOW_WAITING_MAX:
+            return False
+        self._fetching[digest] = [done]
+        self._slow.append((digest, address))
+        if len(self._slow) == 1:
+            slowly = asyncio.get_running_loop().create_task(self._fetch_slowly())
+            self._tasks.add(slowly)
+            slowly.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _fetch_slowly(self) -> None:
+        while self._slow:
+            digest, _ = self._slow[0]
+            self.misses += 1
+            found = await self._fetch(digest, self._clock())
+            await asyncio.sleep(1 / SLOW_LOOKUPS_PER_S)
+            self._slow.popleft()
+            if isinstance(found, Unavailable):  # nobody has to wait for the same to be said
+                while self._slow:
+                    self._tell(self._slow.popleft()[0], found)
 
     def confirm(self, entry: Entry, done: Callable[[bool | Unavailable], None]) -> None:
         """Ask the store whether an entry's record is the newest; `done` gets True when it had to be renewed.
@@ -229,12 +270,12 @@ class Records:
         self._entries.pop(entry.digest, None)
 
     def replace_contract(self, contract: Contract) -> None:
-        """Judge every record anew, under changed settings."""
+        """Judge every record anew at its next call, under changed settings."""
         self.contract = contract
         for entry in self._entries.values():
             entry.until = 0.0
 
-    async def _fetch(self, digest: str, now: float) -> None:
+    async def _fetch(self, digest: str, now: float) -> Entry | Reason | Unavailable:
         found: Entry | Reason | Unavailable
         asked_at = asyncio.get_running_loop().time()
         try:
@@ -247,6 +288,10 @@ class Records:
         else:
             # A store that lost everything knows no key, and says nothing about any.
             found = self._keep(digest, record, now) if known else Unavailable()
+        self._tell(digest, found)
+        return found
+
+    def _tell(self, digest: str, found: Entry | Reason | Unavailable) -> None:
         for done in self._fetching.pop(digest):
             done(found)
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
+
+from gateway.client_address import scheme_of, trusting
+from gateway.failure_limit import FailureLimit
 from gateway.proxy.access_log import AccessLogWriter
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.front import Front
+from gateway.proxy.headers import Header, forwarding_fields
 from gateway.proxy.records import Records
 from gateway.proxy.tally import Tally
 from gateway.proxy.upstream import UpstreamPool
@@ -18,6 +23,8 @@ from gateway.settings import AccessLog, Route, Settings, Upstream
 from metering.counters import Counters
 from metering.open_calls import OpenCalls
 from policies.period import day_of, midnight, next_day
+
+log = structlog.get_logger("gateway.proxy")
 
 _ALL, _REFUSED = AccessLog.ALL, AccessLog.REFUSED
 TICK_S = 0.25  # how exactly deadlines are kept
@@ -58,6 +65,7 @@ class Proxy:
         self._request_base = secrets.token_hex(5).encode() + b"-"
         self._request_number = 0
         self._ticker: asyncio.TimerHandle | None = None
+        self.guesses = FailureLimit(settings.security.failures_allowed, settings.security.failures_window_s)
         self._take_settings(settings)
 
     # -- life
@@ -118,7 +126,32 @@ class Proxy:
         """Enter a call into the books."""
         self._exchanges.add(exchange)
 
+    def forwarded(self, headers: Sequence[Header], client: bytes, scheme: bytes) -> tuple[bytes, bytes]:
+        """Return the client's address and scheme that a trusted proxy states, or what its connection says."""
+        addresses, proto = forwarding_fields(headers)
+        if addresses:
+            client = self.trusted_proxies.client(client.decode(), addresses).encode()
+        return client, scheme_of(proto, scheme) if proto else scheme
+
     # -- for exchanges
+
+    def held_off_s(self, client: bytes) -> int:
+        """Return for how many seconds more an address gets no further guess, 0 when it may go on."""
+        wait_s = self.guesses.wait_s(client.decode(), self.loop.time())
+        return int(wait_s) + 1 if wait_s else 0
+
+    def note_failure(self, client: bytes) -> int:
+        """Count a failed identification; returns what `held_off_s` said before it."""
+        wait_s = self.held_off_s(client)
+        self.tally.failed_identifications += 1
+        if not wait_s and self.guesses.note(client.decode(), self.loop.time()):
+            log.warning(
+                "an address is held off: it has named too many wrong keys",
+                client=client.decode(),
+                failures=self.guesses.allowed,
+                for_s=round(self.guesses.wait_s(client.decode(), self.loop.time())),
+            )
+        return wait_s
 
     def finished(self, exchange: Exchange, stage: int) -> None:
         """Take a call out of the books, and say how it went."""
@@ -166,6 +199,7 @@ class Proxy:
                 "tallygate_client_connections": [[{}, len(self._fronts)]],
                 "tallygate_calls_in_flight": [[{}, len(self._exchanges)]],
                 "tallygate_buffered_body_bytes": [[{}, self.buffered_bytes]],
+                "tallygate_addresses_held_off": [[{}, self.guesses.held(self.loop.time())]],
                 "tallygate_cached_keys": [[{}, len(self.records)]],
                 "tallygate_counts_pending": [[{}, self.counters.pending]],
                 "tallygate_counter_available": [[{}, int(not self.counters.breaker.is_open)]],
@@ -182,6 +216,13 @@ class Proxy:
 
     def _take_settings(self, settings: Settings) -> None:
         self._logged = settings.logging.access
+        self.trusted_proxies = trusting(settings.server.trusted_proxies)
+        security = settings.security
+        if (self.guesses.allowed, self.guesses.window_s) != (
+            security.failures_allowed,
+            security.failures_window_s,
+        ):
+            self.guesses = FailureLimit(security.failures_allowed, security.failures_window_s)
         self._day_began = self._day_ends = 0.0
         kept = {upstream: pool for upstream, pool in self._pools.items() if upstream in settings.upstreams}
         for upstream, pool in self._pools.items():

@@ -51,6 +51,8 @@ HELP = {
     "tallygate_open_calls_total": "Calls that asked to be let through uncounted, by what became of them.",
     "tallygate_journal_bytes": "What was written to journals that were not brought into the counters yet.",
     "tallygate_connections_refused_total": "Connections closed at once because the worker has its fill.",
+    "tallygate_failed_identifications_total": "Calls with a key that is not known, or a wrong signature.",
+    "tallygate_addresses_held_off": "Addresses from which no further guess is taken for now.",
     "tallygate_bad_requests_total": "Requests refused before a route was known, by failure.",
 }
 
@@ -78,6 +80,7 @@ class Tally:
         self.waived: dict[str, int] = {}
         self.bad_requests: dict[str, int] = {}
         self.connections_refused = 0
+        self.failed_identifications = 0
         self.call_seconds: dict[str, Histogram] = {}
         self.added_seconds: dict[str, Histogram] = {}
 
@@ -124,6 +127,7 @@ class Tally:
                     [{"failure": name}, n] for name, n in self.bad_requests.items()
                 ],
                 "tallygate_connections_refused_total": [[{}, self.connections_refused]],
+                "tallygate_failed_identifications_total": [[{}, self.failed_identifications]],
                 "tallygate_key_lookups_total": [[{"found": name}, n] for name, n in lookups.items()],
                 "tallygate_open_calls_total": [
                     [{"outcome": outcome.value}, n] for outcome, n in open_calls.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from gateway.control.app import OPERATIONS
+from gateway.control.app import OPERATIONS, Control
 from gateway.control.auth import FAILURES_ALLOWED, Role, is_token, issue_token
 from policies import keys
 from tests.gateway.control.conftest import Api, Clock
@@ -175,3 +176,37 @@ async def test_a_token_is_told_once(admin: Api) -> None:
 async def test_a_wrong_token_is_not_made(admin: Api, body: dict[str, Any], fields: set[str]) -> None:
     """A token needs a name and one of the roles."""
     assert (await admin.post("/v1/tokens", body)).fields == fields
+
+
+async def test_a_token_that_was_right_is_not_locked_out(
+    client: TestClient[Any, Any], admin: Api, clock: Clock
+) -> None:
+    """Guesses from behind the same proxy keep nobody out whose token has worked before and still does."""
+    made = (await admin.post("/v1/tokens", {"name": "bot", "role": "ops"})).body
+    bot = Api(client, made["token"])
+    assert (await bot.get("/v1/keys")).status == 200
+    guesser = Api(client, issue_token())
+    for _ in range(FAILURES_ALLOWED + 1):
+        await guesser.get("/v1/keys")
+    assert (await guesser.get("/v1/keys")).status == 429
+    assert (await bot.get("/v1/keys")).status == 200
+    assert (await admin.call("DELETE", f"/v1/tokens/{made['id']}")).status == 200
+    assert [(await bot.get("/v1/keys")).status for _ in range(2)] == [401, 429]
+
+
+async def test_failures_count_for_the_client_behind_a_proxy(
+    client: TestClient[Any, Any], admin: Api, control: Control
+) -> None:
+    """Behind a trusted proxy each client is held off for itself; of others the field counts for nothing."""
+    guesser, text = Api(client, issue_token()), issue_token()
+    settings = control.settings
+    trusting = dataclasses.replace(settings.server, trusted_proxies=("127.0.0.0/8",))
+    control.settings = dataclasses.replace(settings, server=trusting)
+    for _ in range(FAILURES_ALLOWED):
+        await guesser.get("/v1/keys", **{"X-Forwarded-For": "6.6.6.6, 192.0.2.1"})
+    held = await Api(client, text).get("/v1/keys", **{"X-Forwarded-For": "192.0.2.1"})
+    free = await Api(client, text).get("/v1/keys", **{"X-Forwarded-For": "192.0.2.2"})
+    assert (held.status, free.status) == (429, 401)
+    control.settings = settings
+    claimed = await Api(client, text).get("/v1/keys", **{"X-Forwarded-For": "192.0.2.1"})
+    assert claimed.status == 401

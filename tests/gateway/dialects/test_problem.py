@@ -42,9 +42,11 @@ def test_reasons_have_the_status_that_http_has_for_them(reason: Reason, status: 
 
 @pytest.mark.parametrize("failure", Failure)
 def test_a_failure_never_looks_like_a_denial(failure: Failure) -> None:
-    """A client that gives up on 401, 403 or 429 must not do so because the gateway or the upstream failed."""
+    """A client that gives up on 401, 403 or 429 must not do so because the gateway or the upstream failed;
+    only who guesses keys is told to slow down."""
     found = refuse(Dialect.PROBLEM, failure, path=b"/", request_id="r")
-    assert found.status not in (401, 403, 429)
+    assert found.status not in (401, 403)
+    assert (found.status == 429) == (failure is Failure.TOO_MANY_FAILURES)
     wait = failure.value.retry_after_s
     assert dict(found.headers).get(b"Retry-After") == (None if wait is None else b"%d" % wait)
 
