@@ -105,6 +105,11 @@ class Child:
         self._turn(State.READY)
         self._watch(process)
 
+    def keep_trying(self) -> None:
+        """Start it again and again after a `start` that failed."""
+        if self._process is not None:
+            self._watch(self._process)
+
     async def replace(self, grace_s: float) -> None:
         """Start another process and, once it is ready, let the running one end in order.
 

@@ -49,6 +49,7 @@ class Workforce:
                 await child.start()
             except ChildError as error:
                 log.error("a further worker did not start", error=str(error))
+                child.keep_trying()
         surplus = self.children[count:]
         del self.children[count:]
         self._on_change()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import run_state
 from tests.rig import Client
 from tests.serving import Serving, change, run_cli, serving, wait_until, write_config
 from tests.system.traffic import call, counted, new_key
@@ -152,7 +153,9 @@ async def test_reloading_and_resizing_lose_no_call(program: Serving) -> None:
             program.process.send_signal(signal.SIGHUP)
 
             def resized(count: int = int(workers)) -> bool:
-                return len(program.workers()) == count
+                state = run_state.read(program.data_dir / "run")
+                assert state is not None
+                return [each.state for each in state.workers] == ["ready"] * count
 
             await asyncio.to_thread(wait_until, resized, 60.0)
             await load.more(30)
