@@ -77,7 +77,7 @@ async def open_dispute(
     after = {"invoice_id": invoice_id, "position": position, "amount": str(disputed)}
     change = Change("dispute.open", "dispute", dispute.id, None, after)
     await audit.write(connection, [change], now=now, by=by)
-    await standing.settle(connection, [account_id], terms=terms, now=now, by=by)
+    await standing.settle(connection, {account_id: now}, terms=terms, by=by)
     return dispute
 
 
@@ -146,7 +146,7 @@ async def resolve(
         after = {"number": note.number, "invoice_id": note.invoice_id, "total": str(note.total)}
         changes.append(Change("credit_note.issue", "credit note", note.id, None, after))
     await audit.write(connection, changes, now=now, by=by)
-    await standing.settle(connection, [account_id], terms=terms, now=now, by=by)
+    await standing.settle(connection, {account_id: now}, terms=terms, by=by)
     return await disputes.get(connection, dispute_id), note
 
 

@@ -27,8 +27,8 @@ Told = Callable[[AsyncConnection, Sequence[Invoice]], Awaitable[None]]
 class IssueReport:
     """What was issued: how many, for how much by currency, and under which numbers.
 
-    When they were to be kept, `issued` has the invoices by number, or the drafts of a dry run, without their
-    snapshots. `held` are accounts left as drafts; `done` says that no draft of the month is left.
+    When they were to be kept, `issued` has the invoices by number, without their snapshots. `held` are
+    accounts left as drafts; `done` says that no draft of the month is left.
     """
 
     period: Period
@@ -59,7 +59,6 @@ async def issue(
     terms: Terms,
     now: datetime,
     by: Author,
-    dry_run: bool = False,
     hold: Collection[str] = (),
     account_ids: Collection[str] | None = None,
     told: Told | None = None,
@@ -76,18 +75,15 @@ async def issue(
     while True:
         async with engine.begin() as connection:
             await closing.lock_month(connection, period.first)
-            last = 0 if dry_run else await numbers.lock(connection, "invoice")
+            last = await numbers.lock(connection, "invoice")
             drafts = await invoices.drafts(
                 connection, period.first, hold=hold, account_ids=account_ids, after=after, limit=CHUNK
             )
-            if dry_run:
-                report.add(drafts, keep=keep)
-            elif drafts:
+            if drafts:
                 report.add(await _issue(connection, drafts, last, terms, now, by, told), keep=keep)
             if len(drafts) < CHUNK:
                 report.held = await _held(connection, period, hold)
-                if not dry_run:
-                    report.done = await invoices.finish_month(connection, period.first, now=now)
+                report.done = await invoices.finish_month(connection, period.first, now=now)
                 return report
             after = drafts[-1].account_id
 
@@ -111,7 +107,7 @@ async def void(
     await invoices.void(connection, invoice_id, reason=reason, now=now, by=by.actor)
     change = Change("invoice.void", "invoice", invoice_id, {"status": before.status}, {"reason": reason})
     await audit.write(connection, [change], now=now, by=by)
-    await standing.settle(connection, [account_id], terms=terms, now=now, by=by)
+    await standing.settle(connection, {account_id: now}, terms=terms, by=by)
     return await invoices.get(connection, invoice_id)
 
 
@@ -148,7 +144,7 @@ async def _issue(
         for invoice in issued
     ]
     await audit.write(connection, changes, now=now, by=by)
-    await standing.settle(connection, account_ids, terms=terms, now=now, by=by)
+    await standing.settle(connection, dict.fromkeys(account_ids, now), terms=terms, by=by)
     if told is not None:
         await told(connection, issued)
     return issued

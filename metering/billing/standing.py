@@ -6,7 +6,7 @@ free. Restriction and ban are reckoned from it at every call (contract OT-8 to O
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,17 +41,20 @@ async def balances(connection: AsyncConnection, account_ids: Sequence[str]) -> d
 
 
 async def settle(
-    connection: AsyncConnection, account_ids: Sequence[str], *, terms: Terms, now: datetime, by: Author
+    connection: AsyncConnection, moments: Mapping[str, datetime], *, terms: Terms, by: Author
 ) -> list[str]:
     """Write the day of the oldest unpaid invoice on all keys of accounts that the caller has locked.
 
-    Returns the keys that changed; they are in force once they are projected. Keys of an account that never
-    had an invoice keep what an operator set on them.
+    `moments` has the accounts, and when the change of each comes about. Returns the keys that changed; they
+    are in force once they are projected. Keys of an account that never had an invoice keep what an operator
+    set on them.
     """
-    found = await balances(connection, account_ids)
+    found = await balances(connection, list(moments))
+    none_now = [account_id for account_id, balance in found.items() if not balance.invoices]
+    none_ever = set(none_now) - await invoices.ever_numbered(connection, none_now) if none_now else set()
     wanted = {
         account_id: balance.oldest_unpaid(disputed_counts=terms.disputed_counts_as_unpaid)
         for account_id, balance in found.items()
-        if balance.invoices or await invoices.any_numbered(connection, account_id)
+        if account_id not in none_ever
     }
-    return await keys.set_oldest_unpaid(connection, wanted, now=now, by=by)
+    return await keys.set_oldest_unpaid(connection, wanted, moments=moments, by=by)

@@ -151,14 +151,18 @@ async def close(
     return account
 
 
-async def lock(connection: AsyncConnection, account_ids: Collection[str]) -> None:
-    """Hold off changes of accounts, of what they owe, and new keys for them; raises NotFoundError."""
+async def lock(connection: AsyncConnection, account_ids: Collection[str]) -> dict[str, Account]:
+    """Hold off changes of accounts, of what they owe, and new keys for them; returns them by id.
+
+    Raises NotFoundError.
+    """
     table = tables.accounts
-    ids = sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))
-    query = sa.select(table.c.id).where(table.c.id == sa.any_(ids)).order_by(table.c.id).with_for_update()
-    found = set((await connection.execute(query)).scalars())
-    if missing := set(account_ids) - found:
+    wanted = sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))
+    query = sa.select(table).where(table.c.id == sa.any_(wanted)).order_by(table.c.id).with_for_update()
+    found = {row.id: Account(**row._mapping) for row in await connection.execute(query)}
+    if missing := set(account_ids) - found.keys():
         raise NotFoundError("account", min(missing))
+    return found
 
 
 async def stamp_first_requests(

@@ -39,22 +39,23 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be written down about one object. Secrets do not belong in it."""
+    """What is to be written down about one object, `at` its own time if it has one; never a secret."""
 
     action: str
     noun: str
     object_id: str
     before: Mapping[str, object] | None = None
     after: Mapping[str, object] | None = None
+    at: datetime | None = None
 
 
 async def write(connection: AsyncConnection, changes: Sequence[Change], *, now: datetime, by: Author) -> None:
-    """Add one row per change."""
+    """Add one row per change, at `now` unless the change has a time of its own."""
     if not changes:
         return
     rows = [
         {
-            "at": now,
+            "at": change.at or now,
             "actor": by.actor,
             "request_id": by.request_id,
             "action": change.action,

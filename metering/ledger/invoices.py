@@ -173,10 +173,14 @@ async def numbered(
     return [_invoice(row._mapping) for row in await connection.execute(query)]
 
 
-async def any_numbered(connection: AsyncConnection, account_id: str) -> bool:
-    """Say whether an account was ever sent an invoice, one made void since included."""
-    query = sa.select(sa.exists().where(invoices.c.account_id == account_id, invoices.c.number.is_not(None)))
-    return bool((await connection.execute(query)).scalar_one())
+async def ever_numbered(connection: AsyncConnection, account_ids: Sequence[str]) -> set[str]:
+    """Return those accounts that were ever sent an invoice, one made void since included."""
+    table = invoices
+    query = sa.select(table.c.account_id).where(
+        table.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))),
+        table.c.number.is_not(None),
+    )
+    return set((await connection.execute(query.distinct())).scalars())
 
 
 async def lines(connection: AsyncConnection, invoice_id: str) -> list[InvoiceLine]:

@@ -279,11 +279,16 @@ async def lock_keys(connection: AsyncConnection, which: sa.ColumnElement[bool]) 
 
 
 async def set_oldest_unpaid(
-    connection: AsyncConnection, wanted: Mapping[str, date | None], *, now: datetime, by: Author
+    connection: AsyncConnection,
+    wanted: Mapping[str, date | None],
+    *,
+    moments: Mapping[str, datetime],
+    by: Author,
 ) -> list[str]:
     """Set the day of the oldest unpaid invoice on all keys of accounts, by account; return what changed.
 
-    The caller holds the accounts' locks, so that no key is being made meanwhile.
+    `moments` says when, by account. The caller holds the accounts' locks, so that no key is being made
+    meanwhile.
     """
     given = (
         sa.func.unnest(
@@ -295,7 +300,7 @@ async def set_oldest_unpaid(
     )
     table = tables.keys
     query = (
-        sa.select(table.c.id, table.c.oldest_unpaid_issued_on, given.c.day)
+        sa.select(table.c.id, table.c.account_id, table.c.oldest_unpaid_issued_on, given.c.day)
         .join(given, given.c.account_id == table.c.account_id)
         .where(table.c.oldest_unpaid_issued_on.is_distinct_from(given.c.day))
         .order_by(table.c.id)
@@ -315,10 +320,17 @@ async def set_oldest_unpaid(
     )
     name = "oldest_unpaid_issued_on"
     changes = [
-        Change("key.change", "key", row.id, {name: row.oldest_unpaid_issued_on}, {name: row.day})
+        Change(
+            "key.change",
+            "key",
+            row.id,
+            {name: row.oldest_unpaid_issued_on},
+            {name: row.day},
+            at=moments[row.account_id],
+        )
         for row in changed
     ]
-    await audit.write(connection, changes, now=now, by=by)
+    await audit.write(connection, changes, now=max(moments.values()), by=by)
     return ids
 
 

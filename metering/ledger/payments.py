@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger.billing_tables import payments as table
 from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read_cursor
+from metering.ledger.tables import Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +35,57 @@ class Payment:
     reversal_reason: str | None = None
 
 
-async def add(connection: AsyncConnection, payment: Payment) -> Payment | None:
-    """Add a payment, or return the one that has its idempotency key already."""
-    columns = {column.name: getattr(payment, column.name) for column in table.c}
-    fresh = insert(table).values(columns).on_conflict_do_nothing(index_elements=[table.c.idempotency_key])
-    if (await connection.execute(fresh.returning(table.c.id))).one_or_none() is not None:
-        return None
-    query = sa.select(table).where(table.c.idempotency_key == payment.idempotency_key)
-    return _payment((await connection.execute(query)).one())
+_ADDED = (
+    "id",
+    "account_id",
+    "invoice_id",
+    "amount",
+    "currency",
+    "received_at",
+    "reference",
+    "idempotency_key",
+    "created_at",
+    "created_by",
+)
+_ADD = sa.text(
+    f"""
+    INSERT INTO payments ({", ".join(_ADDED)})
+    SELECT {", ".join(_ADDED)} FROM unnest({", ".join(f":{name}" for name in _ADDED)}) WITH ORDINALITY
+        AS given ({", ".join(_ADDED)}, place) ORDER BY place
+    ON CONFLICT (idempotency_key) DO NOTHING RETURNING id
+    """  # noqa: S608 - the names of columns
+).bindparams(*(sa.bindparam(name, type_=sa.ARRAY(table.c[name].type)) for name in _ADDED))
+
+
+async def add(connection: AsyncConnection, new: Sequence[Payment]) -> dict[str, Payment]:
+    """Add payments; returns, by id of what was not added, the one that has its idempotency key already.
+
+    Of two new ones with the same idempotency key the first is added.
+    """
+    columns = {name: [getattr(payment, name) for payment in new] for name in _ADDED}
+    added = set((await connection.execute(_ADD, columns)).scalars())
+    known = {payment.id: payment.idempotency_key for payment in new if payment.id not in added}
+    if not known:
+        return {}
+    wanted = sa.bindparam("keys", list(known.values()), sa.ARRAY(sa.Text))
+    query = sa.select(table).where(table.c.idempotency_key == sa.any_(wanted))
+    found = {row.idempotency_key: _payment(row) for row in await connection.execute(query)}
+    return {payment_id: found[key] for payment_id, key in known.items()}
 
 
 async def get(connection: AsyncConnection, payment_id: str) -> Payment:
     """Return a payment; raises NotFoundError."""
-    row = (await connection.execute(sa.select(table).where(table.c.id == payment_id))).one_or_none()
-    if row is None:
-        raise NotFoundError("payment", payment_id)
-    return _payment(row)
+    return (await by_id(connection, [payment_id]))[payment_id]
+
+
+async def by_id(connection: AsyncConnection, payment_ids: Sequence[str]) -> dict[str, Payment]:
+    """Return payments by their ids; raises NotFoundError."""
+    wanted = sa.bindparam("ids", list(payment_ids), sa.ARRAY(sa.Text))
+    rows = await connection.execute(sa.select(table).where(table.c.id == sa.any_(wanted)))
+    found = {row.id: _payment(row) for row in rows}
+    if missing := set(payment_ids) - found.keys():
+        raise NotFoundError("payment", min(missing))
+    return found
 
 
 async def listed(
@@ -81,13 +116,21 @@ async def standing(connection: AsyncConnection, account_ids: Sequence[str]) -> l
 
 
 async def reverse(
-    connection: AsyncConnection, payment_id: str, *, reason: str, now: datetime, by: str
+    connection: AsyncConnection, moments: Mapping[str, datetime], *, reason: str, by: str
 ) -> None:
-    """Note that a payment came back; one that was reversed before keeps its first date."""
+    """Note that payments came back, by id and when; one that was reversed before keeps its first date."""
+    given = (
+        sa.func.unnest(
+            sa.bindparam("ids", list(moments), sa.ARRAY(sa.Text)),
+            sa.bindparam("instants", list(moments.values()), sa.ARRAY(Instant)),
+        )
+        .table_valued(sa.column("id", sa.Text), sa.column("at", Instant))
+        .render_derived(name="given")
+    )
     await connection.execute(
         sa.update(table)
-        .where(table.c.id == payment_id, table.c.reversed_at.is_(None))
-        .values(reversed_at=now, reversed_by=by, reversal_reason=reason)
+        .where(table.c.id == given.c.id, table.c.reversed_at.is_(None))
+        .values(reversed_at=given.c.at, reversed_by=by, reversal_reason=reason)
     )
 
 

@@ -79,7 +79,7 @@ class _Run:
         days = (stage.span.last_excluded - stage.span.first).days + RUN_OUT_DAYS
         while stage.next_at is not None:
             day = day_of(stage.next_at, stage.zone)
-            await stage.play(midnight(next_day(day), stage.zone))
+            await stage.play()
             if progress is not None:
                 progress(min(days, (day - stage.span.first).days), days)
         if progress is not None:
@@ -130,10 +130,9 @@ class _Run:
         for shop in member.customer.shops:
             if shop.moves_on is not None:
                 asked = instant(shop.moves_on - timedelta(days=5), MORNING_S, stage.zone)
-                act = partial(deeds.change_price, stage, member, shop, shop.moves_on)
-                stage.at(asked, act, member)
+                stage.plan(asked, member, deeds.change_price, shop, shop.moves_on)
             if shop.closes_at is not None:
-                stage.at(shop.closes_at, partial(deeds.end, stage, member, shop), member)
+                stage.plan(shop.closes_at, member, deeds.end, shop)
 
     async def _announce(self, version: int, effective_from: date, at: float) -> None:
         terms, now = self._stage.terms, aware(at)
