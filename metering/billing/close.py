@@ -34,28 +34,22 @@ async def close(
     terms: Terms,
     now: datetime,
     by: Author,
-    dry_run: bool = False,
     account_ids: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> CloseReport:
     """Make the drafts of a calendar month, all or none; returns what they hold.
 
-    A dry run changes nothing, tells every line, and may look at a month that is not over, or at drafts as
-    they would be had none been issued. Raises BillingError for what is no month or not over yet.
+    Raises BillingError for what is no month or not over yet; `preview` tells what it would do.
     """
     check_month(period)
-    if not dry_run:
-        _check_over(period, terms, now)
-    async with engine.connect() as connection, connection.begin() as transaction:
-        if not dry_run:
-            await closing.lock_month(connection, period.first)
+    _check_over(period, terms, now)
+    await closing.rate_until(engine, period.last_excluded)
+    async with engine.begin() as connection:
+        await closing.lock_month(connection, period.first)
         report = await reckon(
-            connection, period, terms=terms, account_ids=account_ids, keep=dry_run, progress=progress
+            connection, period, terms=terms, account_ids=account_ids, keep=False, progress=progress
         )
-        if dry_run:
-            await transaction.rollback()
-        else:
-            await closing.make_drafts(connection, period, account_ids=account_ids, now=now, by=by.actor)
+        await closing.make_drafts(connection, period, account_ids=account_ids, now=now, by=by.actor)
     return report
 
 

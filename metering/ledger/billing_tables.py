@@ -138,6 +138,16 @@ invoice_keys = sa.Table(
     sa.Index(None, "period_first", "invoice_id"),
 )
 
+# Months of keys whose counts changed after they were rated, and how often: what may be late. Triggers of the
+# database fill it, and billing empties it.
+late_usage = sa.Table(
+    "late_usage",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("period_first", Day, primary_key=True),
+    sa.Column("changes", sa.BigInteger, nullable=False, server_default="1"),
+)
+
 payments = sa.Table(
     "payments",
     metadata,

@@ -13,14 +13,14 @@ from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from policies.period import Period, add_months
+from metering.ledger import marks
+from policies.period import Period
 
-LATE_MONTHS = 3  # closed months in which late counts are looked for; counters are kept for less by default
 FETCHED = 1_000  # rows at a time: rating them may not hold up the event loop for long
 TIMEOUT_S = 900.0  # of one statement over a whole month
-_LOCK_SPACE = 0x62696C6C  # "bill" in ASCII
+_LOCK_SPACE = 0x62696C6C  # "bill" in ASCII; the number beside it is a month, or 0 for who writes counts
 
 _STAGES = (
     """
@@ -70,24 +70,25 @@ _COUNTED = """
     LEFT JOIN counted USING (key_id, number)
     ORDER BY segment.account_id, segment.site, segment.key_id, segment.number"""
 
-# Keys of months before this one whose counts are no longer those that were billed. What other drafts bill of
-# them already is billed; a month whose own invoice is a draft still has nothing late.
+# Keys of months before this one whose counts are no longer those that were billed; only those that were noted
+# are looked at. What other drafts bill of them already is billed; a month whose own invoice is a draft still
+# has nothing late.
 _LATE = """
     WITH billed AS (
         SELECT invoice.account_id, part.key_id, part.period_first, max(part.plan) AS plan,
             min(part.first_day) AS first_day, max(part.last_excluded) AS last_excluded,
             sum(part.calls)::bigint AS calls, sum(part.taken)::bigint AS taken,
             sum(part.waived)::bigint AS waived, jsonb_agg(part.segments)::text AS segments
-        FROM invoice_keys AS part JOIN invoices AS invoice ON invoice.id = part.invoice_id
-        WHERE part.period_first >= $2 AND part.period_first < $1 AND invoice.period_first <> $1
-            AND ($3::text[] IS NULL OR invoice.account_id = ANY ($3::text[]))
+        FROM late_usage AS noted JOIN invoice_keys AS part USING (key_id, period_first)
+        JOIN invoices AS invoice ON invoice.id = part.invoice_id
+        WHERE noted.period_first < $1 AND invoice.period_first <> $1
+            AND ($2::text[] IS NULL OR invoice.account_id = ANY ($2::text[]))
         GROUP BY 1, 2, 3
         HAVING bool_or(invoice.period_first = part.period_first AND invoice.status <> 'draft')
     ), now AS (
         SELECT billed.key_id, billed.period_first, sum(used.calls)::bigint AS calls,
             sum(used.taken)::bigint AS taken, sum(used.waived)::bigint AS waived
-        FROM billed JOIN usage_daily AS used USING (key_id)
-        WHERE used.day >= $2 AND used.day < $1
+        FROM billed JOIN usage_daily AS used ON used.key_id = billed.key_id
             AND used.day >= billed.first_day AND used.day < billed.last_excluded
         GROUP BY 1, 2
     )
@@ -98,6 +99,37 @@ _LATE = """
     JOIN keys AS key ON key.id = billed.key_id JOIN accounts AS account ON account.id = billed.account_id
     WHERE (billed.calls, billed.taken, billed.waived) IS DISTINCT FROM (now.calls, now.taken, now.waived)
     ORDER BY billed.account_id, key.site, billed.key_id, billed.period_first"""
+
+# What was noted and is billed by now, by invoices that never change, is looked at no more; nor are keys that
+# a month, once it was issued, has not billed at all. One that is written meanwhile has changed once more.
+_FORGET_BILLED = """
+    WITH billed AS (
+        SELECT noted.key_id, noted.period_first, noted.changes
+        FROM late_usage AS noted
+        JOIN billing_months AS month
+            ON month.period_first = noted.period_first AND month.issued_at IS NOT NULL
+        CROSS JOIN LATERAL (
+            SELECT min(part.first_day) AS first_day, max(part.last_excluded) AS last_excluded,
+                sum(part.calls) AS calls, sum(part.taken) AS taken, sum(part.waived) AS waived,
+                COALESCE(bool_or(invoice.status = 'draft'), false) AS drafted
+            FROM invoice_keys AS part JOIN invoices AS invoice ON invoice.id = part.invoice_id
+            WHERE part.key_id = noted.key_id AND part.period_first = noted.period_first
+        ) AS parts
+        CROSS JOIN LATERAL (
+            SELECT sum(used.calls) AS calls, sum(used.taken) AS taken, sum(used.waived) AS waived
+            FROM usage_daily AS used
+            WHERE used.key_id = noted.key_id
+                AND used.day >= parts.first_day AND used.day < parts.last_excluded
+        ) AS now
+        WHERE NOT parts.drafted AND (
+            parts.first_day IS NULL
+            OR (parts.calls, parts.taken, parts.waived) IS NOT DISTINCT FROM
+                (now.calls, now.taken, now.waived)
+        )
+    )
+    DELETE FROM late_usage AS noted USING billed
+    WHERE noted.key_id = billed.key_id AND noted.period_first = billed.period_first
+        AND noted.changes = billed.changes"""
 
 _COUNTS_BETWEEN = """
     SELECT given.number, COALESCE(sum(used.calls), 0)::bigint AS calls,
@@ -169,6 +201,19 @@ async def lock_month(connection: AsyncConnection, month: date) -> None:
     await (await _driver(connection)).execute(lock, _LOCK_SPACE, number, timeout=TIMEOUT_S)
 
 
+async def rate_until(engine: AsyncEngine, day: date) -> None:
+    """Have counts of days before `day` noted that are written from now on, before the first of them is rated.
+
+    Returns when everything that was written without being noted is committed, and so can be read.
+    """
+    async with engine.begin() as connection:
+        await marks.raise_to(connection, marks.RATED, day.toordinal())
+    async with engine.begin() as connection:
+        await connection.execute(sa.select(1))
+        lock = "SELECT pg_advisory_xact_lock($1, 0)"
+        await (await _driver(connection)).execute(lock, _LOCK_SPACE, timeout=TIMEOUT_S)
+
+
 async def prepare(connection: AsyncConnection) -> None:
     """Make the temporary tables."""
     for statement in _STAGES:
@@ -199,17 +244,13 @@ async def counted(connection: AsyncConnection) -> AsyncIterator[list[Any]]:
 
 
 async def late(connection: AsyncConnection, month: Period, account_ids: Collection[str] | None) -> list[Any]:
-    """Return the keys of the months before whose counts changed after their invoice was issued.
+    """Return the keys of all months before whose counts changed after their invoice was issued.
 
     `segments` of a row is JSON: a list of what is `segments` in each row of `invoice_keys`.
     """
     driver = await _driver(connection)
-    since = add_months(month.first, -LATE_MONTHS)
     only = None if account_ids is None else list(account_ids)
-    await driver.execute(_BY_HASHING)
-    rows = await driver.fetch(_LATE, month.first, since, only, timeout=TIMEOUT_S)
-    await driver.execute(_BY_ANY_WAY)
-    return list(rows)
+    return list(await driver.fetch(_LATE, month.first, only, timeout=TIMEOUT_S))
 
 
 async def counts_between(
@@ -254,6 +295,7 @@ async def make_drafts(
     for statement in others:
         arguments = (month.first, only) if "$2" in statement else (month.first,)
         await driver.execute(statement, *arguments, timeout=TIMEOUT_S)
+    await driver.execute(_FORGET_BILLED, timeout=TIMEOUT_S)
     if account_ids is None:
         await driver.execute(_MONTH_CLOSED, month.first, now, by)
 

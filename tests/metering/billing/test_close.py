@@ -8,11 +8,12 @@ from decimal import Decimal
 import pytest
 
 from metering.billing.errors import BillingError
+from metering.billing.preview import preview_close
 from metering.ledger import keys
 from metering.ledger.invoices import Status
 from metering.rating import LineKind
 from policies.plan_versions import Proration
-from tests.metering.billing.books import BY, Books, version
+from tests.metering.billing.books import BY, Books, month, version
 
 
 async def test_usage_becomes_a_draft(books: Books) -> None:
@@ -79,15 +80,15 @@ async def test_closing_again_reckons_anew(books: Books) -> None:
 
 
 async def test_month_that_is_not_over_cannot_be_closed(books: Books) -> None:
-    """The last second of a month refuses, the next one closes; a dry run shows how the month stands."""
+    """The last second of a month refuses, the next one closes; a preview shows how the month stands."""
     await books.announce(version())
     key = await books.key(await books.account())
     await books.use(key, "2026-10-30", 100)
     with pytest.raises(BillingError, match="2026-11-01") as caught:
         await books.close("2026-10", "2026-10-31 23:59:59")
     assert caught.value.code == "not_over"
-    report = await books.close("2026-10", "2026-10-31 23:59:59", dry_run=True)
-    assert report.drafts[0].total == Decimal("1.00")
+    page = await preview_close(books.engine, month("2026-10"), terms=books.terms)
+    assert [each.difference for each in page.items] == [Decimal("1.00")]
     assert await books.invoices() == []
     await books.close("2026-10", "2026-11-01 00:00:00")
     assert len(await books.invoices()) == 1

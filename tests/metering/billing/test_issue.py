@@ -16,7 +16,6 @@ from metering.billing.errors import BillingError
 from metering.ledger import billing_tables as tables
 from metering.ledger import invoices
 from metering.ledger.invoices import Invoice, Status
-from metering.rating import LineKind
 from tests.metering.billing.books import BY, Books, month, version
 
 
@@ -57,16 +56,6 @@ async def test_held_accounts_stay_drafts(books: Books) -> None:
     report = await books.issue("2026-10")
     assert [(invoice.account_id, invoice.number) for invoice in report.issued] == [(accounts[1], 3)]
     assert report.done
-
-
-async def test_dry_run_issues_nothing(books: Books) -> None:
-    """A dry run tells the drafts that would be issued."""
-    await books.announce(version())
-    await books.key(await books.account())
-    await books.close("2026-10")
-    report = await books.issue("2026-10", dry_run=True)
-    assert [invoice.status for invoice in report.issued] == [Status.DRAFT]
-    assert [invoice.status for invoice in await books.invoices()] == [Status.DRAFT]
 
 
 async def test_what_is_told_is_told_with_the_invoice(books: Books) -> None:
@@ -120,50 +109,6 @@ async def test_issued_invoice_never_changes(books: Books) -> None:
     await books.close("2026-10")
     assert await books.invoices() == [invoice]
     assert [line.amount for line in await books.lines(invoice)] == [Decimal("1.00")]
-
-
-async def test_late_counts_come_on_the_next_invoice(books: Books) -> None:
-    """What the ledger counted after the invoice is a late line of the next one, once, under the old price."""
-    await books.announce(version(minimum=Decimal(3)))
-    account = await books.account()
-    key = await books.key(account)
-    await books.use(key, "2026-10-01", 200)
-    await books.bill("2026-10")
-    await books.use(key, "2026-10-01", 250, waived=20)
-    await books.use(key, "2026-10-31", 270)
-    await books.use(key, "2026-11-05", 300)
-    await books.bill("2026-11")
-    late, used = await books.lines((await books.invoices(account))[1])
-    assert (late.kind, late.quantity, late.amount, late.unit_price) == (
-        LineKind.LATE,
-        300,
-        Decimal("2.00"),
-        None,
-    )
-    assert (late.calls, late.taken, late.waived, late.first) == (320, 320, 20, date(2026, 10, 1))
-    assert (used.kind, used.amount) == (LineKind.USAGE, Decimal("3.00"))
-    await books.bill("2026-12")
-    assert {line.kind for line in await books.lines((await books.invoices(account))[2])} == {
-        LineKind.USAGE,
-        LineKind.MINIMUM,
-    }
-
-
-async def test_late_counts_of_a_closed_key(books: Books) -> None:
-    """Late counts alone make an invoice; drafts reckoned again hold them once; waived ones take off."""
-    await books.announce(version())
-    account = await books.account()
-    key = await books.key(account, "2026-10-01", expires_at=books.at("2026-11-01"))
-    await books.use(key, "2026-10-03", 500)
-    await books.bill("2026-10")
-    await books.use(key, "2026-10-03", 510, waived=40)
-    await books.close("2026-12")
-    await books.close("2026-11")
-    await books.close("2026-12")
-    assert [(invoice.total, invoice.period.first) for invoice in await books.invoices(account)] == [
-        (Decimal("5.00"), date(2026, 10, 1)),
-        (Decimal("-0.30"), date(2026, 12, 1)),
-    ]
 
 
 async def test_void_invoice_frees_its_payment_and_standing(books: Books) -> None:
