@@ -31,6 +31,7 @@ def create(
     first_request: Annotated[
         str | None, typer.Option(help=f"When the customer first asked. {values.INSTANT_HELP}")
     ] = None,
+    dry_run: DryRunOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Make an account."""
@@ -40,7 +41,9 @@ def create(
         billing_email=email,
         first_request_at=None if first_request is None else values.instant(first_request, "--first-request"),
     )
-    write_one(client.of(context).call("POST", "/v1/accounts", body), COLUMNS, form)
+    if dry_run:
+        confirmed(f"Make an account for {name}.", yes=True, dry_run=True)
+    write_one(client.of(context).call("POST", "/v1/accounts", body, dry_run=dry_run), COLUMNS, form)
 
 
 @app.command("list")
@@ -84,5 +87,6 @@ def close(
     name = connection.call("GET", path)["name"]
     when = "now" if at is None else f"at {body['at']}"
     what = f"End the service of {account} ({name}) and of all its keys {when}."
-    if confirmed(what, yes=yes, dry_run=dry_run):
-        write_one(connection.call("POST", f"{path}/close", body), (*COLUMNS, "closed_at"), form)
+    confirmed(what, yes=yes, dry_run=dry_run)
+    closed = connection.call("POST", f"{path}/close", body, dry_run=dry_run)
+    write_one(closed, (*COLUMNS, "closed_at"), form)

@@ -154,13 +154,11 @@ def void(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Make an invoice void; its number stays taken, and its month is not billed again."""
-    if not confirmed(f"Make {invoice} void, for good.", yes=yes, dry_run=dry_run):
-        return
     connection = client.of(context)
     path = f"/v1/invoices/{client.segment(_invoice_id(connection, invoice))}/void"
-    write_one(
-        connection.call("POST", path, {"reason": reason}, idempotency_key=_once(key)), WHOLE_COLUMNS, form
-    )
+    confirmed(f"Make {invoice} void, for good.", yes=yes, dry_run=dry_run)
+    done = connection.call("POST", path, {"reason": reason}, idempotency_key=_once(key), dry_run=dry_run)
+    write_one(done, WHOLE_COLUMNS, form)
 
 
 @app.command()
@@ -185,9 +183,9 @@ def pay(
         reference=reference,
         received_at=None if received_at is None else values.instant(received_at, "--received-at"),
     )
-    if confirmed(f"Note a payment of {body['amount']} by {account}.", yes=yes, dry_run=dry_run):
-        done = connection.call("POST", "/v1/payments", body, idempotency_key=_once(key))
-        write_one(done, PAID_COLUMNS, form)
+    confirmed(f"Note a payment of {body['amount']} by {account}.", yes=yes, dry_run=dry_run)
+    done = connection.call("POST", "/v1/payments", body, idempotency_key=_once(key), dry_run=dry_run)
+    write_one(done, PAID_COLUMNS, form)
 
 
 @app.command()
@@ -213,11 +211,11 @@ def reverse(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Take a payment out of the reckoning; what it paid is open again."""
-    if confirmed(f"Reverse {payment}.", yes=yes, dry_run=dry_run):
-        path = f"/v1/payments/{client.segment(payment)}/reverse"
-        body = {"reason": reason}
-        done = client.of(context).call("POST", path, body, idempotency_key=_once(key))
-        write_one(done, PAID_COLUMNS, form)
+    confirmed(f"Reverse {payment}.", yes=yes, dry_run=dry_run)
+    path = f"/v1/payments/{client.segment(payment)}/reverse"
+    body = {"reason": reason}
+    done = client.of(context).call("POST", path, body, idempotency_key=_once(key), dry_run=dry_run)
+    write_one(done, PAID_COLUMNS, form)
 
 
 @app.command()
@@ -256,9 +254,9 @@ def dispute(
         determined_on=values.day(determined_on, "--determined-on"),
         amount=None if amount is None else values.amount(amount, "--amount"),
     )
-    if confirmed(f"Dispute line {line} of {invoice}.", yes=True, dry_run=dry_run):
-        done = connection.call("POST", "/v1/disputes", body, idempotency_key=_once(key))
-        write_one(done, DISPUTE_COLUMNS, form)
+    confirmed(f"Dispute line {line} of {invoice}.", yes=True, dry_run=dry_run)
+    done = connection.call("POST", "/v1/disputes", body, idempotency_key=_once(key), dry_run=dry_run)
+    write_one(done, DISPUTE_COLUMNS, form)
 
 
 @app.command()
@@ -268,7 +266,10 @@ def resolve(
     resolution: Annotated[str, typer.Option(help="Why; it stands on the credit note.")],
     accept: Annotated[bool, typer.Option("--accept/--reject", help="Who is right.")],
     quantity: Annotated[
-        int | None, typer.Option(min=0, help="The right units of its days, all tiers.")
+        int | None,
+        typer.Option(
+            min=0, help="The key's right units in the line's days, over all tiers, not this line's."
+        ),
     ] = None,
     amount: Annotated[str | None, typer.Option(help="Or the right amount of the line.")] = None,
     key: KeyOption = None,
@@ -286,10 +287,10 @@ def resolve(
         amount=None if amount is None else values.amount(amount, "--amount"),
     )
     what = f"{'Accept' if accept else 'Reject'} {dispute}, for good."
-    if confirmed(what, yes=yes, dry_run=dry_run):
-        path = f"/v1/disputes/{client.segment(dispute)}/resolve"
-        done = client.of(context).call("POST", path, body, idempotency_key=_once(key))
-        write_one(done, DISPUTE_COLUMNS, form)
+    confirmed(what, yes=yes, dry_run=dry_run)
+    path = f"/v1/disputes/{client.segment(dispute)}/resolve"
+    done = client.of(context).call("POST", path, body, idempotency_key=_once(key), dry_run=dry_run)
+    write_one(done, DISPUTE_COLUMNS, form)
 
 
 @app.command()

@@ -80,12 +80,18 @@ class Connection:
         query: Mapping[str, str] | None = None,
         *,
         idempotency_key: str | None = None,
+        dry_run: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> Any:
-        """Make one request and return its answer; raises CliError with what the API said."""
+        """Make one request and return its answer; raises CliError with what the API said.
+
+        A dry run checks and tells everything, and changes nothing.
+        """
         headers = {"Authorization": f"Bearer {self.token}"}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
+        if dry_run:
+            headers["Dry-Run"] = "true"
         return asyncio.run(_answer(self.url, verb, path, body, query, headers, timeout_s=timeout_s))
 
     def text(self, path: str, query: Mapping[str, str]) -> tuple[str, str | None]:

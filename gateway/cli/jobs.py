@@ -21,9 +21,14 @@ def rollup(
     full: Annotated[
         bool, typer.Option("--full", help="Look at every counter, not only at changed ones.")
     ] = False,
+    dry_run: DryRunOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Write the counters to the ledger now; doing it again changes nothing."""
+    if dry_run:
+        which = "every counter" if full else "counters that changed"
+        confirmed(f"Write {which} to the ledger, where rows only ever rise.", yes=True, dry_run=True)
+        return
     told = client.of(context).call("POST", "/v1/rollup", {"full": full}, timeout_s=client.LONG_S)
     write_one(told, tuple(told), form)
 

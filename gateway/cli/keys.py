@@ -61,13 +61,17 @@ def create(
     account: Annotated[str, typer.Option(help="The account's id, acc_...")],
     plan: Annotated[str, typer.Option(help="A plan of the configuration, such as K1.")],
     fields: dict[str, Any],
+    dry_run: DryRunOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Make a key and show its text, this once."""
     body = {"account_id": account, "plan": plan, **fields}
-    made = client.of(context).call("POST", "/v1/keys", body)
+    if dry_run:
+        confirmed(f"Make a key of plan {plan} for {account}.", yes=True, dry_run=True)
+    made = client.of(context).call("POST", "/v1/keys", body, dry_run=dry_run)
     _write(made, form, first=("key",))
-    _tell_once(made)
+    if not dry_run:
+        _tell_once(made)
 
 
 @app.command("list")
@@ -98,6 +102,7 @@ def set_(
         str | None,
         typer.Option(help="Day of the oldest unpaid invoice (2026-11-10), or none when all is paid."),
     ] = None,
+    dry_run: DryRunOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Change a key; in force from its next call on."""
@@ -107,9 +112,14 @@ def set_(
         body["oldest_unpaid_issued_on"] = day
     if not body:
         raise typer.BadParameter("say what to set, such as --daily-limit 100000; see --help")
-    changed = client.of(context).call("PATCH", _path(key), body)
+    connection = client.of(context)
+    if dry_run:
+        named = ", ".join(name.replace("_", " ") for name in body)
+        confirmed(f"Change {named} of {_named(connection, key)}.", yes=True, dry_run=True)
+    changed = connection.call("PATCH", _path(key), body, dry_run=dry_run)
     _write(changed, form)
-    _tell_force(changed)
+    if not dry_run:
+        _tell_force(changed)
 
 
 @app.command()
@@ -126,13 +136,11 @@ def rotate(
     """Give a key a new text, shown this once."""
     until = f"is accepted for {overlap:g} s more" if overlap else "ends at once"
     connection = client.of(context)
-    if confirmed(
-        f"Give {_named(connection, key)} a new text; the old one {until}.",
-        yes=yes,
-        dry_run=dry_run,
-    ):
-        rotated = connection.call("POST", f"{_path(key)}/rotate", {"overlap_s": overlap})
-        _write(rotated, form, first=("key",))
+    what = f"Give {_named(connection, key)} a new text; the old one {until}."
+    confirmed(what, yes=yes, dry_run=dry_run)
+    rotated = connection.call("POST", f"{_path(key)}/rotate", {"overlap_s": overlap}, dry_run=dry_run)
+    _write(rotated, form, first=("key",))
+    if not dry_run:
         _tell_once(rotated)
 
 
@@ -163,9 +171,14 @@ def suspend(
 
 
 @app.command()
-def resume(context: typer.Context, key: KeyArgument, form: FormatOption = Format.TABLE) -> None:
+def resume(
+    context: typer.Context,
+    key: KeyArgument,
+    dry_run: DryRunOption = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
     """Let go of a key that was held."""
-    _change(context, key, "resume", {}, "Accept calls of {} again.", True, False, form)
+    _change(context, key, "resume", {}, "Accept calls of {} again.", True, dry_run, form)
 
 
 @app.command()
@@ -196,9 +209,10 @@ def _change(
     form: Format,
 ) -> None:
     connection = client.of(context)
-    if confirmed(what.format(_named(connection, key)), yes=yes, dry_run=dry_run):
-        changed = connection.call("POST", f"{_path(key)}/{action}", body)
-        _write(changed, form)
+    confirmed(what.format(_named(connection, key)), yes=yes, dry_run=dry_run)
+    changed = connection.call("POST", f"{_path(key)}/{action}", body, dry_run=dry_run)
+    _write(changed, form)
+    if not dry_run:
         _tell_force(changed)
 
 

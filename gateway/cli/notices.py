@@ -46,10 +46,20 @@ def list_(
 def retry(
     context: typer.Context,
     notice: Annotated[str, typer.Argument(metavar="NOTICE", help="The notice's id, ntc_...")],
+    dry_run: DryRunOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Try again what failed of a notice."""
-    done = client.of(context).call("POST", f"/v1/notices/{client.segment(notice)}/retry", {})
+    connection, path = client.of(context), f"/v1/notices/{client.segment(notice)}"
+    ways = connection.call("GET", path)["deliveries"]
+    failed = [
+        f"{way['channel']} to {way['target']} ({way['last_error']})"
+        for way in ways
+        if way["state"] == "failed"
+    ]
+    what = f"Try again: {', '.join(failed)}." if failed else "Nothing of this notice failed."
+    confirmed(what, yes=True, dry_run=dry_run)
+    done = connection.call("POST", f"{path}/retry", {}, dry_run=dry_run)
     write_one(done, ("id", "event", "deliveries"), form)
 
 
@@ -59,14 +69,19 @@ def create(
     url: Annotated[str, typer.Argument(help="Where events are sent.")],
     account: Annotated[str | None, typer.Option(help="Only of this account. Default: of all.")] = None,
     event: Annotated[list[str] | None, typer.Option(help="Only this event; may repeat.")] = None,
+    dry_run: DryRunOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Make a webhook; the secret of its signatures is told this once."""
     body = values.given(url=url, account_id=account, events=event)
     key = f"cli-{secrets.token_hex(16)}"
-    made = client.of(context).call("POST", "/v1/webhooks", body, idempotency_key=key)
+    events, whose = ", ".join(event) if event else "every event", account or "every account"
+    if dry_run:
+        confirmed(f"Send {events} of {whose} to {url}.", yes=True, dry_run=True)
+    made = client.of(context).call("POST", "/v1/webhooks", body, idempotency_key=key, dry_run=dry_run)
     write_one(made, (*WEBHOOK_COLUMNS[:5], "secret"), form)
-    note("Keep the secret: it is not shown again.")
+    if not dry_run:
+        note("Keep the secret: it is not shown again.")
 
 
 @webhooks.command("list")
@@ -84,6 +99,6 @@ def disable(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Send nothing to a webhook any more."""
-    if confirmed(f"Disable {webhook}, for good.", yes=yes, dry_run=dry_run):
-        done = client.of(context).call("DELETE", f"/v1/webhooks/{client.segment(webhook)}")
-        write_one(done, WEBHOOK_COLUMNS, form)
+    confirmed(f"Disable {webhook}, for good.", yes=yes, dry_run=dry_run)
+    done = client.of(context).call("DELETE", f"/v1/webhooks/{client.segment(webhook)}", dry_run=dry_run)
+    write_one(done, WEBHOOK_COLUMNS, form)

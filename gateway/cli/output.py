@@ -104,9 +104,9 @@ def working(what: str) -> contextlib.AbstractContextManager[object]:
 
 
 def confirmed(what: str, *, yes: bool, dry_run: bool) -> bool:
-    """Say what will be done, and ask; False when it shall not be done.
+    """Say what will be done, and ask; False for a dry run.
 
-    Raises CliError when there is nobody to ask.
+    Raises CliError when there is nobody to ask, and Abort when the answer is no.
     """
     if dry_run:
         note(f"Would: {what}")

@@ -117,12 +117,13 @@ def apply(
 
 
 @app.command()
-def announce(context: typer.Context, plan: PlanArgument) -> None:
+def announce(context: typer.Context, plan: PlanArgument, dry_run: DryRunOption = False) -> None:
     """Tell of a plan's coming prices whoever has not been told, such as customers that came since."""
-    done = client.of(context).call("POST", f"/v1/plans/{client.segment(plan)}/announce", {})
+    path = f"/v1/plans/{client.segment(plan)}/announce"
+    done = client.of(context).call("POST", path, {}, dry_run=dry_run)
     for line in done["told"]:
         typer.echo(line)
-    note(f"{done['notices']} customers are told.")
+    note(f"{done['notices']} customers {'would be' if dry_run else 'are'} told.")
 
 
 @app.command()
@@ -150,9 +151,9 @@ def move(
 ) -> None:
     """Move a subscription to a newer version of its price, from a day on."""
     day = values.day(first_day, "--from")
-    if not confirmed(f"Move {key} to version {version} from {day} on.", yes=yes, dry_run=dry_run):
-        return
+    confirmed(f"Move {key} to version {version} from {day} on.", yes=yes, dry_run=dry_run)
     body = {"version": version, "first_day": day}
     path = f"/v1/subscriptions/{client.segment(key)}/move"
-    moved = client.of(context).call("POST", path, body, idempotency_key=f"cli-{secrets.token_hex(16)}")
+    once = f"cli-{secrets.token_hex(16)}"
+    moved = client.of(context).call("POST", path, body, idempotency_key=once, dry_run=dry_run)
     write_one(moved, SUBSCRIPTION_COLUMNS, form)

@@ -44,19 +44,26 @@ def create(
         bool,
         typer.Option("--local", help="Write into the ledger itself, when there is no token to begin with."),
     ] = False,
+    dry_run: DryRunOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Make a token and show its text, this once."""
     ends = None if expires_at is None else values.instant(expires_at, "--expires-at")
     connection = client.of(context)
+    if dry_run:
+        until = f" until {ends}" if ends else ""
+        confirmed(f"Make a token for {name} with the role {role}{until}.", yes=True, dry_run=True)
+    if local and dry_run:
+        return
     if local:
         settings = config.load(connection.config_path, connection.environ)
         made = asyncio.run(_create_locally(settings, name, role, ends))
     else:
         body = values.given(name=name, role=role.value, expires_at=ends)
-        made = connection.call("POST", "/v1/tokens", body)
+        made = connection.call("POST", "/v1/tokens", body, dry_run=dry_run)
     write_one(made, ("token", *COLUMNS), form)
-    note("Keep the token now: it is not stored and cannot be shown again.")
+    if not dry_run:
+        note("Keep the token now: it is not stored and cannot be shown again.")
 
 
 @app.command("list")
@@ -83,8 +90,9 @@ def revoke(
             "A token is named by its id (tok_ and 16 digits), not by its text; see `tallygate token list`."
         )
     connection = client.of(context)
-    if confirmed(f"End token {token} at once and for good.", yes=yes, dry_run=dry_run):
-        write_one(connection.call("DELETE", f"/v1/tokens/{client.segment(token)}"), COLUMNS, form)
+    confirmed(f"End token {token} at once and for good.", yes=yes, dry_run=dry_run)
+    ended = connection.call("DELETE", f"/v1/tokens/{client.segment(token)}", dry_run=dry_run)
+    write_one(ended, COLUMNS, form)
 
 
 async def _create_locally(settings: Settings, name: str, role: Role, ends: str | None) -> dict[str, Any]:

@@ -45,7 +45,9 @@ class Resolution(Input):
     accepted: bool
     resolution: Reason = Field(description="Why; it stands on the credit note.")
     quantity: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = Field(
-        None, description="The right units of the line's days, all tiers together."
+        None,
+        description="How many units the key rightly has in the line's days: over all tiers, not of this line "
+        "alone. The key's month is rated again with it.",
     )
     amount: Amount | None = Field(None, description="The right amount.")
 

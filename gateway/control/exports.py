@@ -207,6 +207,7 @@ OPERATIONS = (
         answer=FocusPage,
         media={"text/csv": f"The default; {NEXT_CURSOR} continues it."},
         etag=True,
+        conflicts=True,
     ),
     Operation(
         "showFocusSchema",
@@ -217,6 +218,7 @@ OPERATIONS = (
         rights=(Right.BILLS_READ,),
         answer=FocusSchema,
         etag=True,
+        conflicts=True,
     ),
     Operation(
         "reconcile",

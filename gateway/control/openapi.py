@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.control.app import OPERATIONS
 from gateway.control.auth import RIGHTS, Role
-from gateway.control.operations import IDEMPOTENCY_KEY, Operation
+from gateway.control.operations import DRY_RUN, IDEMPOTENCY_KEY, Operation
 from gateway.control.problems import CONTENT_TYPE
 
 _REF = "#/components/schemas/{model}"
@@ -178,6 +178,17 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
                 "required": operation.once,
                 "description": "Visible characters. A request that is repeated with it has no second effect.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            }
+        )
+    if operation.changes:
+        parameters.append(
+            {
+                "name": DRY_RUN,
+                "in": "header",
+                "required": False,
+                "description": "With `true` nothing is changed, and the answer tells what would be; "
+                "what is told once is null.",
+                "schema": {"type": "string", "enum": ["true", "false"]},
             }
         )
     if operation.etag:

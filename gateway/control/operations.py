@@ -3,7 +3,8 @@
 An operation names its path, the right it asks for, and the models of its query, body and answer; requests are
 checked against them, and the OpenAPI document is made from them. One that changes something runs in one
 transaction with its audit rows and, when the request carries an `Idempotency-Key`, with the answer kept for a
-repetition.
+repetition. With `Dry-Run: true` that transaction is rolled back, and the answer tells what it would have
+done.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 IDEMPOTENCY_KEY = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
+DRY_RUN = "Dry-Run"
 MAX_BODY_BYTES = 16 << 20
 
 _IDENTIFIER = re.compile(r"[a-z]{3}_[0-9a-f]{16}\Z")
@@ -150,7 +152,10 @@ async def perform(operation: Operation, control: Control, request: web.Request) 
     def call(transaction: AsyncConnection | None) -> Call[Any, Any]:
         return Call(control, request, caller, body, query, now, transaction)
 
+    dry_run = _dry_run(operation, request)
     try:
+        if dry_run:
+            return await _rehearse(operation, control, call)
         if not operation.changes:
             return _response(await operation.handle(call(None)), request if operation.etag else None)
         return await _change(operation, control, request, caller, raw, call)
@@ -204,6 +209,37 @@ async def _change(
         text = json.dumps({**json.loads(text), "in_force": in_force}, ensure_ascii=False)
     headers["Cache-Control"] = "no-store"
     return web.Response(status=status, text=text, content_type="application/json", headers=headers)
+
+
+async def _rehearse(
+    operation: Operation, control: Control, call: Callable[[AsyncConnection | None], Call[Any, Any]]
+) -> web.Response:
+    """Do it, tell what came of it, and take it back: nothing is kept, and no gateway hears of it."""
+    async with control.engine.connect() as connection, connection.begin() as transaction:
+        reply = await operation.handle(call(connection))
+        await transaction.rollback()
+    if isinstance(reply.content, web.Response):
+        raise TypeError(f"{operation.name} changes something and answers with no model")
+    # What is told once would be of no use: it was taken back too.
+    told = reply.content.model_copy(update=dict.fromkeys(reply.once))
+    return web.Response(
+        status=reply.status if reply.status != 200 else operation.status,
+        text=told.model_dump_json(),
+        content_type="application/json",
+        headers={DRY_RUN: "true", hdrs.CACHE_CONTROL: "no-store"},
+    )
+
+
+def _dry_run(operation: Operation, request: web.Request) -> bool:
+    """Say whether nothing is to be changed; raises a Problem where that cannot be kept."""
+    values = request.headers.getall(DRY_RUN, [])
+    if any(value not in ("true", "false") for value in values) or len(values) > 1:
+        raise invalid([FieldError(f"header.{DRY_RUN}", "must be `true` or `false`, and given once")])
+    if values != ["true"]:
+        return False
+    if not operation.changes and operation.verb != hdrs.METH_GET:
+        raise invalid([FieldError(f"header.{DRY_RUN}", "is not for this operation, which runs on its own")])
+    return operation.changes
 
 
 def _response(reply: Reply, request: web.Request | None = None) -> web.Response:

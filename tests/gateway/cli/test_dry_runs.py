@@ -1,0 +1,107 @@
+"""`--dry-run`: every command that changes something can say what it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import pytest
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.cli.main import app
+from tests.gateway.cli.conftest import Cli
+from tests.gateway.control.bills import ISSUING, PRICES, Shop
+from tests.gateway.control.conftest import Api, Clock
+
+READS = {
+    "account list", "account show", "audit list", "bill balance", "bill credit-notes", "bill disputes",
+    "bill list", "bill payments", "bill show", "check", "demo", "export focus", "export focus-schema",
+    "key list", "key show", "notice list", "plan list", "plan price", "plan show", "plan subscriptions",
+    "reconcile", "rehearse", "serve", "token list", "usage", "webhook list",
+}  # fmt: skip
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Yield every command by its name."""
+    root: Any = typer.main.get_command(app)
+    stack = [("", root)]
+    while stack:
+        name, command = stack.pop()
+        if hasattr(command, "commands"):
+            stack += [(f"{name} {each}".strip(), one) for each, one in command.commands.items()]
+        else:
+            yield name, command
+
+
+def test_every_change_has_a_dry_run() -> None:
+    """A command either only reads, or takes --dry-run."""
+    without = {name for name, command in commands() if "dry_run" not in {p.name for p in command.params}}
+    assert without == READS
+
+
+@pytest.fixture
+async def shop(admin: Api, engine: AsyncEngine, clock: Clock) -> Shop:
+    """A shop with an unpaid invoice of 125.00."""
+    made = Shop(admin, engine, clock)
+    await made.open()
+    await made.count(date(2026, 10, 5), 1_500)
+    await made.bill()
+    return made
+
+
+async def test_dry_runs_tell_what_would_come_of_it(shop: Shop, cli: Cli, admin: Api) -> None:
+    """Each says what it would do and shows the outcome, and the books are as before."""
+    before = (await admin.get("/v1/audit?limit=1000")).body
+    for line, would, outcome in (
+        (("account", "create", "Other"), "Make an account for Other", "Other"),
+        (("key", "create", "--account", shop.account, "--plan", "K1"), "Make a key of plan K1", shop.account),
+        (("key", "set", shop.key, "--daily-limit", "7"), "Change daily limit of", "7"),
+        (("key", "suspend", shop.key), "Refuse every call of", "suspended"),
+        (("bill", "pay", shop.account, "125.00"), "Note a payment of 125.00", "0.00"),
+        (("bill", "void", "INV-000001", "--reason", "twice"), "Make INV-000001 void", "twice"),
+        (
+            ("webhook", "create", "https://hooks.example/x"),
+            "Send every event of every account",
+            "hooks.example",
+        ),
+        (("token", "create", "job", "--role", "billing"), "Make a token for job", "billing"),
+        (("account", "close", shop.account), "End the service of", shop.account),
+        (("rollup", "--full"), "Write every counter", ""),
+    ):
+        told = await cli(*line, "--dry-run")
+        assert (told.code, f"Would: {would}" in told.err) == (0, True), (line, told.err)
+        assert outcome in told.out, line
+        assert "shown again" not in told.err
+    assert (await admin.get("/v1/audit?limit=1000")).body == before
+
+
+async def test_announcing_dry_tells_how_many_would_hear(shop: Shop, cli: Cli, clock: Clock) -> None:
+    """Customers that were told are not counted again, and a dry run tells none."""
+    clock.now = ISSUING
+    newer = PRICES + (
+        '[[plans.K1.versions]]\nversion = 2\neffective_from = 2027-01-01\nmodel = "per_unit"\n'
+        'tiers = [{ unit = "0.01" }]\n'
+    )
+    await shop.post("/v1/plans/apply", {"toml": newer})
+    account = (await shop.api.post("/v1/accounts", {"name": "New"})).body["id"]
+    await shop.api.post("/v1/keys", {"account_id": account, "plan": "K1"})
+    dry = await cli("plan", "announce", "K1", "--dry-run")
+    assert "1 customers would be told." in dry.err
+    assert "1 customers are told." in (await cli("plan", "announce", "K1")).err
+    assert "0 customers would be told." in (await cli("plan", "announce", "K1", "--dry-run")).err
+
+
+async def test_a_notice_that_failed_would_be_tried_again(shop: Shop, cli: Cli, engine: AsyncEngine) -> None:
+    """The dry run names each way that failed and why, and leaves it failed."""
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(
+            "UPDATE notice_deliveries SET state = 'failed', last_error = 'SMTP 550'"
+        )
+    [notice] = (await cli("notice", "list", "--format", "json")).json
+    dry = await cli("notice", "retry", notice["id"], "--dry-run", "--format", "json")
+    assert "Would: Try again: email to bills@shop.example (SMTP 550)." in dry.err
+    assert dry.json["deliveries"][0]["state"] == "pending"
+    [same] = (await cli("notice", "list", "--format", "json")).json
+    assert same["deliveries"][0]["state"] == "failed"
