@@ -133,6 +133,13 @@ class _Reader:
             self.errors.append(
                 "server.proxy_protocol: is believed of trusted_proxies only; name their networks there"
             )
+        if server and server.health_path:
+            for route in routes:
+                if route.path_prefix != "/" and server.health_path.startswith(route.path_prefix):
+                    self.errors.append(
+                        f"server.health_path: lies in the route {route.path_prefix}; choose a path of no "
+                        'route, or "" for none'
+                    )
         peppers = self.peppers(security, data_dir)
         if self.errors or not (
             server and stores and security and billing and metering and logging and notices and zone
@@ -158,6 +165,8 @@ class _Reader:
                 max_buffered_bytes=server.max_buffered_bytes,
                 idle_timeout_s=server.idle_timeout_s,
                 drain_s=server.drain_s,
+                leave_s=server.leave_s,
+                health_path=server.health_path or None,
                 cached_keys=server.cached_keys,
                 trusted_proxies=tuple(server.trusted_proxies),
                 proxy_protocol=server.proxy_protocol,

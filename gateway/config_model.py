@@ -144,6 +144,8 @@ class ServerTable(Table):
     max_buffered_bytes: int = Field(256 * MIB, ge=MIB, le=1024 * 1024 * MIB)
     idle_timeout_s: Seconds = 75.0
     drain_s: Seconds = 30.0
+    leave_s: float = Field(0.0, ge=0, le=600)
+    health_path: str = Field("/.well-known/tallygate", pattern=r"^(/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?$")
     cached_keys: int = Field(100_000, ge=1, le=10_000_000)
     trusted_proxies: list[Annotated[str, AfterValidator(network_of)]] = Field(default=[], max_length=256)
     proxy_protocol: bool = False

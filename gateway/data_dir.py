@@ -56,6 +56,21 @@ def _lock(path: Path) -> int:
         os.close(file)  # its last holder removed it between the two steps
 
 
+def holder(place: Path) -> int | None:
+    """Return the id of the process that serves from here, None when nobody does; raises OSError."""
+    try:
+        file = os.open(place / LOCK_FILE, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.read(file, 32).decode().strip() or 0) or None
+    finally:
+        os.close(file)
+    return None
+
+
 def was_left(place: Path) -> bool:
     """Say whether the last program ended in order; `leave` is the last thing it does."""
     return not (place / "run").is_symlink() and not (place / "run").exists()

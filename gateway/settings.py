@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -106,6 +107,8 @@ class Server:
     max_buffered_bytes: int  # per worker, of request bodies that have not come whole
     idle_timeout_s: float  # keep-alive connection without a request
     drain_s: float  # longest wait for calls under way when stopping
+    leave_s: float  # between saying that this gateway leaves and taking no new calls
+    health_path: str | None  # where a worker says how it does, to whoever asks
     cached_keys: int  # records kept by a worker
     trusted_proxies: tuple[str, ...] = ()  # networks whose word on the client's address is believed
     proxy_protocol: bool = False  # they begin each connection to the proxy port with a PROXY header
@@ -251,3 +254,19 @@ class Settings:
     logging: Logging
     rollup_every_s: float
     notices: Notices
+
+
+def needs_restart(old: Settings, new: Settings, *, rolling: bool = False) -> list[str]:
+    """Return the settings that differ and that processes cannot take over while they run.
+
+    With `rolling` the processes are new ones, and only what the supervisor itself holds is left.
+    """
+    pairs: dict[str, Callable[[Settings], object]] = {
+        "server.proxy_listen": lambda s: (s.server.proxy_host, s.server.proxy_port),
+        "server.control_listen": lambda s: (s.server.control_host, s.server.control_port),
+        "stores": lambda s: s.stores,
+    }
+    if not rolling:
+        pairs["server.proxy_tls"] = lambda s: s.server.proxy_tls
+        pairs["server.control_tls"] = lambda s: s.server.control_tls
+    return [name for name, value in pairs.items() if value(old) != value(new)]

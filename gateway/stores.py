@@ -83,7 +83,8 @@ class EmbeddedValkey:
     """Valkey with an append-only file that is synced every second, in `<data_dir>/valkey`."""
 
     name = "valkey"
-    stop_signal = signal.SIGTERM
+    stop_signal = retire_signal = signal.SIGTERM
+    descriptors = ()
 
     def __init__(self, data_dir: Path, run_dir: Path) -> None:
         """Keep the places; nothing is started."""
@@ -141,7 +142,8 @@ class EmbeddedPostgres:
     """PostgreSQL 18 in `<data_dir>/postgres`, with one database and one role, both named `tallygate`."""
 
     name = "postgres"
-    stop_signal = signal.SIGINT  # "fast": sessions are broken off, the data are left clean
+    stop_signal = retire_signal = signal.SIGINT  # "fast": sessions are broken off, the data are left clean
+    descriptors = ()
 
     def __init__(self, data_dir: Path, run_dir: Path, *, durable: bool = True) -> None:
         """Keep the places; nothing is started. `durable=False` gives up crash safety for speed, for tests."""

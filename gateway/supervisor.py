@@ -2,8 +2,9 @@
 
 It starts the embedded stores where the configuration asks for them, brings the ledger up to date, and runs
 the proxy workers, the control process and, without a configuration, the demo marketplace. It starts again
-what dies. SIGTERM and SIGINT drain and stop everything, a second one at once; SIGHUP reads the
-configuration again, and a wrong one is refused with every error named while the old one stays.
+what dies, and keeps the listening sockets for those that take its place. SIGTERM and SIGINT drain and stop
+everything, a second one at once; SIGHUP reads the configuration again, and a wrong one is refused with every
+error named while the old one stays; SIGUSR2 replaces control and workers one by one, calls going on.
 
 Children are on a leash (`gateway.leash`): they end with this process, even when it is killed with -9.
 """
@@ -15,22 +16,25 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 import structlog
 
-from gateway import config, first_start, welcome
+from gateway import config, first_start, migration, run_state, welcome
 from gateway.child import Child, ChildError
 from gateway.config import ConfigError
 from gateway.data_dir import DataDirError, held, leave, was_left
 from gateway.first_start import Demo, LedgerError
-from gateway.leashing import OrphanError, leashed
-from gateway.ports import PortError, answers, check_port, free_port, listens
-from gateway.settings import Settings
+from gateway.leashing import OrphanError
+from gateway.listeners import Listeners
+from gateway.ports import PortError, check_port, free_port
+from gateway.programs import Marketplace, Process
+from gateway.run_state import ProcessState, Roll, RunState
+from gateway.settings import Settings, Stores, needs_restart
 from gateway.stores import ENVIRON, EmbeddedPostgres, EmbeddedValkey, StoreError, run_directory
 from gateway.telemetry import configure_logging
+from gateway.workforce import Workforce
 from metering.clients import connect
 from metering.ledger import make_engine
 
@@ -70,28 +74,6 @@ def _let_go_of_output() -> None:
                 os.dup2(nowhere.fileno(), stream.fileno())
 
 
-@dataclass(frozen=True, slots=True)
-class PythonProgram:
-    """A module of this installation, run by this interpreter."""
-
-    name: str
-    arguments: tuple[str, ...]
-    ready: Callable[[], bool]
-    stop_signal: signal.Signals = signal.SIGTERM
-    log_file: Path | None = None
-
-    def prepare(self) -> None:
-        """Nothing has to be made."""
-
-    def command(self) -> list[str]:
-        """Return the command line, on a leash."""
-        return leashed([sys.executable, "-m", *self.arguments], on_parent_death=self.stop_signal)
-
-    def is_ready(self) -> bool:
-        """Say whether it answers."""
-        return self.ready()
-
-
 class Supervisor:
     """All processes of one `tallygate serve`."""
 
@@ -110,10 +92,17 @@ class Supervisor:
         self._is_demo = demo if demo is not None else config_path is None and config.DEMO_URL not in environ
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._reloading = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._changing = asyncio.Lock()  # one reload or rolling restart at a time
+        self._changes: set[asyncio.Task[None]] = set()
+        self._roll = Roll()
+        server = settings.server
+        self._proxy_port = Listeners(server.proxy_host, server.proxy_port)
+        self._control_port = Listeners(server.control_host, server.control_port)
+        self._run_dir: Path
+        self._stores_in_use: Stores
         self._stores: list[Child] = []
-        self._workers: list[Child] = []
+        self._workers: Workforce | None = None
+        self._control: Child | None = None
         self._others: list[Child] = []  # control and demo
         self._has_terminal = _has_terminal()
 
@@ -123,6 +112,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop.add_signal_handler(signal.SIGUSR2, self._change, self._replace_all, "rolling restart")
         try:
             with held(self._settings.stores.data_dir) as data_dir:
                 return await self._run(data_dir)
@@ -143,15 +133,15 @@ class Supervisor:
             print(f"tallygate: {error}", file=sys.stderr)
             return 1
         finally:
-            for task in (starting, stopping, *self._reloads):
+            for task in (starting, stopping, *self._changes):
                 task.cancel()
-            await asyncio.gather(starting, stopping, *self._reloads, return_exceptions=True)
+            await asyncio.gather(starting, stopping, *self._changes, return_exceptions=True)
             await self._stop_all()
             await asyncio.to_thread(leave, data_dir)
 
     async def _start(self, data_dir: Path) -> None:
         await asyncio.to_thread(self._check_ports, data_dir)
-        run_dir = await asyncio.to_thread(run_directory, data_dir)
+        self._run_dir = run_dir = await asyncio.to_thread(run_directory, data_dir)
         stores: list[EmbeddedValkey | EmbeddedPostgres] = []
         if self._settings.stores.redis_url is None:
             stores.append(EmbeddedValkey(data_dir, run_dir))
@@ -170,19 +160,26 @@ class Supervisor:
         if self._is_demo:
             port = free_port()
             self._environ[config.DEMO_URL] = f"http://127.0.0.1:{port}"
-            marketplace = PythonProgram("demo", ("demo", "--port", str(port)), listens("127.0.0.1", port))
             # It stands for somebody else's program: what the gateway is told in secret is not for it.
             public = {name: text for name, text in self._environ.items() if not name.startswith("TALLYGATE_")}
-            self._others.append(Child(marketplace, public))
+            self._others.append(Child(Marketplace(port), public, self._tell))
         self._settings = await asyncio.to_thread(config.load, self._config_path, self._environ)
+        self._stores_in_use = self._settings.stores
 
         demo = await self._prepare_ledger()
         server = self._settings.server
-        self._others.append(
-            self._child("control", ("gateway.control",), listens(server.control_host, server.control_port))
+        listening = self._control_port.descriptor(0)
+        program = Process(
+            "control",
+            "gateway.control",
+            run_dir,
+            arguments=("--listen-fd", str(listening)),
+            descriptors=(listening,),
         )
-        self._workers = [self._worker(index, run_dir) for index in range(server.workers)]
-        await asyncio.gather(*(child.start() for child in (*self._workers, *self._others)))
+        self._control = Child(program, self._environ, self._tell)
+        self._others.append(self._control)
+        self._workers = Workforce(self._proxy_port, run_dir, self._environ, self._tell)
+        await asyncio.gather(self._workers.start(server.workers), *(child.start() for child in self._others))
         log.info("serving", proxy=server.proxy_port, control=server.control_port, workers=server.workers)
         with contextlib.suppress(OSError):  # the terminal may be gone; serving does not hang on it
             print(welcome.text(self._settings, demo), flush=True)
@@ -203,29 +200,41 @@ class Supervisor:
             await redis.aclose()
             await engine.dispose()
 
-    def _child(self, name: str, arguments: tuple[str, ...], ready: Callable[[], bool]) -> Child:
-        return Child(PythonProgram(name, arguments, ready), self._environ)
-
-    def _worker(self, index: int, run_dir: Path) -> Child:
-        figures = run_dir / f"worker-{index}.sock"
-        figures.unlink(missing_ok=True)
-        return self._child(
-            f"worker {index}", ("gateway.worker", "--index", str(index)), lambda: answers(figures)
-        )
-
     async def _stop_all(self) -> None:
         """Stop in the order in which things need each other: workers, control and demo, stores."""
-        grace_s = self._settings.server.drain_s + DRAIN_SLACK_S
+        server = self._settings.server
         hurrying = asyncio.create_task(self._kill_when_hurried())
-        await asyncio.gather(*(child.stop(grace_s) for child in self._workers))
+        # Workers have the sockets too. When they have taken what waits there and close them, nobody is left
+        # waiting at a door that no one opens.
+        self._proxy_port.close()
+        self._control_port.close()
+        if self._workers is not None:
+            await self._workers.stop(server.leave_s + server.drain_s + DRAIN_SLACK_S)
         await asyncio.gather(*(child.stop(CONTROL_GRACE_S) for child in self._others))
         hurrying.cancel()
         await asyncio.gather(*(child.stop(STORE_GRACE_S) for child in self._stores))
 
     async def _kill_when_hurried(self) -> None:
         await self._hurry.wait()
-        for child in (*self._workers, *self._others):
+        self._send(signal.SIGKILL)
+        for child in self._others:
             child.send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        """Signal workers and control."""
+        if self._workers is not None:
+            self._workers.send(number)
+        if self._control is not None:
+            self._control.send(number)
+
+    def _tell(self) -> None:
+        """Write down how the processes do, for the control process and `tallygate restart`."""
+        workers = () if self._workers is None else tuple(map(_state_of, self._workers.children))
+        state = RunState(workers, tuple(map(_state_of, self._others)), self._roll)
+        try:
+            run_state.write(self._run_dir, state)
+        except OSError as error:
+            log.warning("how the processes do cannot be written down", error=str(error))
 
     # -- signals
 
@@ -238,42 +247,82 @@ class Supervisor:
         if self._has_terminal and not _has_terminal():
             self._stop.set()  # the terminal that this was started in is gone: nobody means "reload"
             return
-        task = asyncio.create_task(self._reload(), name="reload")
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        self._change(self._reload, "reload")
+
+    def _change(self, change: Callable[[], Coroutine[None, None, None]], name: str) -> None:
+        """Do a change once those that were asked for before are done."""
+
+        async def in_turn() -> None:
+            async with self._changing:
+                await change()
+
+        task = asyncio.create_task(in_turn(), name=name)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
 
     async def _reload(self) -> None:
         """Take the new configuration over when it is right, and pass the word on to the children."""
-        async with self._reloading:
-            try:
-                settings = await asyncio.to_thread(config.load, self._config_path, self._environ)
-            except ConfigError as error:
-                log.error("configuration refused, the old one stays", errors=error.errors)
-                return
-            old, self._settings = self._settings, settings
-            configure_logging(settings.logging.level)
-            for name in _needs_restart(old, settings):
-                log.warning("this setting changes with the next start only", setting=name)
-            for child in (*self._workers, *self._others):
-                if child.program.name != "demo":
-                    child.send(signal.SIGHUP)
-            await self._resize(settings)
-            log.info("configuration reloaded")
+        workers = self._workers
+        if workers is None:
+            return  # what is started next reads it anyway
+        settings = await self._read_settings()
+        if settings is None:
+            return
+        self._take(settings, rolling=False)
+        self._send(signal.SIGHUP)
+        server = self._settings.server
+        await workers.resize(server.workers, server.drain_s + DRAIN_SLACK_S)
+        log.info("configuration reloaded")
 
-    async def _resize(self, settings: Settings) -> None:
-        run_dir = Path(self._environ["TALLYGATE_RUN_DIR"])
-        more = [self._worker(index, run_dir) for index in range(len(self._workers), settings.server.workers)]
-        for child in more:
-            self._workers.append(child)
-            try:
-                await child.start()
-            except ChildError as error:
-                log.error("a further worker did not start", error=str(error))
-        surplus = self._workers[settings.server.workers :]
-        del self._workers[settings.server.workers :]
-        await asyncio.gather(*(child.stop(settings.server.drain_s + DRAIN_SLACK_S) for child in surplus))
-        for index in range(len(self._workers), len(self._workers) + len(surplus)):
-            (run_dir / f"worker-{index}.sock").unlink(missing_ok=True)
+    async def _read_settings(self) -> Settings | None:
+        try:
+            return await asyncio.to_thread(config.load, self._config_path, self._environ)
+        except ConfigError as error:
+            log.error("configuration refused, the old one stays", errors=error.errors)
+            return None
+
+    def _take(self, settings: Settings, *, rolling: bool) -> None:
+        old, self._settings = self._settings, settings
+        configure_logging(settings.logging.level)
+        for name in needs_restart(old, settings, rolling=rolling):
+            log.warning("this setting changes with the next start only", setting=name)
+
+    async def _replace_all(self) -> None:
+        """Replace control and workers by new processes, one by one; the first that fails ends it."""
+        workers, control = self._workers, self._control
+        if workers is None or control is None:
+            log.warning("asked for a rolling restart before the start was done")
+            return
+        self._note_roll(Roll(self._roll.number + 1, "running"))
+        try:
+            await self._roll_over(workers, control)
+        except (ChildError, LedgerError, OSError) as error:
+            log.error("rolling restart broken off; what was not replaced goes on", error=str(error))
+            self._note_roll(Roll(self._roll.number, "failed", str(error)))
+        else:
+            log.info("rolling restart done")
+            self._note_roll(Roll(self._roll.number, "done"))
+
+    async def _roll_over(self, workers: Workforce, control: Child) -> None:
+        """Run what is installed now, with the configuration as it is now.
+
+        The ledger comes first, since new processes need its new schema; the old ones go on with it.
+        """
+        settings = await self._read_settings()
+        if settings is None:
+            raise ChildError("The configuration is wrong: see the log, or `tallygate check`.")
+        if settings.stores != self._stores_in_use:
+            raise ChildError("[stores] was changed, which needs a stop and a start.")
+        self._take(settings, rolling=True)
+        await migration.in_new_process(self._environ)
+        await control.replace(CONTROL_GRACE_S)
+        grace_s = settings.server.drain_s + DRAIN_SLACK_S
+        await workers.roll(grace_s)
+        await workers.resize(settings.server.workers, grace_s)
+
+    def _note_roll(self, roll: Roll) -> None:
+        self._roll = roll
+        self._tell()
 
     def _check_ports(self, data_dir: Path) -> None:
         server = self._settings.server
@@ -283,21 +332,13 @@ class Supervisor:
         check_port("control_listen", server.control_host, server.control_port, patience_s=patience_s)
 
 
+def _state_of(child: Child) -> ProcessState:
+    return ProcessState(child.program.name, child.pid, child.state, child.restarts)
+
+
 def _has_terminal() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR))
     except OSError:
         return False
     return True
-
-
-def _needs_restart(old: Settings, new: Settings) -> Sequence[str]:
-    """Return the settings that differ and that a running process cannot take over."""
-    pairs: dict[str, Callable[[Settings], object]] = {
-        "server.proxy_listen": lambda s: (s.server.proxy_host, s.server.proxy_port),
-        "server.control_listen": lambda s: (s.server.control_host, s.server.control_port),
-        "server.proxy_tls": lambda s: s.server.proxy_tls,
-        "server.control_tls": lambda s: s.server.control_tls,
-        "stores": lambda s: s.stores,
-    }
-    return [name for name, value in pairs.items() if value(old) != value(new)]

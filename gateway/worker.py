@@ -1,6 +1,7 @@
 """A proxy worker: one process, one event loop, one share of the proxy port.
 
-Started by the supervisor as `python -m gateway.worker --index N`. SIGTERM drains, SIGHUP reads the
+Started by the supervisor as `python -m gateway.worker --listen-fd F --ready FILE --index N`. SIGTERM drains
+because everything stops, SIGUSR1 because another process has taken this one's place; SIGHUP reads the
 configuration again.
 """
 
@@ -23,6 +24,8 @@ import structlog
 import uvloop
 
 from gateway import collector, config, sealing
+from gateway.listeners import listening_socket
+from gateway.programs import announce
 from gateway.proxy.access_log import AccessLogWriter
 from gateway.proxy.listening import Listener
 from gateway.proxy.outage_log import OutageLog
@@ -37,6 +40,11 @@ from metering.open_calls import DIRECTORY as JOURNALS
 from metering.open_calls import OpenCalls
 from metering.projection import Projection
 
+# Connections are accepted for so long after the signal: what waits at the socket may have nobody else.
+LAST_ACCEPTS_S = 0.1
+RETIRED_ACCEPTS_S = 1.0  # handshakes that were begun before the kernel sent new ones elsewhere
+DRAIN_POLL_S = 0.02
+
 log = structlog.get_logger("gateway.worker")
 
 
@@ -44,11 +52,19 @@ def main() -> None:
     """Run the worker until it is told to stop."""
     parser = argparse.ArgumentParser(prog="gateway.worker")
     parser.add_argument("--index", type=int, required=True)
-    index = parser.parse_args().index
+    parser.add_argument("--listen-fd", type=int, help="a listening socket; by default one is opened")
+    parser.add_argument("--ready", type=Path, help="a file to make when calls are taken")
+    given = parser.parse_args()
     path = os.environ.get("TALLYGATE_CONFIG")
     settings = config.load(Path(path) if path else None, os.environ)
     configure_logging(settings.logging.level)
-    uvloop.run(Worker(index, settings, Path(path) if path else None).run())
+    server = settings.server
+    if given.listen_fd is None:
+        listening = listening_socket(server.proxy_host, server.proxy_port, shared=True)
+    else:
+        listening = socket.socket(fileno=given.listen_fd)
+    worker = Worker(given.index, settings, Path(path) if path else None)
+    uvloop.run(worker.run(listening, given.ready))
 
 
 class Worker:
@@ -59,9 +75,10 @@ class Worker:
         self._settings = settings
         self._config_path = config_path
         self._stop = asyncio.Event()
+        self._retired = False
 
-    async def run(self) -> None:
-        """Serve until stopped, then drain."""
+    async def run(self, listening: socket.socket, ready: Path | None = None) -> None:
+        """Serve at a socket until stopped, then drain; make the file `ready` when calls are taken."""
         settings = self._settings
         loop = asyncio.get_running_loop()
         assert settings.stores.redis_url is not None, "the supervisor starts the store and names its URL"
@@ -106,20 +123,18 @@ class Worker:
         await open_calls.start()
         proxy.start()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._on_retire)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        listener = Listener(_listening_socket(settings), proxy)
+        listener = Listener(listening, proxy)
         await listener.open(tls_context(settings.server.proxy_tls))
         figures = await self._serve_figures(proxy)
         collector.settle()
         log.info("worker ready", index=self._index, port=settings.server.proxy_port)
+        announce(ready)
         await self._stop.wait()
 
-        listener.close()
-        proxy.drain()
-        ends = loop.time() + self._settings.server.drain_s
-        while proxy.calls_in_flight and loop.time() < ends:  # noqa: ASYNC110 - once in a life
-            await asyncio.sleep(0.02)
+        await self._drain(proxy, listener)
         if proxy.calls_in_flight:
             log.warning("calls broken off at the end of the drain", calls=proxy.calls_in_flight)
         proxy.close()
@@ -130,6 +145,34 @@ class Worker:
         await redis.aclose()
         await counting.aclose()
         log.info("worker stopped", index=self._index)
+
+    async def _drain(self, proxy: Proxy, listener: Listener) -> None:
+        """Finish what is under way, and tell clients before their connections are closed.
+
+        Replaced by another process, this one waits until each client has read `Connection: close` in an
+        answer. When everything stops, nobody could take the next call anyway.
+        """
+        clock = asyncio.get_running_loop().time
+        proxy.leave()
+        if not self._retired:
+            await asyncio.sleep(self._settings.server.leave_s)
+        ends = clock() + self._settings.server.drain_s
+        proxy.drain()
+        await asyncio.sleep(RETIRED_ACCEPTS_S if self._retired else LAST_ACCEPTS_S)
+        listener.close()
+        while (proxy.connections or proxy.calls_in_flight) and clock() < ends:
+            if not self._retired:
+                proxy.close_idle()
+            await asyncio.sleep(DRAIN_POLL_S)
+        proxy.close_idle()
+
+    def _on_stop(self) -> None:
+        self._retired = False
+        self._stop.set()
+
+    def _on_retire(self) -> None:
+        self._retired = not self._stop.is_set()
+        self._stop.set()
 
     def _reload(self) -> None:
         """Take the new settings when they are right; keep the old ones when they are not."""
@@ -158,16 +201,6 @@ class Worker:
         path = Path(run_dir) / f"worker-{self._index}.sock"
         path.unlink(missing_ok=True)
         return await asyncio.start_unix_server(answer, path=path)
-
-
-def _listening_socket(settings: Settings) -> socket.socket:
-    server = settings.server
-    family = socket.AF_INET6 if ":" in server.proxy_host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listening.bind((server.proxy_host, server.proxy_port))
-    return listening
 
 
 if __name__ == "__main__":

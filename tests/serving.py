@@ -232,3 +232,15 @@ def _request(
         return answer.status, answer.read()
     finally:
         connection.close()
+
+
+def run_cli(
+    of: Serving | Path, *arguments: str, timeout_s: float = 120.0
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line with the configuration of a program, or a configuration file."""
+    config_file = of if isinstance(of, Path) else of.config_file
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_")}
+    command = [sys.executable, "-c", "from gateway.cli import main; main()", "--config", str(config_file)]
+    return subprocess.run(
+        [*command, *arguments], env=environ, capture_output=True, text=True, timeout=timeout_s, check=False
+    )

@@ -1,14 +1,16 @@
 """The control process: the control API and the periodic jobs.
 
-Started by the supervisor as `python -m gateway.control`. SIGTERM stops it in order, SIGHUP reads the
-configuration again.
+Started by the supervisor as `python -m gateway.control --listen-fd F --ready FILE`. SIGTERM stops it in
+order, SIGHUP reads the configuration again.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
+import socket
 from pathlib import Path
 
 import structlog
@@ -19,6 +21,8 @@ from gateway import collector, config
 from gateway.config import ConfigError
 from gateway.control.app import CONTROL, make_app
 from gateway.control.periodic import running
+from gateway.listeners import listening_socket
+from gateway.programs import announce
 from gateway.settings import Settings
 from gateway.telemetry import WorkerMetricsCollector, configure_logging
 from gateway.tls import tls_context
@@ -35,14 +39,25 @@ log = structlog.get_logger("gateway.control")
 
 def main() -> None:
     """Run the control process until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="gateway.control")
+    parser.add_argument("--listen-fd", type=int, help="a listening socket; by default one is opened")
+    parser.add_argument("--ready", type=Path, help="a file to make when requests are taken")
+    given = parser.parse_args()
     path = os.environ.get("TALLYGATE_CONFIG")
     config_path = Path(path) if path else None
     settings = config.load(config_path, os.environ)
     configure_logging(settings.logging.level)
-    uvloop.run(serve(settings, config_path))
+    server = settings.server
+    if given.listen_fd is None:
+        listening = listening_socket(server.control_host, server.control_port)
+    else:
+        listening = socket.socket(fileno=given.listen_fd)
+    uvloop.run(serve(settings, config_path, listening, given.ready))
 
 
-async def serve(settings: Settings, config_path: Path | None) -> None:
+async def serve(
+    settings: Settings, config_path: Path | None, listening: socket.socket, ready: Path | None = None
+) -> None:
     """Serve the control API and run the jobs until a signal to stop."""
     assert settings.stores.redis_url is not None, "the supervisor starts the store and names its URL"
     assert settings.stores.database_url is not None, "the supervisor starts the store and names its URL"
@@ -70,13 +85,12 @@ async def serve(settings: Settings, config_path: Path | None) -> None:
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     server = settings.server
-    site = web.TCPSite(
-        runner, server.control_host, server.control_port, ssl_context=tls_context(server.control_tls)
-    )
+    site = web.SockSite(runner, listening, ssl_context=tls_context(server.control_tls))
     try:
         await site.start()
         collector.settle()
         log.info("control ready", port=server.control_port)
+        announce(ready)
         async with running(control.jobs) as jobs:
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({stopping, jobs}, return_when=asyncio.FIRST_COMPLETED)

@@ -7,6 +7,8 @@ has come, so a connection holds a bounded amount of memory whatever its client d
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
@@ -15,6 +17,7 @@ from gateway.failures import Failure
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.headers import Header, request_fields
 from gateway.proxy.heads import refusal_head
+from gateway.proxy.health import health_answer
 from gateway.proxy.request_reader import Incoming, RequestReader
 from gateway.proxy.requests import Framing, read_head
 from gateway.settings import Dialect
@@ -201,6 +204,9 @@ class Front(asyncio.Protocol):
         self._keep_10 = keep_alive and not request.http_11
         if not keep_alive or self._proxy.draining:
             self._closing = True
+        if request.path == self._proxy.health_path and not request.has_body:
+            self._answer_health(head_only=request.method == "HEAD")
+            return
         routed = self._proxy.route(request.path)
         if routed is None:
             self._fail_head(Failure.NO_ROUTE, path=request.path)
@@ -229,6 +235,14 @@ class Front(asyncio.Protocol):
             exchange.fail(self._broken)
             return
         exchange.on_body(incoming.take_body(), incoming.whole)
+
+    def _answer_health(self, *, head_only: bool) -> None:
+        head, body = health_answer(leaving=self._proxy.leaving, reasons=self._proxy.troubles())
+        self._transport.write(b"%b%b\r\n%b" % (head, self.connection_field(), b"" if head_only else body))
+        if self._closing:
+            self._begin_discard()
+        else:
+            self.deadline = self._proxy.tick + self._proxy.settings.server.idle_timeout_s
 
     # -- refusals of requests that are no calls
 
@@ -267,7 +281,8 @@ class Front(asyncio.Protocol):
 
     def connection_field(self) -> bytes:
         """Return the Connection line of the answer, empty where the version's default holds."""
-        if self._closing:
+        if self._closing or self._proxy.draining:
+            self._closing = True
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if self._keep_10 else b""
 
@@ -310,15 +325,27 @@ class Front(asyncio.Protocol):
             self._transport.abort()
         elif self._reader.in_head:
             self._fail_head(Failure.REQUEST_TIMEOUT)
-        else:
+        elif not self._has_more():
             self._closing = True
             self._finish()
 
-    def drain(self) -> None:
-        """Close after the answer under way, or at once when there is none."""
-        if self._exchange is None and not self._reader.in_head:
+    def close_if_idle(self) -> None:
+        """Close unless a request is under way, coming in, or waits to be read.
+
+        A client that sends one at this very moment finds the connection closed: HTTP/1.1 has no way to rule
+        that out. The request was not read, so it is neither passed on nor counted, and may be sent again.
+        """
+        if self._exchange is None and not self._reader.in_head and not self._closing and not self._has_more():
+            self._closing = True
             self._finish()
-        self._closing = True
+
+    def _has_more(self) -> bool:
+        """Say whether bytes have come that were not read yet."""
+        connection = self._transport.get_extra_info("socket")
+        waiting = bytearray(4)
+        if connection is not None and connection.fileno() >= 0:
+            fcntl.ioctl(connection.fileno(), termios.FIONREAD, waiting)
+        return any(waiting)
 
     # -- reading
 

@@ -54,12 +54,13 @@ class Proxy:
         self.clock = clock
         self.tally = Tally()
         self.tick = loop.time()
-        self.draining = False
+        self.leaving = self.draining = False
         self.buffered_bytes = 0  # of request bodies that have not come whole
         self._access_log = access_log
         self._fronts: set[Front] = set()
         self._exchanges: set[Exchange] = set()
         self._pools: dict[Upstream, UpstreamPool] = {}
+        self.health_path: bytes | None = None
         self._day = ""
         self._day_began = self._day_ends = 0.0
         self._request_base = secrets.token_hex(5).encode() + b"-"
@@ -80,11 +81,18 @@ class Proxy:
         self.records.replace_contract(settings.contract)
         self._take_settings(settings)
 
+    def leave(self) -> None:
+        """Say on the health path that this worker goes; calls are taken as before."""
+        self.leaving = True
+
     def drain(self) -> None:
-        """Finish what is under way and take nothing more on."""
-        self.draining = True
+        """Tell each client in its next answer that its connection closes."""
+        self.leaving = self.draining = True
+
+    def close_idle(self) -> None:
+        """Close the connections on which no call is under way or coming in, told or not."""
         for front in list(self._fronts):
-            front.drain()
+            front.close_if_idle()
 
     def close(self) -> None:
         """Break off whatever is left."""
@@ -97,6 +105,11 @@ class Proxy:
         self._access_log.flush()
 
     @property
+    def connections(self) -> int:
+        """Return how many client connections stand."""
+        return len(self._fronts)
+
+    @property
     def calls_in_flight(self) -> int:
         """Return how many calls are under way, those included whose client has left."""
         return len(self._exchanges)
@@ -105,7 +118,7 @@ class Proxy:
 
     def admit(self, front: Front) -> bool:
         """Take a new connection on, unless the worker has its fill."""
-        if len(self._fronts) >= self.settings.server.max_connections or self.draining:
+        if len(self._fronts) >= self.settings.server.max_connections:
             self.tally.connections_refused += 1
             return False
         self._fronts.add(front)
@@ -184,6 +197,10 @@ class Proxy:
 
     # -- figures
 
+    def troubles(self) -> list[str]:
+        """Return what this worker lacks, in words for operators."""
+        return []
+
     def snapshot(self) -> dict[str, Any]:
         """Return this worker's figures."""
         upstreams = []
@@ -223,6 +240,8 @@ class Proxy:
             security.failures_window_s,
         ):
             self.guesses = FailureLimit(security.failures_allowed, security.failures_window_s)
+        path = settings.server.health_path
+        self.health_path = None if path is None else path.encode()
         self._day_began = self._day_ends = 0.0
         kept = {upstream: pool for upstream, pool in self._pools.items() if upstream in settings.upstreams}
         for upstream, pool in self._pools.items():

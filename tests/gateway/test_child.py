@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import child
-from gateway.child import Child, ChildError
+from gateway.child import Child, ChildError, State
 from gateway.leash import LOCKED
 from gateway.leashing import leashed
 
@@ -28,6 +28,8 @@ class Script:
     source: str
     name: str = "script"
     stop_signal: signal.Signals = signal.SIGTERM
+    retire_signal: signal.Signals = signal.SIGTERM
+    descriptors: tuple[int, ...] = ()
     prepared: int = 0
 
     @property
@@ -158,3 +160,65 @@ async def test_stopping_between_a_death_and_the_next_start_starts_nothing(
     await one.stop(DEADLINE_S)
     assert one.pid is None
     assert script.prepared == 1
+
+
+async def test_a_replaced_child_ends_only_when_the_new_one_is_ready(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    """The old process lives until then, is asked by its own signal, and no death is counted."""
+    asked = tmp_path / "asked"
+    source = f"signal.signal(10, lambda *_: (pathlib.Path({str(asked)!r}).touch(), sys.exit(0)))\n"
+    script = Script(tmp_path, source + "ready(); time.sleep(60)", retire_signal=signal.SIGUSR1)
+    one = make(children, script)
+    await one.start()
+    old = one.pid
+    # The new one ends before it is ready if the old one was asked too early.
+    script.source = f"time.sleep(0.2); sys.exit(1) if pathlib.Path({str(asked)!r}).exists() else 0\n" + source
+    script.source += "ready(); time.sleep(60)"
+    await one.replace(DEADLINE_S)
+    assert asked.exists()
+    assert one.pid not in (None, old)
+    assert old is not None
+    assert not psutil.pid_exists(old)
+    assert (one.state, one.restarts) == (State.READY, 0)
+
+
+async def test_a_replacement_that_does_not_come_up_leaves_the_old_one_at_work(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    """The error says what it said, and the old process is still watched."""
+    script = Script(tmp_path, "ready(); time.sleep(60)")
+    one = make(children, script)
+    await one.start()
+    old = one.pid
+    good, script.source = script.source, "print('broken version', flush=True); sys.exit(3)"
+    with pytest.raises(ChildError, match="broken version"):
+        await one.replace(DEADLINE_S)
+    assert one.pid == old
+    script.source = good
+    one.send(signal.SIGKILL)
+    await until(lambda: one.pid not in (None, old) and one.state is State.READY)
+    assert one.restarts == 1
+
+
+async def test_stopping_in_the_middle_of_a_replacement_leaves_nothing(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    """Neither the old process nor the one that was not ready yet goes on."""
+    script = Script(tmp_path, "ready(); time.sleep(60)")
+    one = make(children, script)
+    await one.start()
+    old = one.pid
+    script.source = "time.sleep(60)"
+    replacing = asyncio.create_task(one.replace(DEADLINE_S))
+    await until(lambda: script.prepared == 2 and len(family()) == 2)
+    await one.stop(DEADLINE_S)
+    with pytest.raises(ChildError, match="stopped"):
+        await replacing
+    assert old is not None
+    assert family() == []
+
+
+def family() -> list[psutil.Process]:
+    """Return the processes that this one started and that live."""
+    return [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]

@@ -320,10 +320,12 @@ async def test_draining_ends_idle_connections_and_finishes_calls(path: Rig, upst
         busy.writer.write(get(key))
         await until(lambda: len(upstream.received) == 2)
         path.proxy.drain()
+        path.proxy.close_idle()
         assert await idle.at_end()
         gate.set()
         got = await busy.read()
         assert (got.body, got.header("connection")) == (OK_JSON, "close")
+        assert await busy.at_end()
 
 
 def memory_bytes() -> int:
