@@ -28,7 +28,7 @@ _METHOD_FROM = {
 }
 _ANSWER = re.compile(rb"HTTP/1\.1 (\d{3})[^\r\n]*\r\n(.*?)\r\n\r\n", re.DOTALL)
 _REASON = re.compile(rb'"reason":"(\w+)"')
-AT_ONCE = 16
+AT_ONCE = 8
 
 
 def settings(port: int) -> Settings:
@@ -55,22 +55,26 @@ class Outcome:
 
     rule: str
     name: str
-    answers: tuple[str, ...]
+    raw: bytes = field(repr=False)
+    answers: tuple[str, ...] = ()
     counted: Counter[str] = field(default_factory=Counter)
 
 
 async def run(path: Rig) -> dict[str, Outcome]:
     """Send every case on a connection of its own, with a key of its own; returns the outcomes by key."""
+    outcomes = {
+        await path.add_key(): Outcome(rule.what, name, raw)
+        for rule in RULES
+        for name, raw in rule.cases.items()
+    }
     gate = asyncio.Semaphore(AT_ONCE)
-    outcomes: dict[str, Outcome] = {}
 
-    async def one(rule: str, name: str, raw: bytes) -> None:
+    async def send(key: str, outcome: Outcome) -> None:
         async with gate:
-            key = await path.add_key()
-            answers = answers_in(await exchange(path.port, raw.replace(KEY.encode(), key.encode())))
-            outcomes[key] = Outcome(rule, name, answers)
+            got = await exchange(path.port, outcome.raw.replace(KEY.encode(), key.encode()))
+            outcome.answers = answers_in(got)
 
-    await asyncio.gather(*(one(rule.what, name, raw) for rule in RULES for name, raw in rule.cases.items()))
+    await asyncio.gather(*(send(key, outcome) for key, outcome in outcomes.items()))
     await until(lambda: path.proxy.calls_in_flight == 0 and path.proxy.counters.pending == 0)
     owners = {path.records[key].key_id: outcome for key, outcome in outcomes.items()}
     async for name in path.redis.scan_iter(match="tg:{*}:day:*"):
