@@ -15,7 +15,8 @@ from benchmarks import load, machine, nginx
 from benchmarks.machine import Layout, StartError
 from benchmarks.origin import Origin
 from benchmarks.peers import Bench, MissingError, Peer
-from benchmarks.peers.bare import BareNginx
+from benchmarks.peers.bare import BareNginx, Haproxy
+from benchmarks.peers.fastify import Fastify
 from benchmarks.peers.nginx_lua import NginxLua
 from benchmarks.peers.plain import PlainAiohttp
 from benchmarks.peers.tallygate import CompiledTallygate, Tallygate
@@ -28,13 +29,18 @@ PEERS: dict[str, type[Peer]] = {
     "compiled": CompiledTallygate,
     "plain": PlainAiohttp,
     "lua": NginxLua,
+    "fastify": Fastify,
     "bare": BareNginx,
+    "haproxy": Haproxy,
 }
 OWN = {Tallygate.title, CompiledTallygate.title}
-GOALS = {PlainAiohttp.title: 4.0, NginxLua.title: 0.7}
-GOAL_WORKLOADS = {"get-400"}
-WARM_UP_CALLS = 2_000
-ACCOUNT_CALLS = 10_000
+GOALS = {
+    "get-400": {PlainAiohttp.title: 4.0, NginxLua.title: 1.0, Fastify.title: 2.0, BareNginx.title: 0.5},
+    "get-24k": {NginxLua.title: 1.0},
+}
+WARM_UP_CALLS, WARM_UP_BYTES = 2_000, 2**27
+CAPACITY_S = 3.0
+ACCOUNT_CALLS, ACCOUNT_BYTES = 10_000, 2**30  # of answers, whichever is less
 QUIET = 0.08  # share of the proxy's core that others may use; beyond it a turn is taken again
 TAKES = 3
 SETTLE_S = 5.0
@@ -104,7 +110,8 @@ def _measure(
     home.mkdir()
     with ExitStack() as stack:
         origin = stack.enter_context(Origin(workload.answer_bytes, layout.rest, home))
-        peers = _started(kinds, Bench(layout, store, origin.port, home), stack)
+        peers = _started(kinds, Bench(layout, store, origin.port, home, workload.keys), stack)
+        rate = None if workload.share is None else workload.share * _capacity(peers, workload, layout, home)
         figures = Figures(workload, {peer.title: [] for peer in peers}, {})
         before = {peer.title: peer.counted() for peer in peers}
         reached = {peer.title: 0 for peer in peers}
@@ -113,7 +120,7 @@ def _measure(
             for peer in peers[first:] + peers[:first]:
                 _progress(f"round {number + 1}/{rounds}  {peer.title} ...")
                 asked = origin.calls()
-                turn = _turn(peer, workload, layout, home, seconds)
+                turn = _turn(peer, workload, layout, home, seconds, rate)
                 figures.turns[peer.title].append(turn)
                 reached[peer.title] += origin.calls_at_rest() - asked
                 noisy = f"   (others used {turn.strangers:.0%} of its core)" if turn.strangers > QUIET else ""
@@ -136,24 +143,40 @@ def _started(kinds: list[type[Peer]], bench: Bench, stack: ExitStack) -> list[Pe
     return peers
 
 
-def _turn(peer: Peer, workload: Workload, layout: Layout, folder: Path, seconds: float) -> Turn:
+def _capacity(peers: list[Peer], workload: Workload, layout: Layout, folder: Path) -> float:
+    """Return the calls a second that the gateway can do, or the first peer without it."""
+    peer = next((each for each in peers if each.title in OWN), peers[0])
+    _progress(f"looking how much {peer.title} can do ...")
+    return _turn(peer, workload, layout, folder, CAPACITY_S).load.rate
+
+
+def _turn(
+    peer: Peer, workload: Workload, layout: Layout, folder: Path, seconds: float, rate: float | None = None
+) -> Turn:
     """Warm the peer up and measure it; a turn that others disturbed is taken again, whatever it showed."""
     request = request_of(workload, peer.credential)
-    load.drive(peer.port, request, workload.connections, layout.rest, calls=WARM_UP_CALLS)
+    warm_up = max(workload.keys, min(WARM_UP_CALLS, WARM_UP_BYTES // workload.answer_bytes))
+    load.drive(peer.port, request, workload, layout.rest, calls=warm_up)
     turns: list[Turn] = []
     while len(turns) < TAKES:
-        turns.append(_take(peer, request, workload, layout, folder, seconds))
+        turns.append(_take(peer, request, workload, layout, folder, seconds, rate))
         if turns[-1].strangers <= QUIET:
             break
     return min(turns, key=lambda turn: turn.strangers)
 
 
 def _take(
-    peer: Peer, request: Request, workload: Workload, layout: Layout, folder: Path, seconds: float
+    peer: Peer,
+    request: Request,
+    workload: Workload,
+    layout: Layout,
+    folder: Path,
+    seconds: float,
+    rate: float | None,
 ) -> Turn:
     assert peer.process is not None
     cpu_s, busy_s = peer.process.cpu_s(), machine.busy_s(layout.proxy)
-    measured = load.run(peer.port, request, workload.connections, seconds, layout.rest, folder)
+    measured = load.run(peer.port, request, workload, seconds, layout.rest, folder, rate)
     cpu_s = peer.process.cpu_s() - cpu_s
     strangers = (machine.busy_s(layout.proxy) - busy_s - cpu_s) / measured.seconds
     if measured.answered == 0:
@@ -166,7 +189,8 @@ def _account(peer: Peer, workload: Workload, layout: Layout, before: int | None,
     _settled(peer, (before or 0) + reached)
     after_turns = peer.counted()
     request = request_of(workload, peer.credential)
-    clients = load.drive(peer.port, request, workload.connections, layout.rest, calls=ACCOUNT_CALLS)
+    calls = min(ACCOUNT_CALLS, ACCOUNT_BYTES // workload.answer_bytes)
+    clients = load.drive(peer.port, request, workload, layout.rest, calls=calls)
     if after_turns is None or before is None:
         return Account(clients.answered, None, reached, None)
     _settled(peer, after_turns + clients.answered)
@@ -190,7 +214,7 @@ def _is_exact(figures: Figures) -> bool:
 
 
 def _print_figures(figures: Figures) -> None:
-    goals = GOALS if figures.workload.name in GOAL_WORKLOADS else {}
+    goals = GOALS.get(figures.workload.name, {})
     print(f"\n{table(figures)}\n")
     for title in sorted(OWN & figures.turns.keys(), reverse=True):
         print(f"{ratio_lines(figures, title, goals)}\n")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine import python
-from benchmarks.workloads import MARK, VARIANTS, Request
+from benchmarks.workloads import KEY_MARK, MARK, VARIANTS, Request, Workload
 
-_GRACE_S = 60.0
+_GRACE_S = 600.0  # of which the least is needed on a quiet machine
 
 
 class LoadError(Exception):
@@ -42,33 +42,47 @@ def has_wrk() -> bool:
 
 
 def run(
-    port: int, request: Request, connections: int, seconds: float, cores: frozenset[int], folder: Path
+    port: int,
+    request: Request,
+    workload: Workload,
+    seconds: float,
+    cores: frozenset[int],
+    folder: Path,
+    rate: float | None = None,
 ) -> Load:
-    """Ask a peer as fast as it answers for `seconds`; wrk cuts the calls under way at the end off."""
-    if not has_wrk():
-        return drive(port, request, connections, cores, seconds=seconds)
+    """Ask a peer for `seconds`, as fast as it answers or at a `rate` (calls a second).
+
+    wrk cuts the calls under way at the end off. It knows no rates, so those are made by our own load.
+    """
+    if rate is not None or not has_wrk():
+        return drive(port, request, workload, cores, seconds=seconds, rate=rate)
     script = folder / "load.lua"
-    script.write_text(_wrk_script(request))
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}", "--timeout", "10", "-s", str(script)]
+    script.write_text(_wrk_script(request, workload))
+    connections = f"-c{workload.connections}"
+    command = ["wrk", "-t1", connections, f"-d{seconds:.0f}", "--timeout", "10", "-s", str(script)]
     return _read(_output([*command, f"http://127.0.0.1:{port}"], cores, seconds))
 
 
 def drive(
     port: int,
     request: Request,
-    connections: int,
+    workload: Workload,
     cores: frozenset[int],
     *,
     seconds: float = 0,
     calls: int = 0,
+    rate: float | None = None,
 ) -> Load:
     """Ask a peer for `seconds` or for so many `calls`, and wait for the last answer: no call is cut off."""
     asked = {
         "port": port,
-        "requests": [wire(request.variant(number), port) for number in range(VARIANTS)],
-        "connections": connections,
+        "request": wire(request, port),
+        "variants": workload.variants,
+        "keys": workload.keys,
+        "connections": workload.connections,
         "seconds": seconds,
         "calls": calls,
+        "rate": rate,
     }
     return _read(_output(python("benchmarks.drive"), cores, seconds, json.dumps(asked)))
 
@@ -100,27 +114,32 @@ def _read(output: str) -> Load:
     return Load(**json.loads(output.strip().splitlines()[-1]))
 
 
-def _wrk_script(request: Request) -> str:
-    """Write the script that makes all requests beforehand, so that a call costs the load little."""
+def _wrk_script(request: Request, workload: Workload) -> str:
+    """Write the script that makes requests out of parts, so that a call costs the load little."""
     headers = "\n".join(
         f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in request.headers
     )
     return f"""
 local path = {json.dumps(request.target)}
 local body = {json.dumps(request.body) if request.body else "nil"}
-local requests, at = {{}}, 0
+local before_key, before_mark, rest = "", "", ""
+local keys, marks, at = {{}}, {{}}, 0
 wrk.method = {json.dumps(request.http_method)}
 {headers}
 function init(args)
-    for number = 0, {VARIANTS - 1} do
-        local mark = string.format("no-%05d", number)
-        local function variant(text) return text and (text:gsub("{MARK.replace("-", "%-")}", mark)) end
-        requests[#requests + 1] = wrk.format(nil, variant(path), nil, variant(body))
+    rest = wrk.format(nil, path, nil, body)
+    local first, last = rest:find("{KEY_MARK}", 1, true)
+    if first then before_key, rest = rest:sub(1, first - 1), rest:sub(last + 1) end
+    for number = 0, {workload.keys - 1} do
+        keys[number] = first and string.format("key-%06d", number) or ""
     end
+    first, last = rest:find("{MARK}", 1, true)
+    before_mark, rest = rest:sub(1, first - 1), rest:sub(last + 1)
+    for number = 0, {VARIANTS - 1} do marks[number] = string.format("no-%05d", number) end
 end
 function request()
-    at = at % #requests + 1
-    return requests[at]
+    at = at + 1
+    return before_key .. keys[at % {workload.keys}] .. before_mark .. marks[at % {VARIANTS}] .. rest
 end
 function done(summary, latency, requests)
     local errors = summary.errors

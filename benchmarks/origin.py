@@ -21,6 +21,7 @@ from benchmarks.machine import Process, free_port, python
 from benchmarks.workloads import answer
 
 _REST_S = 0.2
+_FROM_MEMORY_BYTES = 100_000  # longer answers are files
 _TOKEN_BYTES = 4000  # nginx refuses configuration words beyond 4 KB
 
 
@@ -31,7 +32,7 @@ class Origin:
         self.port, self._count_port = free_port(), free_port()
         self.is_nginx = nginx.binary() is not None
         if self.is_nginx:
-            text = nginx.configuration(_servers(self.port, self._count_port, answer(answer_bytes)))
+            text = nginx.configuration(_servers(self.port, self._count_port, answer(answer_bytes), folder))
             command = nginx.write(folder, f"origin-{answer_bytes}", text)
         else:
             command = python("benchmarks.origin", str(self.port), str(self._count_port), str(answer_bytes))
@@ -67,17 +68,14 @@ class Origin:
         return now
 
 
-def _servers(port: int, count_port: int, body: str) -> str:
-    parts = [body[at : at + _TOKEN_BYTES] for at in range(0, len(body), _TOKEN_BYTES)]
-    variables = "\n".join(f"            set $part{number} '{part}';" for number, part in enumerate(parts))
-    whole = "".join(f"${{part{number}}}" for number in range(len(parts)))
+def _servers(port: int, count_port: int, body: str, folder: Path) -> str:
+    said = _from_file(body, folder) if len(body) > _FROM_MEMORY_BYTES else _from_memory(body)
     return f"""
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location / {{
-{variables}
             add_header Cache-Control private;
-            return 200 "{whole}";
+{said}
         }}
     }}
     server {{
@@ -85,6 +83,19 @@ def _servers(port: int, count_port: int, body: str) -> str:
         location / {{ stub_status; }}
     }}
 """
+
+
+def _from_file(body: str, folder: Path) -> str:
+    name = f"answer-{len(body)}.json"
+    (folder / name).write_text(body)
+    return f"            root {folder};\n            rewrite ^ /{name} break;\n            sendfile on;"
+
+
+def _from_memory(body: str) -> str:
+    parts = [body[at : at + _TOKEN_BYTES] for at in range(0, len(body), _TOKEN_BYTES)]
+    variables = "\n".join(f"            set $part{number} '{part}';" for number, part in enumerate(parts))
+    whole = "".join(f"${{part{number}}}" for number in range(len(parts)))
+    return f'{variables}\n            return 200 "{whole}";'
 
 
 class _Canned(asyncio.Protocol):

@@ -10,21 +10,35 @@ METHOD = "SearchItemsFrame"
 PATH = f"/service-json/{METHOD}"
 SMALL_BYTES = 400
 PAGE_BYTES = 24 * 1024
+LARGE_BYTES = 1024 * 1024
 GET_QUERY_BYTES = 1024
 POST_FORM_BYTES = 2048
 # Clients of a search ask for something new nearly every time: more requests than a proxy would remember.
 VARIANTS = 2_000
 MARK = "no-00000"  # of a request's number in its title
+KEY_MARK = "key-000000"  # of a key's number in it
+MANY_KEYS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One kind of load; `answer_bytes` is the length of the upstream's body."""
+    """One kind of load; `answer_bytes` is the length of the upstream's body.
+
+    The calls are shared out among `keys`. Without `share` every connection asks as fast as it is answered;
+    with it calls come evenly, so many as that share of what the gateway can do with the other settings.
+    """
 
     name: str
     http_method: str
     answer_bytes: int
     connections: int
+    keys: int = 1
+    share: float | None = None
+
+    @property
+    def variants(self) -> int:
+        """Return how many different requests there are."""
+        return max(VARIANTS, self.keys)
 
     @property
     def title(self) -> str:
@@ -32,33 +46,35 @@ class Workload:
         size = f"{self.answer_bytes} B" if self.answer_bytes < 1024 else f"{self.answer_bytes // 1024} KB"
         asked = "GET, 1 KB query" if self.http_method == "GET" else "POST, 2 KB form"
         many = "1 connection" if self.connections == 1 else f"{self.connections} connections"
-        return f"{asked}, {size} answer, {many}"
+        keys = "" if self.keys == 1 else f", {self.keys:,} keys"
+        pace = "" if self.share is None else f", {self.share:.0%} of what the gateway can do"
+        return f"{asked}, {size} answer, {many}{keys}{pace}"
 
 
 WORKLOADS = (
     Workload("get-400", "GET", SMALL_BYTES, 64),
     Workload("get-24k", "GET", PAGE_BYTES, 64),
     Workload("post-400", "POST", SMALL_BYTES, 64),
+    Workload("get-1m", "GET", LARGE_BYTES, 64),
     Workload("get-400-single", "GET", SMALL_BYTES, 1),
+    Workload("get-400-512", "GET", SMALL_BYTES, 512),
+    Workload("get-400-keys", "GET", SMALL_BYTES, 64, keys=MANY_KEYS),
+    Workload("get-400-half", "GET", SMALL_BYTES, 64, share=0.5),
 )
 QUICK = ("get-400", "get-24k")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it goes over the wire, without the Host header; `MARK` in it stands for its number."""
+    """A request as it goes over the wire, without the Host header.
+
+    `MARK` in it stands for its number, and `KEY_MARK` for that of its key.
+    """
 
     http_method: str
     target: str
     headers: tuple[tuple[str, str], ...]
     body: str
-
-    def variant(self, number: int) -> Request:
-        """Return the request that asks for something else, of the same length."""
-        mark = f"no-{number:05}"
-        return Request(
-            self.http_method, self.target.replace(MARK, mark), self.headers, self.body.replace(MARK, mark)
-        )
 
 
 def request_of(workload: Workload, credential: str) -> Request:
@@ -68,6 +84,11 @@ def request_of(workload: Workload, credential: str) -> Request:
         return Request("GET", f"{PATH}?{_parameters(credential, GET_QUERY_BYTES)}", headers, "")
     form = (*headers, ("Content-Type", "application/x-www-form-urlencoded"))
     return Request("POST", PATH, form, _parameters(credential, POST_FORM_BYTES))
+
+
+def numbered(text: str, number: int, keys: int) -> str:
+    """Return a request's text as that of one that asks for something else, of the same length."""
+    return text.replace(MARK, f"no-{number % VARIANTS:05}").replace(KEY_MARK, f"key-{number % keys:06}")
 
 
 def answer(size_bytes: int) -> str:

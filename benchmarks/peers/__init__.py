@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ import redis
 
 from benchmarks.machine import Layout, Process
 from benchmarks.store import Store
+from benchmarks.workloads import KEY_MARK, numbered
 
 PEPPER = "benchmark-pepper-0123456789abcdef"
 DAY_LIMIT = 1_000_000_000
@@ -23,12 +25,15 @@ DAY_LIMIT = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a peer is given to start on: the cores, the shared store, the upstream's port, a folder."""
+    """What a peer is given to start on: the cores, the shared store, the upstream's port, a folder, and how
+    many keys it is to know.
+    """
 
     layout: Layout
     store: Store
     origin_port: int
     folder: Path
+    keys: int = 1
 
 
 class MissingError(Exception):
@@ -43,7 +48,7 @@ class Peer(ABC):
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.port = 0
-        self.credential = "imported-key-for-the-benchmark"
+        self.credential = f"imported-{KEY_MARK}"  # of the first key; the others have another number
         self.process: Process | None = None
 
     def __enter__(self) -> Peer:
@@ -54,6 +59,11 @@ class Peer(ABC):
         if self.process is not None:
             self.process.stop()
 
+    @property
+    def credentials(self) -> list[str]:
+        """Return the texts of all keys that it is to know."""
+        return [numbered(self.credential, number, self.bench.keys) for number in range(self.bench.keys)]
+
     @abstractmethod
     def start(self) -> None:
         """Start the proxy on a free port and wait until it listens; raises MissingError when it cannot be."""
@@ -63,24 +73,34 @@ class Peer(ABC):
         return None
 
 
-def put_key(store: redis.Redis, prefix: str, credential: str) -> None:
-    """Write the record that `count.lua` reads for a key."""
-    store.hset(f"{prefix}:key:{_digest(credential)}", mapping={"state": "active", "limit": DAY_LIMIT})
+def put_keys(store: redis.Redis, prefix: str, credentials: Sequence[str]) -> None:
+    """Write the records that `count.lua` reads for keys."""
+    with store.pipeline(transaction=False) as pipeline:
+        for credential in credentials:
+            record = {"state": "active", "limit": DAY_LIMIT}
+            pipeline.hset(f"{prefix}:key:{_digest(credential)}", mapping=record)
+        pipeline.execute()
 
 
-def counted_by_script(store: redis.Redis, prefix: str, credential: str) -> int:
-    """Return what `count.lua` has counted for a key, by the sum over days and methods."""
+def counted_by_script(store: redis.Redis, prefix: str) -> int:
+    """Return what `count.lua` has counted, by the sum over keys, days and methods."""
     return sum(
         int(number)
-        for counters in day_counters(store, f"{prefix}:day:{_digest(credential)}:*")
+        for counters in day_counters(store, f"{prefix}:day:*")
         for name, number in counters.items()
         if name.startswith("c:")
     )
 
 
-def day_counters(store: redis.Redis, pattern: str) -> list[dict[str, str]]:
-    """Return every day's counters whose key matches; a run may cross midnight."""
-    return [cast(dict[str, str], store.hgetall(name)) for name in store.scan_iter(match=pattern, count=1000)]
+def day_counters(
+    store: redis.Redis, pattern: str, is_wanted: Callable[[str], bool] = lambda name: True
+) -> list[dict[str, str]]:
+    """Return every day's counters whose name matches and is wanted; a run may cross midnight."""
+    with store.pipeline(transaction=False) as pipeline:
+        for name in store.scan_iter(match=pattern, count=10_000):
+            if is_wanted(name):
+                pipeline.hgetall(name)
+        return cast(list[dict[str, str]], pipeline.execute())
 
 
 def _digest(credential: str) -> str:

@@ -1,6 +1,8 @@
-"""The ceiling: nginx that forwards and does nothing else."""
+"""The ceiling: nginx and HAProxy that forward and do nothing else."""
 
 from __future__ import annotations
+
+import shutil
 
 from benchmarks import nginx
 from benchmarks.machine import Process, free_port
@@ -35,4 +37,36 @@ class BareNginx(Peer):
 """
         command = nginx.write(self.bench.folder, "nginx-bare", nginx.configuration(http))
         self.process = Process("nginx-bare", command, self.bench.layout.proxy, self.bench.folder)
+        self.process.wait_for_port(self.port)
+
+
+class Haproxy(Peer):
+    """HAProxy in HTTP mode with keep-alive connections to the upstream: no key, no count."""
+
+    title = "HAProxy (no key, no count)"
+
+    def start(self) -> None:
+        found = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+        if found is None:
+            raise MissingError("HAProxy is not installed. Debian and Ubuntu: apt install haproxy.")
+        self.port = free_port()
+        configuration = self.bench.folder / "haproxy.cfg"
+        configuration.write_text(
+            f"""
+global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    http-reuse always
+listen bench
+    bind 127.0.0.1:{self.port} backlog 4096
+    server origin 127.0.0.1:{self.bench.origin_port}
+"""
+        )
+        command = [found, "-db", "-f", str(configuration)]
+        self.process = Process("haproxy", command, self.bench.layout.proxy, self.bench.folder)
         self.process.wait_for_port(self.port)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import nginx
 from benchmarks.machine import Process, free_port
-from benchmarks.peers import PEPPER, MissingError, Peer, counted_by_script, put_key
+from benchmarks.peers import PEPPER, MissingError, Peer, counted_by_script, put_keys
 
 PREFIX = "nginx"
 _HERE = Path(__file__).parent
@@ -22,7 +22,7 @@ class NginxLua(Peer):
         if load_lua is None:
             raise MissingError(f"nginx with its Lua module is not installed. {nginx.HOW_TO_INSTALL_LUA}.")
         store = self.bench.store
-        put_key(store.client, PREFIX, self.credential)
+        put_keys(store.client, PREFIX, self.credentials)
         sha = store.client.script_load((_HERE / "count.lua").read_text())
         self.port = free_port()
         http = f"""
@@ -59,4 +59,4 @@ class NginxLua(Peer):
         self.process.wait_for_port(self.port)
 
     def counted(self) -> int:
-        return counted_by_script(self.bench.store.client, PREFIX, self.credential)
+        return counted_by_script(self.bench.store.client, PREFIX)

@@ -19,7 +19,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from benchmarks.machine import Process, free_port, python
-from benchmarks.peers import PEPPER, Peer, counted_by_script, put_key
+from benchmarks.peers import PEPPER, Peer, counted_by_script, put_keys
 
 PREFIX = "plain"
 _HOP_BY_HOP = (
@@ -35,7 +35,7 @@ class PlainAiohttp(Peer):
     title = "aiohttp + ClientSession"
 
     def start(self) -> None:
-        put_key(self.bench.store.client, PREFIX, self.credential)
+        put_keys(self.bench.store.client, PREFIX, self.credentials)
         self.port = free_port()
         command = python(
             "benchmarks.peers.plain",
@@ -47,7 +47,7 @@ class PlainAiohttp(Peer):
         self.process.wait_for_port(self.port)
 
     def counted(self) -> int:
-        return counted_by_script(self.bench.store.client, PREFIX, self.credential)
+        return counted_by_script(self.bench.store.client, PREFIX)
 
 
 class Proxy:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis.asyncio
@@ -50,26 +51,34 @@ class Tallygate(Peer):
             "TALLYGATE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/unused",  # a worker asks it nothing
         }
         settings = config.load(path, dict(os.environ) | environment)
-        self.credential = keys.issue(secrets.token_bytes(keys.ENTROPY_BYTES))
+        if self.bench.keys == 1:
+            self.credential = keys.issue(secrets.token_bytes(keys.ENTROPY_BYTES))
         _, pepper = settings.security.peppers[0]
-        self._key_id = f"key_{secrets.token_hex(8)}"
-        record = KeyRecord(
-            key_id=self._key_id,
-            account_id=f"acc_{secrets.token_hex(8)}",
-            plan="K1",
-            revision=1,
-            created_at=time.time(),
-            credentials={keys.digest(self.credential, pepper): None},
-            daily_limit=DAY_LIMIT,
-        )
-        asyncio.run(_put(self.bench.store.url, record))
+        account = f"acc_{secrets.token_hex(8)}"
+        records = [
+            KeyRecord(
+                key_id=f"key_{secrets.token_hex(8)}",
+                account_id=account,
+                plan="K1",
+                revision=1,
+                created_at=time.time(),
+                credentials={keys.digest(credential, pepper): None},
+                daily_limit=DAY_LIMIT,
+            )
+            for credential in self.credentials
+        ]
+        self._key_ids = {record.key_id for record in records}
+        asyncio.run(_put(self.bench.store.url, records))
         command = python("gateway.worker", "--index", "0")
         self.process = Process(self.name, command, self.bench.layout.proxy, self.bench.folder, environment)
         self.process.wait_for_port(self.port)
 
     def counted(self) -> int:
-        days = day_counters(self.bench.store.client, f"tg:{{{self._key_id[-2:]}}}:day:{self._key_id}:*")
-        return sum(int(day.get("used", 0)) - int(day.get("back", 0)) for day in days)
+        found = day_counters(self.bench.store.client, "tg:{??}:day:*", self._is_own)
+        return sum(int(day.get("used", 0)) - int(day.get("back", 0)) for day in found)
+
+    def _is_own(self, name: str) -> bool:
+        return name.split(":")[3] in self._key_ids
 
 
 class CompiledTallygate(Tallygate):
@@ -84,9 +93,9 @@ class CompiledTallygate(Tallygate):
         return {"PYTHONPATH": str(COMPILED), "PYTHONSAFEPATH": "1"}
 
 
-async def _put(url: str, record: KeyRecord) -> None:
+async def _put(url: str, records: Sequence[KeyRecord]) -> None:
     client = redis.asyncio.Redis.from_url(url)
     try:
-        await Projection(client).put([record])
+        await Projection(client).put(records)
     finally:
         await client.aclose()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.workloads import PAGE_BYTES, SMALL_BYTES, WORKLOADS, Workload, answer, request_of
+from benchmarks.workloads import PAGE_BYTES, SMALL_BYTES, WORKLOADS, Workload, answer, numbered, request_of
 
 
 @pytest.mark.parametrize("size_bytes", [SMALL_BYTES, PAGE_BYTES])
@@ -29,7 +29,13 @@ def test_request_carries_the_key_and_has_the_stated_size(workload: Workload) -> 
 
 def test_variants_of_a_request_differ_and_keep_its_length() -> None:
     """Two variants ask for different titles with the same number of bytes."""
-    request = request_of(WORKLOADS[0], "imported-key")
-    one, other = request.variant(1), request.variant(1999)
-    assert one.target != other.target
-    assert len(one.target) == len(other.target) == len(request.target)
+    target = request_of(WORKLOADS[0], "imported-key-000000").target
+    one, other = numbered(target, 1, 1), numbered(target, 1999, 1)
+    assert one != other
+    assert len(one) == len(other) == len(target)
+
+
+def test_keys_of_requests_go_round() -> None:
+    """The requests of a workload with several keys name each of them in turn."""
+    target = request_of(WORKLOADS[0], "imported-key-000000").target
+    assert [numbered(target, number, 3).partition("&")[0][-1] for number in range(4)] == ["0", "1", "2", "0"]
