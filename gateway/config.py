@@ -59,8 +59,18 @@ class ConfigError(Exception):
 
 def example_path() -> Path:
     """Return the path of the example, which serves the demo marketplace with embedded stores."""
-    beside = Path(__file__).with_name("config.example.toml")
-    return beside if beside.exists() else Path(__file__).parent.parent / "config.example.toml"
+    return shipped("config.example.toml")
+
+
+def catalogue_example_path() -> Path:
+    """Return the path of the example of price lists."""
+    return shipped("catalogue.example.toml")
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file that a wheel has beside this module and a checkout at its root."""
+    beside = Path(__file__).with_name(name)
+    return beside if beside.exists() else Path(__file__).parent.parent / name
 
 
 def load(path: Path | None, environ: Mapping[str, str], *, keep_pepper: bool = True) -> Settings:

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -96,6 +97,11 @@ def write_one(row: Mapping[str, Any], columns: Sequence[str], form: Format) -> N
         for column in columns:
             table.add_row(column.replace("_", " "), escape(_cell(row.get(column))))
         Console(width=None if sys.stdout.isatty() else 1_000).print(table)
+
+
+def write_file(path: Path) -> None:
+    """Write a file that comes with the program as it is."""
+    sys.stdout.write(path.read_text(encoding="utf-8"))
 
 
 def working(what: str) -> contextlib.AbstractContextManager[object]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway import config
 from gateway.cli import client, values
 from gateway.cli.output import (
     CliError,
@@ -17,6 +18,7 @@ from gateway.cli.output import (
     YesOption,
     confirmed,
     note,
+    write_file,
     write_one,
     write_rows,
 )
@@ -114,6 +116,12 @@ def apply(
     if confirmed(what, yes=yes, dry_run=dry_run):
         done = connection.call("POST", "/v1/plans/apply", {"toml": text})
         note(f"Added {', '.join(done['added']) or 'nothing'}; {done['notices']} customers are told.")
+
+
+@app.command()
+def example() -> None:
+    """Print an example of price lists to start from, with every field explained."""
+    write_file(config.catalogue_example_path())
 
 
 @app.command()

@@ -14,7 +14,7 @@ import typer
 
 from gateway import config, data_dir, run_state, supervisor
 from gateway.cli import client
-from gateway.cli.output import CliError, note
+from gateway.cli.output import CliError, note, write_file
 from gateway.config import ConfigError
 from gateway.run_state import RunState
 
@@ -92,8 +92,17 @@ def _follow(place: Path, before: RunState, timeout_s: float) -> None:
         time.sleep(RESTART_POLL_S)
 
 
-def check(context: typer.Context) -> None:
+def check(
+    context: typer.Context,
+    example: Annotated[
+        bool,
+        typer.Option("--example", help="Print the example to start from, with every setting explained."),
+    ] = False,
+) -> None:
     """Name everything that is wrong with a configuration, starting nothing."""
+    if example:
+        write_file(config.example_path())
+        return
     connection = client.of(context)
     try:
         settings = config.load(connection.config_path, connection.environ, keep_pepper=False)

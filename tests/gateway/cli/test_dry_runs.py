@@ -15,11 +15,12 @@ from tests.gateway.cli.conftest import Cli
 from tests.gateway.control.bills import ISSUING, PRICES, Shop
 from tests.gateway.control.conftest import Api, Clock
 
+# What only reads, and what runs processes: `serve` and `restart` change no books.
 READS = {
     "account list", "account show", "audit list", "bill balance", "bill credit-notes", "bill disputes",
     "bill list", "bill payments", "bill show", "check", "demo", "export focus", "export focus-schema",
-    "key list", "key show", "notice list", "plan list", "plan price", "plan show", "plan subscriptions",
-    "reconcile", "rehearse", "serve", "token list", "usage", "webhook list",
+    "key list", "key show", "notice list", "plan example", "plan list", "plan price", "plan show",
+    "plan subscriptions", "reconcile", "rehearse", "restart", "serve", "token list", "usage", "webhook list",
 }  # fmt: skip
 
 
