@@ -15,7 +15,7 @@ from metering.ledger import revisions
 from metering.names import READY, digest_name, record_name
 from metering.restore import restore_latest
 from metering.scripts import PROJECT
-from metering.wire import refuse_errors
+from metering.wire import closed_meanwhile, refuse_errors
 from policies.record import KeyRecord
 
 CHUNK = 1000
@@ -29,12 +29,18 @@ class Projection:
 
     async def find(self, digest: str) -> KeyRecord | None:
         """Return the record of the key that a credential's digest belongs to, or belonged to."""
-        key_id = await self._redis.get(digest_name(digest))
+        try:
+            key_id = await self._redis.get(digest_name(digest))
+        except RuntimeError as error:
+            raise closed_meanwhile(error) from error
         return None if key_id is None else await self.fetch(_text(key_id))
 
     async def fetch(self, key_id: str) -> KeyRecord | None:
         """Return a key's record."""
-        data = await self._redis.hget(record_name(key_id), "data")
+        try:
+            data = await self._redis.hget(record_name(key_id), "data")
+        except RuntimeError as error:
+            raise closed_meanwhile(error) from error
         return None if data is None else KeyRecord.from_json(data)
 
     async def is_filled(self) -> bool:

@@ -58,6 +58,11 @@ def is_unknown_script(reply: object) -> bool:
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
+def closed_meanwhile(error: RuntimeError) -> RedisConnectionError:
+    """Return as one of `LOST` what uvloop raises when a transport was closed just before it is written to."""
+    return RedisConnectionError(f"the connection to Redis was closed meanwhile: {error}")
+
+
 class Wire(ABC):
     """A way to Redis for one user at a time. Replies are bytes, integers, lists, None, or errors."""
 
@@ -133,6 +138,9 @@ class ServerWire(Wire):
             finally:
                 timer.cancel()
             return self._check_replicas(replies) if waiting else replies
+        except RuntimeError as error:
+            await self.close()
+            raise closed_meanwhile(error) from error
         except BaseException:
             # Whatever ended the wait, replies may still be under way: they must not meet another question.
             await self.close()

@@ -247,6 +247,9 @@ class Records:
             except (RedisError, OSError, TimeoutError) as error:
                 self._failed(error, asked_at)
                 answer = Unavailable()
+            except Exception as error:  # noqa: BLE001 - whatever it is, calls wait for an answer
+                log.error("key record cannot be used", error=type(error).__name__)
+                answer = Unavailable()
             else:
                 if record is None:
                     self.forget(entry)
@@ -284,6 +287,9 @@ class Records:
                 known = record is not None or await self._projection.is_filled()
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(error, asked_at)
+            found = Unavailable()
+        except Exception as error:  # noqa: BLE001 - whatever it is, calls wait for an answer
+            log.error("key record cannot be used", error=type(error).__name__)
             found = Unavailable()
         else:
             # A store that lost everything knows no key, and says nothing about any.

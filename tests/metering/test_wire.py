@@ -9,9 +9,13 @@ from pathlib import Path
 import hiredis
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.connection import Connection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from metering.clients import connect, wire_to
+from metering.projection import Projection
 from metering.scripts import COLLECT, Script
 from metering.wire import LOST
 from tests.metering.lossy import lossy
@@ -110,3 +114,23 @@ def test_other_urls_are_refused() -> None:
     """A URL that is none of Redis is an error at once."""
     with pytest.raises(ValueError, match="redis://"):
         connect("http://example.com")
+
+
+class Closed(Connection):
+    """What uvloop makes of a connection that the server closed while it was being made."""
+
+    async def connect(self) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed")
+
+
+async def test_a_connection_that_closes_while_it_is_made_is_lost_like_any_other() -> None:
+    """What uvloop calls an error of the program is a lost connection, to batches and to lookups of keys."""
+    client = Redis(connection_pool=ConnectionPool(connection_class=Closed, retry=Retry(NoBackoff(), 0)))
+    for question in (
+        wire_to(client, timeout_s=1.0).exchange([("PING",)]),
+        Projection(client).find("digest"),
+        Projection(client).fetch("key_0000000000000001"),
+    ):
+        with pytest.raises(LOST, match="closed meanwhile"):
+            await question
+    await client.aclose()

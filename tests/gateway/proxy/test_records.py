@@ -118,7 +118,9 @@ async def test_the_cache_is_bounded() -> None:
     assert cache.get(f"{0:064d}", NOW) is None
 
 
-@pytest.mark.parametrize("fault", [RedisConnectionError("gone"), OSError("gone"), None])
+@pytest.mark.parametrize(
+    "fault", [RedisConnectionError("gone"), OSError("gone"), ValueError("no record"), None]
+)
 async def test_a_store_that_fails_or_hangs_is_unavailable(fault: Exception | None) -> None:
     """Neither an error nor silence of the store leaves a call waiting."""
     store = Store(record())
