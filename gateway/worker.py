@@ -35,7 +35,7 @@ from gateway.settings import Settings
 from gateway.telemetry import configure_logging
 from gateway.tls import tls_context
 from metering.clients import connect
-from metering.counters import Counters
+from metering.lanes import counters_on
 from metering.open_calls import DIRECTORY as JOURNALS
 from metering.open_calls import OpenCalls
 from metering.projection import Projection
@@ -84,7 +84,7 @@ class Worker:
         assert settings.stores.redis_url is not None, "the supervisor starts the store and names its URL"
         redis = connect(settings.stores.redis_url, timeout_s=settings.stores.redis_timeout_s)
         counting = connect(settings.stores.redis_url, timeout_s=settings.stores.redis_timeout_s)
-        counters = Counters(
+        counters = counters_on(
             counting,
             writer=secrets.token_hex(4),
             deadline_s=settings.stores.counter_deadline_s,

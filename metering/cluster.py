@@ -31,30 +31,52 @@ class Topology:
         self._seeds = list(seeds)
         self._ranges: list[tuple[int, int, Address]] = []  # first slot, last slot, who has them
         self._refreshing: asyncio.Task[None] | None = None
+        self._last: Address | None = None  # who answered the last time
         self.is_stale = True
+        self.version = 0  # grows whenever something turned out to have moved
 
     @property
     def servers(self) -> list[Address]:
         """Return the servers that hold keys, in the order of their first slot."""
         return list(dict.fromkeys(address for _, _, address in self._ranges))
 
-    def server_of(self, key: str) -> Address:
-        """Return who has a key; raises ConnectionError for one whose slot nobody has."""
+    def find(self, key: str) -> Address | None:
+        """Return who has a key, or None when nobody has its slot."""
         slot = key_slot(key.encode())
         for first, last, address in self._ranges:
             if first <= slot <= last:
                 return address
-        raise RedisConnectionError(f"no server of the cluster has slot {slot}")
+        return None
+
+    def server_of(self, key: str) -> Address:
+        """Return who has a key; raises ConnectionError when nobody has its slot."""
+        address = self.find(key)
+        if address is None:
+            raise RedisConnectionError(f"no server of the cluster has the slot of {key}")
+        return address
+
+    async def look(self) -> None:
+        """Hear of the cluster when nothing is known of it; otherwise, when that may be old, hear in passing.
+
+        Whoever asks servers that are well need not wait until it has turned out who else is not.
+        """
+        if not self._ranges:
+            await self.refresh()
+        elif self.is_stale:
+            self._begin()
 
     async def refresh(self) -> None:
         """Ask the first server that answers; whoever comes meanwhile waits for the same answer.
 
         Raises ConnectionError when none answers.
         """
+        await asyncio.shield(self._begin())
+
+    def _begin(self) -> asyncio.Task[None]:
         if self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
             self._refreshing.add_done_callback(self._refreshed)
-        await asyncio.shield(self._refreshing)
+        return self._refreshing
 
     def _refreshed(self, task: asyncio.Task[None]) -> None:
         self._refreshing = None
@@ -63,7 +85,8 @@ class Topology:
 
     async def _refresh(self) -> None:
         errors = []
-        for address in dict.fromkeys([*self.servers, *self._seeds]):
+        known = [*self.servers, *self._seeds]
+        for address in dict.fromkeys(known if self._last is None else [self._last, *known]):
             wire = ServerWire(self.pool_of(address))
             try:
                 (slots,) = refuse_errors(await wire.exchange([("CLUSTER", "SLOTS")]))
@@ -73,12 +96,14 @@ class Topology:
             finally:
                 await wire.close()
             # A server that does not know its own name sends an empty one.
-            self._ranges = sorted(
+            ranges = sorted(
                 (first, last, ((host or b"").decode() or address[0], port))
                 for first, last, (host, port, *_), *_ in slots
             )
-            self.is_stale = not self._ranges
-            if self._ranges:
+            if ranges:
+                self._last = address
+                self.version += ranges != self._ranges
+                self._ranges, self.is_stale = ranges, False
                 return
             errors.append(f"{address[0]}:{address[1]}: no slots are given out")
         raise RedisConnectionError("no server of the cluster answers: " + "; ".join(errors))
@@ -102,8 +127,7 @@ class ClusterWire(Wire):
         Raises ConnectionError when the cluster cannot be reached at all.
         """
         topology = self._topology
-        if topology.is_stale:
-            await topology.refresh()
+        await topology.look()
         replies: list[Any] = [None] * len(commands)
         left = list(range(len(commands)))
         for _ in range(MAX_HOPS):
@@ -159,8 +183,7 @@ class ClusterWire(Wire):
 
     async def servers(self) -> Sequence[Wire]:
         """Return the connection to each server that holds keys."""
-        if self._topology.is_stale:
-            await self._topology.refresh()
+        await self._topology.look()
         return [self._wire(address) for address in self._topology.servers]
 
     async def close(self) -> None:

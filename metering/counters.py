@@ -53,22 +53,29 @@ MAX_ENTRIES = 512  # a longer batch would keep Redis from others for more than a
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.25  # between attempts while Redis fails
 HELD_S = 1.0  # until what is owed to a key without a record is tried again
 DAY_S = 86_400
-_SIGN_OF_LIFE: Command = ("PING",)
 
 
 class Counters:
     """Counts the calls of one process. All methods belong to one event loop."""
 
     def __init__(
-        self, redis: Client, *, writer: str, deadline_s: float, retention_days: int, replicas: int = 0
+        self,
+        redis: Client,
+        *,
+        writer: str,
+        deadline_s: float,
+        retention_days: int,
+        replicas: int = 0,
+        sign_of_life: Command = ("PING",),
     ) -> None:
         """Take the address of Redis from `redis`; `writer` names the process in what it counts.
 
         Numbers begin at one with every start, so a start of its own is part of the writer's name. A call is
         answered within `deadline_s`, and counted when so many `replicas` have its count. The hash of a day is
-        dropped `retention_days` after it was made.
+        dropped `retention_days` after it was made. `sign_of_life` is a command that changes nothing.
         """
         self._wire = wire_to(redis, replicas=replicas)
+        self._sign_of_life = sign_of_life
         self._writer = f"{writer}-{secrets.token_hex(4)}"
         self._deadline_s = deadline_s
         self._ttl_s = retention_days * DAY_S
@@ -206,7 +213,7 @@ class Counters:
                 made.parts.append((command, partial(self._settled, made, due)))
         doubted, self._doubted_since = self._doubted_since, None
         if not made.parts:
-            made.parts.append((_SIGN_OF_LIFE, _ignore))
+            made.parts.append((self._sign_of_life, _ignore))
             # Whoever doubted has waited already; the sign of life still gets a quarter of the deadline.
             made.since = max(doubted or 0.0, now - 0.75 * self._deadline_s)
         if self._timer is None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from metering import batches
 from metering.batches import Owed, Take
 from metering.breaker import Outage
-from metering.counters import Counters
 from metering.journal import Journal, Place
+from metering.lanes import AnyCounters
 from policies.waiver import Waiver
 
 LOOK_EVERY_S = (
@@ -45,7 +45,7 @@ class OpenCalls:
 
     def __init__(
         self,
-        counters: Counters,
+        counters: AnyCounters,
         directory: Path,
         *,
         allowance: int,

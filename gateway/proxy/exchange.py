@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.proxy.requests import Request
     from gateway.proxy.service import Proxy
     from gateway.proxy.upstream import UpstreamConnection, UpstreamPool
-    from metering.counters import Counters
+    from metering.lanes import AnyCounters
     from metering.open_calls import OpenCalls
 
 _PASS = KeyOut.PASS
@@ -370,7 +370,7 @@ class Exchange(Admission):
         self._counted_by().waive(take, waiver)
         self._proxy.tally.waive(waiver.value, take.cost)
 
-    def _counted_by(self) -> Counters | OpenCalls:
+    def _counted_by(self) -> AnyCounters | OpenCalls:
         return self._proxy.open_calls if self._let_through else self._proxy.counters
 
     def _connection_done(self) -> None:

@@ -20,7 +20,7 @@ from gateway.proxy.records import Records
 from gateway.proxy.tally import Tally
 from gateway.proxy.upstream import UpstreamPool
 from gateway.settings import AccessLog, Route, Settings, Upstream
-from metering.counters import Counters
+from metering.lanes import AnyCounters
 from metering.open_calls import OpenCalls
 from policies.period import day_of, midnight, next_day
 
@@ -38,7 +38,7 @@ class Proxy:
         settings: Settings,
         *,
         loop: asyncio.AbstractEventLoop,
-        counters: Counters,
+        counters: AnyCounters,
         open_calls: OpenCalls,
         records: Records,
         unseal: Callable[[str], str],

@@ -13,7 +13,8 @@ from redis.crc import key_slot
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.clients import Client, ClusterClient, check_url, connect, wire_to
-from metering.counters import Counters, Outcome, Taken
+from metering.counters import Outcome, Taken
+from metering.lanes import AnyCounters, counters_on
 from metering.names import READY, SHARDS, day_name, record_name
 from metering.projection import Projection
 from metering.rebuild import rebuild
@@ -75,16 +76,19 @@ async def client(three: list[clusters.Node]) -> AsyncIterator[ClusterClient]:
 @contextlib.asynccontextmanager
 async def counting(
     client: Client, *, writer: str = "w0", replicas: int = 0, deadline_s: float = 5.0
-) -> AsyncIterator[Counters]:
-    counters = Counters(client, writer=writer, deadline_s=deadline_s, retention_days=35, replicas=replicas)
+) -> AsyncIterator[AnyCounters]:
+    counters = counters_on(client, writer=writer, deadline_s=deadline_s, retention_days=35, replicas=replicas)
     await counters.start()
+    async with asyncio.timeout(20):
+        while counters.breaker.is_open:
+            await asyncio.sleep(0.01)
     try:
         yield counters
     finally:
         await counters.close()
 
 
-async def ask(counters: Counters, key_id: str, calls: int, limit: int | None = None) -> list[Taken]:
+async def ask(counters: AnyCounters, key_id: str, calls: int, limit: int | None = None) -> list[Taken]:
     loop = asyncio.get_running_loop()
     waiting: list[asyncio.Future[Taken]] = [loop.create_future() for _ in range(calls)]
     for future in waiting:
@@ -256,6 +260,38 @@ async def test_one_server_that_is_away_is_told_beside_the_answers_of_others(
     assert [reply for reply in replies if reply is None]
     assert [reply for reply in replies if str(reply).startswith("LOST 127.0.0.1:")]
     await wire.close()
+    await client.aclose()
+
+
+async def test_server_that_is_away_holds_up_its_own_keys_only(mortal: list[clusters.Node]) -> None:
+    """While one server is frozen the calls of its keys are not counted, all others are, and then its too."""
+    client = connect(clusters.url("cluster", mortal), timeout_s=0.3)
+    assert isinstance(client, ClusterClient)
+    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    away = {
+        key_id
+        for key_id in key_ids()
+        if client.topology.server_of(record_name(key_id)) == ("127.0.0.1", mortal[1].port)
+    }
+    async with counting(client, deadline_s=1) as counters:
+        mortal[1].stop()
+        for _ in range(5):
+            for key_id in key_ids():
+                if key_id not in away:
+                    (answer,) = await ask(counters, key_id, 1)
+                    assert answer.outcome is Outcome.GRANTED
+        for key_id in away:
+            assert (await ask(counters, key_id, 1))[0].outcome is Outcome.UNAVAILABLE
+        assert away
+        assert not counters.breaker.is_open
+        mortal[1].go_on()
+        async with asyncio.timeout(20):
+            for key_id in away:
+                while (await ask(counters, key_id, 1))[0].outcome is not Outcome.GRANTED:
+                    await asyncio.sleep(0.05)
+    for key_id in key_ids():
+        used, back = await client.hmget(day_name(key_id, DAY), ["used", "back"])
+        assert int(used) - int(back or 0) == (1 if key_id in away else 5)
     await client.aclose()
 
 

@@ -1,0 +1,154 @@
+"""Counting on a cluster: a lane for each server, so that one that is away holds up its own keys only.
+
+Which lane a key's calls take follows the cluster as it was last heard of. Each lane counts under a name of
+its own, so a key that changes lanes, because its slot moved or another server took over, is counted as
+exactly as by two gateways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from metering.batches import UNAVAILABLE, Done, Take
+from metering.breaker import Breaker
+from metering.clients import Client, ClusterClient
+from metering.cluster import Address, Topology
+from metering.counters import Counters
+from metering.names import SHARDS, shard_of, touched_name
+from policies.decision import Reason
+from policies.waiver import Waiver
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5  # between attempts to find the cluster at the start
+
+
+class ClusterCounters:
+    """Counts the calls of one process on a cluster, as `Counters` does on one server.
+
+    The breaker is open while no server of the cluster counts. With only some away, calls of their keys are
+    answered UNAVAILABLE, and all others are counted.
+    """
+
+    def __init__(self, client: ClusterClient, *, writer: str, deadline_s: float, **options: Any) -> None:
+        """Take what `Counters` takes."""
+        self._topology: Topology = client.topology
+        self._client = client
+        self._options: dict[str, Any] = {"writer": writer, "deadline_s": deadline_s, **options}
+        self._by_server: dict[Address, Counters] = {}
+        self._by_shard: dict[str, Counters] = {}
+        self._version = -1
+        self._finding: asyncio.Task[None] | None = None
+        self._starting: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self.breaker = Breaker(time.monotonic)
+
+    async def start(self) -> None:
+        """Begin to count; the cluster may be away."""
+        self._loop = asyncio.get_running_loop()
+        self.breaker.open("the cluster was not found yet")
+        self._finding = self._loop.create_task(self._find(), name="cluster")
+
+    async def close(self) -> None:
+        """Send what is queued in all lanes; calls that still wait are answered UNAVAILABLE."""
+        self._closing = True
+        if self._finding is not None:
+            self._finding.cancel()
+            await asyncio.wait({self._finding, *self._starting})
+        await asyncio.gather(*(lane.close() for lane in self._by_server.values()))
+        self.breaker.end()
+
+    @property
+    def pending(self) -> int:
+        """Return how many calls wait for their count, and how many (key, day) wait for their settlement."""
+        return sum(lane.pending for lane in self._by_server.values())
+
+    @property
+    def last_error(self) -> str | None:
+        """Return why some round has to be sent again; None while all is well."""
+        return next((lane.last_error for lane in self._by_server.values() if lane.last_error), None)
+
+    def take(self, take: Take, now: float, done: Done) -> None:
+        """Count a call that came at `now` (epoch s); `done` gets the result later, from the loop."""
+        lane = self._lane(take.key_id)
+        if lane is None:
+            self._loop.call_soon(done, UNAVAILABLE)
+        else:
+            lane.take(take, now, done)
+
+    def doubt(self, since: float) -> None:
+        """Find out which servers answer; `Counters.doubt` says when."""
+        for lane in self._by_server.values():
+            lane.doubt(since)
+
+    def waive(self, take: Take, waiver: Waiver) -> None:
+        """Settle a granted call that is not charged."""
+        self._settling(take.key_id).waive(take, waiver)
+
+    def charge_more(self, take: Take, units: int) -> None:
+        """Settle a granted call that cost `units` more than was taken."""
+        self._settling(take.key_id).charge_more(take, units)
+
+    def deny(self, key_id: str, day: str, reason: Reason) -> None:
+        """Count a call that was refused before it was taken."""
+        self._settling(key_id).deny(key_id, day, reason)
+
+    def _lane(self, key_id: str) -> Counters | None:
+        if self._version != self._topology.version and not self._closing:
+            self._share_out()
+        return self._by_shard.get(shard_of(key_id))
+
+    def _settling(self, key_id: str) -> Counters:
+        # What is settled was taken or decided on a record of the cluster, so that its servers are known.
+        lane = self._lane(key_id)
+        assert lane is not None
+        return lane
+
+    async def _find(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while self._topology.is_stale:
+            try:
+                await self._topology.refresh()
+            except OSError as error:
+                self.breaker.why = str(error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Give every shard the lane of the server that has it now."""
+        self._version = self._topology.version
+        for shard in SHARDS:
+            address = self._topology.find(touched_name(shard))
+            if address is None:
+                continue  # nobody has it for the moment: its calls wait in the lane that they took so far
+            lane = self._by_server.get(address)
+            if lane is None:
+                lane = self._by_server[address] = self._new_lane(shard)
+                lane.breaker.listen(self._on_change)
+                starting = self._loop.create_task(lane.start())
+                self._starting.add(starting)
+                starting.add_done_callback(self._starting.discard)
+            self._by_shard[shard] = lane
+        self._on_change(None)
+
+    def _new_lane(self, shard: str) -> Counters:
+        # Its server alone is asked for a sign of life: another one's silence says nothing of it.
+        return Counters(self._client, sign_of_life=("EXISTS", touched_name(shard)), **self._options)
+
+    def _on_change(self, _: object) -> None:
+        lanes = set(self._by_shard.values())
+        if lanes and all(lane.breaker.is_open for lane in lanes):
+            self.breaker.open(next(lane.breaker.why for lane in lanes))
+        elif lanes:
+            self.breaker.close()
+
+
+AnyCounters = Counters | ClusterCounters
+
+
+def counters_on(client: Client, **options: Any) -> AnyCounters:
+    """Return the counters that fit what a client is connected to; `options` are those of `Counters`."""
+    make: Callable[..., AnyCounters] = ClusterCounters if isinstance(client, ClusterClient) else Counters
+    return make(client, **options)
