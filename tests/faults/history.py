@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-Rows = list[tuple[object, ...]]  # of the ledger, whole and in order
+Rows = list[tuple[Any, ...]]  # of the ledger, whole and in order
 
 
 class End(enum.IntEnum):
@@ -37,10 +37,14 @@ class Place(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Units of a key's day."""
+    """Units of a key's day; of the waived ones, `not_made` were counted for calls that were not forwarded.
+
+    A call that an open route lets through while its count is under way may be counted again as such.
+    """
 
     taken: int
     waived: int
+    not_made: int = 0
 
     @property
     def billable(self) -> int:
@@ -106,7 +110,7 @@ def check_counts(seen: Seen, counted: Mapping[tuple[str, date], Counted]) -> Ite
         both = {end: (calls, calls) for end, calls in totals.items()}
         unsettled = sum(calls for place, calls in seen.unsettled.items() if place.key_id == key_id)
         of_key = [each for (other, _), each in counted.items() if other == key_id]
-        whole = Counted(sum(each.taken for each in of_key), sum(each.waived for each in of_key))
+        whole = Counted(*map(sum, zip(*of_key, strict=True))) if of_key else nothing
         if len(known) > 1:
             yield from _compare(f"{key_id} in all", both, unsettled, whole)
 
@@ -127,8 +131,8 @@ def _compare(
     if (extra := counted.billable - most - unsettled) > 0:
         yield Finding("double", extra, f"{where}: {counted.billable} charged, of {most} that may have been")
     attempted = sum(possibly.values())
-    if (extra := counted.taken - attempted) > 0:
-        yield Finding("double", extra, f"{where}: {counted.taken} counted, {attempted} attempted")
+    if (extra := counted.taken - counted.not_made - attempted) > 0:
+        yield Finding("double", extra, f"{where}: {counted} for {attempted} attempted")
 
 
 def charged_beyond_answers(seen: Seen, counted: Mapping[tuple[str, date], Counted]) -> int:
@@ -150,7 +154,7 @@ def charged_beyond_answers(seen: Seen, counted: Mapping[tuple[str, date], Counte
 
 def check_ledger(rows: Rows, again: Rows, keys: int) -> Iterator[Finding]:
     """Check that a ledger's rows are unique by their first `keys` columns, and that `again` is the same."""
-    seen: Counter[tuple[object, ...]] = Counter(row[:keys] for row in rows)
+    seen: Counter[tuple[Any, ...]] = Counter(row[:keys] for row in rows)
     if doubled := [key for key, times in seen.items() if times > 1]:
         yield Finding("rows", len(doubled), f"rows that stand more than once: {doubled[:3]}")
     if rows != again:

@@ -27,10 +27,11 @@ HUNG_S = 30.0  # a call that has no end by then is a fault of its own
 PAUSE_S = 0.01  # after a refusal or a lost connection, so that an outage is not all there is to the load
 RECENT_S = 20.0
 PAID, FREE_METHOD = ("SearchItemsFrame", "GetItemInfo"), "RunBulkSearchItems"
+PATHS = ("/service-json/", "/service/")  # two routes, of which one may be open
 LEAVES_BEFORE, LEAVES_AMID, LEAVES_HALF_SENT = "client_leaves", "client_leaves_amid", "client_half_sends"
 CLIENT_FAULTS = (LEAVES_BEFORE, LEAVES_AMID, LEAVES_HALF_SENT)
 _OWN = re.compile(rb'"Id":(\d+)')
-_CODE = re.compile(rb'"ErrorCode":"?(\w+)')
+_CODE = re.compile(rb"ErrorCode\W+(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +200,15 @@ class Caller(asyncio.Protocol):
 
     def _request(self) -> bytes:
         number, key = self._number, self._key
+        path = f"{PATHS[number // 2 % 2]}{self._method}"
         if number % 5 == 2 or self._fault == LEAVES_HALF_SENT:
             form = f"instanceKey={key.text}&itemId=1&id={number}"
             return (
-                f"POST /service-json/{self._method} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(form)}\r\n"
+                f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(form)}\r\n"
                 f"Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}"
             ).encode()
         return (
-            f"GET /service-json/{self._method}?instanceKey={key.text}&id={number}&itemId=1 HTTP/1.1\r\n"
-            "Host: a\r\n\r\n"
+            f"GET {path}?instanceKey={key.text}&id={number}&itemId=1 HTTP/1.1\r\nHost: a\r\n\r\n"
         ).encode()
 
     def data_received(self, data: bytes) -> None:

@@ -95,7 +95,7 @@ class Stage:
         return [Key(each["id"], each["key"]) for each in made]
 
     async def settle(self, workers: int) -> None:
-        """Let everything pass again, and wait until all workers are up and owe Redis nothing."""
+        """Let everything pass again, and wait until all workers are up, and nothing is owed to Redis."""
         for proxy in (self.redis, self.upstream, self.ledger):
             proxy.disarm()
 
@@ -107,7 +107,9 @@ class Stage:
             figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
             up = [value for name, value in figures.items() if name.startswith("tallygate_worker_up")]
             owed = [value for name, value in figures.items() if name.startswith("tallygate_counts_pending")]
-            return up == ["1.0"] * workers and len(owed) == workers and not any(map(float, owed))
+            if up != ["1.0"] * workers or len(owed) != workers or any(map(float, owed)):
+                return False
+            return not list((self.program.data_dir / "journal").glob("*.journal"))
 
         await asyncio.to_thread(wait_until, is_settled, START_S)
 

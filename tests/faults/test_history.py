@@ -96,6 +96,13 @@ def test_more_counted_than_attempted_is_found() -> None:
     assert rules(seen(answered=90, refused=5), taken=96, waived=6) == [("double", 1)]
 
 
+def test_a_count_of_a_call_that_was_not_made_is_no_double() -> None:
+    """Counted once more and waived as not forwarded is right; waived for another reason it is not."""
+    again = {("key_1", TODAY): Counted(91, 1, 1)}
+    assert list(check_counts(seen(answered=90), again)) == []
+    assert rules(seen(answered=90), taken=91, waived=1) == [("double", 1)]
+
+
 def test_a_count_without_a_call_is_found() -> None:
     """A key that nobody called has no counts."""
     findings = list(check_counts(Seen(), {("key_2", TODAY): Counted(1, 0)}))
