@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Iterator
 
 # Collections between which a process under load makes far more than the default 700 objects; most die young.
 THRESHOLDS = (50_000, 20, 50)
@@ -16,3 +18,14 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+
+
+@contextlib.contextmanager
+def seldom() -> Iterator[None]:
+    """Look seldom while a piece of work lasts that makes many objects."""
+    before = gc.get_threshold()
+    gc.set_threshold(*THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

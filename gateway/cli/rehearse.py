@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from typing import Annotated
 
 import typer
+import uvloop
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway import config, throwaway
+from gateway import collector, config, throwaway
 from gateway.cli import client
 from gateway.cli.output import CliError, err
 from gateway.control.terms import terms_of
@@ -47,7 +47,8 @@ def rehearse(
     try:
         with contextlib.ExitStack() as stack:
             url = settings.stores.database_url or stack.enter_context(throwaway.postgres())
-            report = asyncio.run(_run(url, settings, span, customers, seed))
+            stack.enter_context(collector.seldom())
+            report = uvloop.run(_run(url, settings, span, customers, seed))
     except StoreError as error:
         raise CliError(str(error)) from error
     except (SQLAlchemyError, OSError, TimeoutError) as error:

@@ -22,21 +22,14 @@ async def balances(connection: AsyncConnection, account_ids: Sequence[str]) -> d
     credited = await credit_notes.amounts(connection, account_ids)
     disputed = await disputes.open_amounts(connection, account_ids)
     owed: dict[str, list[Owed]] = {account_id: [] for account_id in account_ids}
-    for invoice in await invoices.issued(connection, account_ids):
-        assert invoice.number is not None and invoice.issued_on is not None  # issued ones have both
-        owed[invoice.account_id].append(
-            Owed(
-                invoice.id,
-                invoice.number,
-                invoice.issued_on,
-                invoice.total,
-                credited.get(invoice.id, ZERO),
-                disputed.get(invoice.id, ZERO),
-            )
-        )
+    for account_id, invoice_id, number, issued_on, total in await invoices.owed(connection, account_ids):
+        back, held = credited.get(invoice_id, ZERO), disputed.get(invoice_id, ZERO)
+        owed[account_id].append(Owed(invoice_id, number, issued_on, total, back, held))
     paid: dict[str, list[Paid]] = {account_id: [] for account_id in account_ids}
-    for each in await payments.standing(connection, account_ids):
-        paid[each.account_id].append(Paid(each.id, each.amount, each.received_at, each.invoice_id))
+    for account_id, payment_id, amount, received_at, meant in await payments.standing(
+        connection, account_ids
+    ):
+        paid[account_id].append(Paid(payment_id, amount, received_at, meant))
     return {account_id: balance_of(owed[account_id], paid[account_id]) for account_id in account_ids}
 
 

@@ -96,5 +96,18 @@ async def listed(
     return page_of(entries, limit, lambda entry: (entry.id,))
 
 
+async def of_objects(
+    connection: AsyncConnection, object_ids: Sequence[str], *, action: str
+) -> dict[str, list[Entry]]:
+    """Return the changes of one kind of these objects, by object and oldest first."""
+    table = tables.audit
+    wanted = sa.bindparam("ids", list(object_ids), sa.ARRAY(sa.Text))
+    query = sa.select(table).where(table.c.object_id == sa.any_(wanted), table.c.action == action)
+    found: dict[str, list[Entry]] = {object_id: [] for object_id in object_ids}
+    for row in await connection.execute(query.order_by(table.c.id)):
+        found[row.object_id].append(Entry(**row._mapping))
+    return found
+
+
 def _plain(fields: Mapping[str, object] | None) -> dict[str, Any] | None:
     return None if fields is None else {name: plain(value) for name, value in fields.items()}

@@ -18,10 +18,13 @@ _MIGRATION_LOCK = 0x74616C6C79  # one migration at a time, whoever starts it ("t
 _DRIVER = "postgresql+asyncpg"
 
 
-def make_engine(url: str, *, pool_size: int = 5, command_timeout_s: float = 60.0) -> AsyncEngine:
+def make_engine(
+    url: str, *, pool_size: int = 5, command_timeout_s: float = 60.0, pre_ping: bool = True
+) -> AsyncEngine:
     """Return an engine for `postgresql://user:password@host/database`; nothing is connected yet.
 
-    `sslmode` as libpq writes it is understood. Raises ValueError for a URL of another database.
+    `sslmode` as libpq writes it is understood. With `pre_ping` a connection that broke while it lay idle is
+    replaced before it is used, at the price of a round trip. Raises ValueError for a URL of another database.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
@@ -36,7 +39,7 @@ def make_engine(url: str, *, pool_size: int = 5, command_timeout_s: float = 60.0
         parsed,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         connect_args={
             "timeout": 5,
             "command_timeout": command_timeout_s,

@@ -148,6 +148,18 @@ async def issued(connection: AsyncConnection, account_ids: Sequence[str]) -> lis
     return [_invoice(row._mapping) for row in await connection.execute(query)]
 
 
+async def owed(
+    connection: AsyncConnection, account_ids: Sequence[str]
+) -> Sequence[sa.Row[str, str, int, date, Decimal]]:
+    """Return account, id, number, day and total of accounts' invoices that were issued and not voided."""
+    table = invoices
+    query = sa.select(table.c.account_id, table.c.id, table.c.number, table.c.issued_on, table.c.total).where(
+        table.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))),
+        table.c.status == Status.ISSUED,
+    )
+    return (await connection.execute(query)).all()
+
+
 async def of_month(connection: AsyncConnection, month: Period, account_ids: Sequence[str]) -> list[Invoice]:
     """Return the invoices of accounts for a month that were not made void, without their snapshots."""
     table = invoices

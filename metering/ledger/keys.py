@@ -152,6 +152,12 @@ async def get(connection: AsyncConnection, key_id: str) -> Key:
     return found[0]
 
 
+async def by_id(connection: AsyncConnection, key_ids: Sequence[str]) -> list[Key]:
+    """Return keys by their ids, the oldest first; one that does not exist is left out."""
+    wanted = sa.bindparam("wanted", list(key_ids), sa.ARRAY(sa.Text))
+    return await read(connection, tables.keys.c.id == sa.any_(wanted))
+
+
 async def find(connection: AsyncConnection, digest: str) -> Key | None:
     """Return the key that a credential's digest belongs to, or belonged to."""
     held = tables.credentials

@@ -106,13 +106,17 @@ async def listed(
     return page_of(found, limit, lambda payment: (payment.created_at, payment.id))
 
 
-async def standing(connection: AsyncConnection, account_ids: Sequence[str]) -> list[Payment]:
-    """Return the payments of accounts that were not reversed."""
-    query = sa.select(table).where(
+async def standing(
+    connection: AsyncConnection, account_ids: Sequence[str]
+) -> Sequence[sa.Row[str, str, Decimal, datetime, str | None]]:
+    """Return account, id, amount, receipt and invoice of the payments of accounts that were not reversed."""
+    query = sa.select(
+        table.c.account_id, table.c.id, table.c.amount, table.c.received_at, table.c.invoice_id
+    ).where(
         table.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))),
         table.c.reversed_at.is_(None),
     )
-    return [_payment(row) for row in await connection.execute(query)]
+    return (await connection.execute(query)).all()
 
 
 async def reverse(

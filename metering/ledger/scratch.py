@@ -32,6 +32,7 @@ async def beside(url: str) -> AsyncIterator[AsyncEngine]:
             engine = make_engine(
                 sa.make_url(url).set(database=name).render_as_string(hide_password=False),
                 command_timeout_s=600.0,
+                pre_ping=False,
             )
             try:
                 await migrate(engine)

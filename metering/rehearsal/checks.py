@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.billing.standing import balances
 from metering.ledger import audit, credit_notes, invoices, keys, payments, scratch
+from metering.ledger.audit import Entry
 from metering.ledger.invoices import Invoice, Status
 from metering.ledger.keys import Key, record_of
 from metering.rating import LineKind
@@ -19,6 +20,7 @@ from metering.rehearsal.books import ZERO, Books, Turn, changes_of
 from policies.decision import Contract, conditions
 
 PAGE = 5_000
+KEYS = 500  # whose history is read at a time
 UNITS = {LineKind.USAGE, LineKind.TRIAL, LineKind.LATE}
 
 
@@ -82,14 +84,17 @@ async def of_standing(
     """Compare each turn of each key's standing, to the second, with the calendar of its customer's books."""
     turns, failures = 0, []
     async with engine.connect() as connection:
-        for books, key_ids in customers:
-            for key_id in key_ids:
-                key = await keys.get(connection, key_id)
+        whose = [(key_id, books) for books, key_ids in customers for key_id in key_ids]
+        for start in range(0, len(whose), KEYS):
+            part = dict(whose[start : start + KEYS])
+            history = await audit.of_objects(connection, list(part), action="key.change")
+            for key in await keys.by_id(connection, list(part)):
+                books = part[key.id]
                 created = key.created_at.timestamp()
                 all_turns = books.turns(contract.steps, contract.zone, until)
                 since = [(created, to) for at, to in all_turns if at <= created][-1:]
                 expected = changes_of([*since, *(turn for turn in all_turns if turn[0] > created)])
-                found = await _turns(connection, key, contract, until)
+                found = _turns(key, history[key.id], contract, until)
                 turns += len(expected)
                 if found != expected:
                     failures.append(f"{key.site}: expected {_shown(expected)}, found {_shown(found)}")
@@ -118,11 +123,10 @@ async def _lines_add_up(connection: AsyncConnection, billed: Sequence[Invoice]) 
     return told
 
 
-async def _turns(connection: AsyncConnection, key: Key, contract: Contract, until: float) -> list[Turn]:
+def _turns(key: Key, history: Sequence[Entry], contract: Contract, until: float) -> list[Turn]:
     """Return when a key's standing changed, decided as a gateway would on what the ledger said then."""
     name = "oldest_unpaid_issued_on"
-    history = (await audit.listed(connection, object_id=key.id, limit=PAGE)).items
-    changes = [entry for entry in reversed(history) if entry.after is not None and name in entry.after]
+    changes = [entry for entry in history if entry.after is not None and name in entry.after]
     first = changes[0].before if changes else {name: _text(key.oldest_unpaid_issued_on)}
     said = [(key.created_at.timestamp(), (first or {}).get(name))]
     said += [(entry.at.timestamp(), (entry.after or {})[name]) for entry in changes]

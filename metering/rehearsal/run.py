@@ -179,18 +179,18 @@ class _Run:
     def _counted(self, month: Period, at: float) -> Iterator[Snapshot]:
         """Yield a month's counts; who is banned at the begin of a day makes no calls on it."""
         stage = self._stage
+        days = [month.first + timedelta(days=n) for n in range((month.last_excluded - month.first).days)]
+        spans = [(day, midnight(day, stage.zone), midnight(next_day(day), stage.zone)) for day in days]
         for member in self._members:
+            if not member.account_id:
+                continue
             turns = member.books.turns(stage.terms.contract.steps, stage.zone, at)
-            day = month.first
-            while member.account_id and day in month:
-                begins = midnight(day, stage.zone)
+            for day, begins, ends in spans:
                 standing = [to for since, to in turns if since <= begins][-1:]
                 if standing != [Standing.BANNED]:
-                    yield from self._counted_on(member, day)
-                day = next_day(day)
+                    yield from self._counted_on(member, day, begins, ends)
 
-    def _counted_on(self, member: Member, day: date) -> Iterator[Snapshot]:
-        begins, ends = midnight(day, self._stage.zone), midnight(next_day(day), self._stage.zone)
+    def _counted_on(self, member: Member, day: date, begins: float, ends: float) -> Iterator[Snapshot]:
         for shop in member.customer.shops:
             closed = shop.closes_at is not None and shop.closes_at <= begins
             if closed or shop.bought_at >= ends:
