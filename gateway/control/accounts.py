@@ -11,7 +11,7 @@ from gateway.addresses import email_address
 from gateway.control.auth import Right
 from gateway.control.key_models import Closing
 from gateway.control.models import Input, Instant, NoInput, NoQuery, Output, PageQuery, Text
-from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.operations import Call, Operation, Reply
 from gateway.control.problems import FieldError, invalid
 from metering.ledger import accounts
 
@@ -83,10 +83,7 @@ async def create(call: Call[NewAccount, NoQuery]) -> Reply:
 async def listed(call: Call[NoInput, PageQuery]) -> Reply:
     """List accounts."""
     async with call.control.engine.connect() as connection:
-        try:
-            page = await accounts.listed(connection, cursor=call.query.cursor, limit=call.query.limit)
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await accounts.listed(connection, cursor=call.query.cursor, limit=call.query.limit)
     return Reply(AccountPage(items=[_shown(each) for each in page.items], next_cursor=page.next_cursor))
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gateway.control.auth import Right
 from gateway.control.models import Instant, NoInput, Output, PageQuery, Text
-from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.operations import Call, Operation, Reply
 from metering.ledger import audit
 
 
@@ -47,18 +47,15 @@ async def listed(call: Call[NoInput, AuditQuery]) -> Reply:
     """List changes."""
     query = call.query
     async with call.control.engine.connect() as connection:
-        try:
-            page = await audit.listed(
-                connection,
-                object_id=query.object,
-                actor=query.actor,
-                since=query.since,
-                until=query.until,
-                cursor=query.cursor,
-                limit=query.limit,
-            )
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await audit.listed(
+            connection,
+            object_id=query.object,
+            actor=query.actor,
+            since=query.since,
+            until=query.until,
+            cursor=query.cursor,
+            limit=query.limit,
+        )
     items = [Entry.model_validate(each, from_attributes=True) for each in page.items]
     return Reply(AuditPage(items=items, next_cursor=page.next_cursor))
 

@@ -21,7 +21,7 @@ from gateway.control.models import (
     PageQuery,
     Reason,
 )
-from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.operations import Call, Operation, Reply, moving_money
 from gateway.control.terms import terms_of
 from metering import notices as texts
 from metering.billing import disputes as billing
@@ -184,16 +184,13 @@ async def listed(call: Call[NoInput, DisputesQuery]) -> Reply:
     """List disputes."""
     query = call.query
     async with call.control.engine.connect() as connection:
-        try:
-            page = await disputes.listed(
-                connection,
-                account_id=query.account,
-                status=query.status,
-                cursor=query.cursor,
-                limit=query.limit,
-            )
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await disputes.listed(
+            connection,
+            account_id=query.account,
+            status=query.status,
+            cursor=query.cursor,
+            limit=query.limit,
+        )
     items = [Dispute(**_fields(each)) for each in page.items]
     return Reply(DisputePage(items=items, next_cursor=page.next_cursor))
 
@@ -208,16 +205,13 @@ async def listed_notes(call: Call[NoInput, CreditNotesQuery]) -> Reply:
     """List credit notes."""
     query = call.query
     async with call.control.engine.connect() as connection:
-        try:
-            page = await credit_notes.listed(
-                connection,
-                account_id=query.account,
-                invoice_id=query.invoice,
-                cursor=query.cursor,
-                limit=query.limit,
-            )
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await credit_notes.listed(
+            connection,
+            account_id=query.account,
+            invoice_id=query.invoice,
+            cursor=query.cursor,
+            limit=query.limit,
+        )
     return Reply(CreditNotePage(items=[_note(each) for each in page.items], next_cursor=page.next_cursor))
 
 
@@ -236,19 +230,15 @@ def _note(note: credit_notes.CreditNote) -> CreditNote:
 
 
 OPERATIONS = (
-    Operation(
+    moving_money(
         "openDispute",
-        "POST",
         "/v1/disputes",
         "Dispute a line of an issued invoice",
         open_,
-        rights=(Right.DISPUTES_OPEN,),
-        body=NewDispute,
-        answer=ChangedDispute,
+        NewDispute,
+        ChangedDispute,
+        right=Right.DISPUTES_OPEN,
         status=201,
-        changes=True,
-        projects=True,
-        once=True,
     ),
     Operation(
         "listDisputes",
@@ -271,18 +261,13 @@ OPERATIONS = (
         answer=Dispute,
         etag=True,
     ),
-    Operation(
+    moving_money(
         "resolveDispute",
-        "POST",
         "/v1/disputes/{dispute_id}/resolve",
         "Accept a dispute with what is right, or reject it",
         resolve,
-        rights=(Right.BILLS_WRITE,),
-        body=Resolution,
-        answer=ChangedDispute,
-        changes=True,
-        projects=True,
-        once=True,
+        Resolution,
+        ChangedDispute,
     ),
     Operation(
         "listCreditNotes",

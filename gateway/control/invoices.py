@@ -27,7 +27,7 @@ from gateway.control.invoice_models import (
 )
 from gateway.control.me import own_key
 from gateway.control.models import NoInput, NoQuery, PageQuery
-from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.operations import Call, Operation, Reply, moving_money
 from gateway.control.problems import not_found
 from gateway.control.rows import safe_cell
 from gateway.control.terms import terms_of
@@ -101,17 +101,14 @@ async def _listed(
     call: Call[NoInput, Any], account_id: str | None, first: date | None, status: Status | None
 ) -> Reply:
     async with call.control.engine.connect() as connection:
-        try:
-            page = await invoices.listed(
-                connection,
-                account_id=account_id,
-                period_first=first,
-                status=status,
-                cursor=call.query.cursor,
-                limit=call.query.limit,
-            )
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await invoices.listed(
+            connection,
+            account_id=account_id,
+            period_first=first,
+            status=status,
+            cursor=call.query.cursor,
+            limit=call.query.limit,
+        )
     items = [InvoiceOut(**invoice_fields(each)) for each in page.items]
     return Reply(InvoicePage(items=items, next_cursor=page.next_cursor))
 
@@ -175,18 +172,13 @@ OPERATIONS = (
         media=MEDIA,
         etag=True,
     ),
-    Operation(
+    moving_money(
         "voidInvoice",
-        "POST",
         "/v1/invoices/{invoice_id}/void",
         "Make an invoice void; its number stays taken",
         void,
-        rights=(Right.BILLS_WRITE,),
-        body=Voiding,
-        answer=Voided,
-        changes=True,
-        projects=True,
-        once=True,
+        Voiding,
+        Voided,
     ),
     Operation(
         "listOwnInvoices",

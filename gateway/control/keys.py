@@ -28,7 +28,7 @@ from gateway.control.key_models import (
 )
 from gateway.control.me import units_in_use
 from gateway.control.models import Input, NoInput, NoQuery, Output
-from gateway.control.operations import Call, Handler, Operation, Reply, wrong_cursor
+from gateway.control.operations import Call, Handler, Operation, Reply
 from gateway.control.problems import FieldError, conflict, invalid
 from gateway.settings import Settings
 from gateway.validation import suggestion
@@ -74,12 +74,9 @@ async def listed(call: Call[NoInput, KeysQuery]) -> Reply:
     """List keys."""
     query = call.query
     async with call.control.engine.connect() as connection:
-        try:
-            page = await ledger.listed(
-                connection, account_id=query.account, cursor=query.cursor, limit=query.limit
-            )
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await ledger.listed(
+            connection, account_id=query.account, cursor=query.cursor, limit=query.limit
+        )
     return Reply(
         KeyPage(items=[Key(**_fields(call, each)) for each in page.items], next_cursor=page.next_cursor)
     )

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from gateway import sealing
 from gateway.control.auth import Right
 from gateway.control.models import AccountId, Input, NoInput, NoQuery, Output, PageQuery
-from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.operations import Call, Operation, Reply
 from gateway.notices.post import new_secret
 from metering.ledger import notices, webhooks
 from metering.notices import Event
@@ -107,16 +107,13 @@ async def listed(call: Call[NoInput, NoticesQuery]) -> Reply:
     """List notices."""
     query = call.query
     async with call.control.engine.connect() as connection:
-        try:
-            page = await notices.listed(
-                connection,
-                account_id=query.account,
-                event=query.event,
-                cursor=query.cursor,
-                limit=query.limit,
-            )
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await notices.listed(
+            connection,
+            account_id=query.account,
+            event=query.event,
+            cursor=query.cursor,
+            limit=query.limit,
+        )
     return Reply(NoticePage(items=[_notice(each) for each in page.items], next_cursor=page.next_cursor))
 
 
@@ -150,10 +147,7 @@ async def create_webhook(call: Call[NewWebhook, NoQuery]) -> Reply:
 async def listed_webhooks(call: Call[NoInput, PageQuery]) -> Reply:
     """List webhooks."""
     async with call.control.engine.connect() as connection:
-        try:
-            page = await webhooks.listed(connection, cursor=call.query.cursor, limit=call.query.limit)
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await webhooks.listed(connection, cursor=call.query.cursor, limit=call.query.limit)
     return Reply(WebhookPage(items=[_webhook(each) for each in page.items], next_cursor=page.next_cursor))
 
 

@@ -33,6 +33,7 @@ from gateway.validation import findings
 from metering.billing.errors import BillingError
 from metering.ledger import NotFoundError, idempotency
 from metering.ledger.audit import Author
+from metering.ledger.rows import CursorError
 
 if TYPE_CHECKING:
     from gateway.control.app import Control
@@ -137,6 +138,34 @@ class Operation:
     tag: str = ""
 
 
+def moving_money(
+    name: str,
+    path: str,
+    summary: str,
+    handle: Handler,
+    body: type[Input],
+    answer: type[Output],
+    *,
+    right: Right = Right.BILLS_WRITE,
+    status: int = 200,
+) -> Operation:
+    """Declare a POST that changes what somebody owes: done once, and in force before it is answered."""
+    return Operation(
+        name,
+        "POST",
+        path,
+        summary,
+        handle,
+        rights=(right,),
+        body=body,
+        answer=answer,
+        status=status,
+        changes=True,
+        projects=True,
+        once=True,
+    )
+
+
 async def perform(operation: Operation, control: Control, request: web.Request) -> web.StreamResponse:
     """Carry a request through: who asks, is it right, do it, answer. Refusals are raised as Problems."""
     now = control.now()
@@ -161,6 +190,8 @@ async def perform(operation: Operation, control: Control, request: web.Request) 
         return await _change(operation, control, request, caller, raw, call)
     except NotFoundError as error:
         raise not_found(error.noun, error.object_id) from error
+    except CursorError as error:
+        raise wrong_cursor(error) from error
     except BillingError as error:
         kind = error.code.replace("_", "-")
         raise Problem(409, kind, "The contract or the books do not allow it", f"{error}.") from error

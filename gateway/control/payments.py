@@ -22,7 +22,7 @@ from gateway.control.models import (
     Reason,
     Text,
 )
-from gateway.control.operations import IDEMPOTENCY_KEY, Call, Operation, Reply, wrong_cursor
+from gateway.control.operations import IDEMPOTENCY_KEY, Call, Operation, Reply, moving_money
 from gateway.control.problems import FieldError, invalid
 from gateway.control.terms import terms_of
 from metering import notices as texts
@@ -180,12 +180,9 @@ async def listed(call: Call[NoInput, PaymentsQuery]) -> Reply:
     """List payments."""
     query = call.query
     async with call.control.engine.connect() as connection:
-        try:
-            page = await payments.listed(
-                connection, account_id=query.account, cursor=query.cursor, limit=query.limit
-            )
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await payments.listed(
+            connection, account_id=query.account, cursor=query.cursor, limit=query.limit
+        )
     items = [Payment.model_validate(each, from_attributes=True) for each in page.items]
     return Reply(PaymentPage(items=items, next_cursor=page.next_cursor))
 
@@ -230,19 +227,14 @@ async def _changed(call: Call[Any, Any], payment: payments.Payment) -> ChangedPa
 
 
 OPERATIONS = (
-    Operation(
+    moving_money(
         "receivePayment",
-        "POST",
         "/v1/payments",
         "Note a payment; the keys' standing follows from the next call on",
         receive,
-        rights=(Right.BILLS_WRITE,),
-        body=NewPayment,
-        answer=ChangedPayment,
+        NewPayment,
+        ChangedPayment,
         status=201,
-        changes=True,
-        projects=True,
-        once=True,
     ),
     Operation(
         "listPayments",
@@ -265,18 +257,13 @@ OPERATIONS = (
         answer=Payment,
         etag=True,
     ),
-    Operation(
+    moving_money(
         "reversePayment",
-        "POST",
         "/v1/payments/{payment_id}/reverse",
         "Take a payment out of the reckoning; what it paid is open again",
         reverse,
-        rights=(Right.BILLS_WRITE,),
-        body=Reversal,
-        answer=ChangedPayment,
-        changes=True,
-        projects=True,
-        once=True,
+        Reversal,
+        ChangedPayment,
     ),
     Operation(
         "showBalance",

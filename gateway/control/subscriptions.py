@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gateway.control.auth import Right
 from gateway.control.models import AccountId, Day, Input, NoInput, NoQuery, Output, PageQuery
-from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.operations import Call, Operation, Reply
 from gateway.control.terms import terms_of
 from metering.billing import moves
 from metering.ledger import plan_versions, subscriptions
@@ -66,16 +66,13 @@ async def listed(call: Call[NoInput, SubscriptionsQuery]) -> Reply:
     """List subscriptions."""
     query = call.query
     async with call.control.engine.connect() as connection:
-        try:
-            page = await subscriptions.listed(
-                connection,
-                contract=call.control.settings.contract,
-                account_id=query.account,
-                cursor=query.cursor,
-                limit=query.limit,
-            )
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await subscriptions.listed(
+            connection,
+            contract=call.control.settings.contract,
+            account_id=query.account,
+            cursor=query.cursor,
+            limit=query.limit,
+        )
         versions = await plan_versions.by_plan(connection)
     items = [_shown(call, each, versions) for each in page.items]
     return Reply(SubscriptionPage(items=items, next_cursor=page.next_cursor))

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from gateway.control.auth import Right, Role, issue_token, token_digest
 from gateway.control.models import Input, Instant, NoInput, NoQuery, Output, PageQuery, Text
-from gateway.control.operations import Call, Operation, Reply, wrong_cursor
+from gateway.control.operations import Call, Operation, Reply
 from metering.ledger import tokens
 
 
@@ -66,10 +66,7 @@ async def create(call: Call[NewToken, NoQuery]) -> Reply:
 async def listed(call: Call[NoInput, PageQuery]) -> Reply:
     """List tokens."""
     async with call.control.engine.connect() as connection:
-        try:
-            page = await tokens.listed(connection, cursor=call.query.cursor, limit=call.query.limit)
-        except ValueError as error:
-            raise wrong_cursor(error) from error
+        page = await tokens.listed(connection, cursor=call.query.cursor, limit=call.query.limit)
     return Reply(TokenPage(items=[_shown(each) for each in page.items], next_cursor=page.next_cursor))
 
 

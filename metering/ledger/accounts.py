@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger import audit, keys, tables
 from metering.ledger.audit import Author, Change
-from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, page_of, read_cursor
+from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, oldest_first, page_of, read_cursor
 
 CHANGEABLE = frozenset({"name", "main_domain", "billing_email", "currency", "first_request_at", "closed_at"})
 
@@ -71,10 +71,8 @@ async def listed(
 ) -> Page[Account]:
     """Return accounts, the oldest first; raises ValueError for a wrong cursor or limit."""
     table = tables.accounts
-    query = sa.select(table).order_by(table.c.created_at, table.c.id).limit(check_limit(limit) + 1)
-    if cursor is not None:
-        after = read_cursor(cursor, datetime, str)
-        query = query.where(sa.tuple_(table.c.created_at, table.c.id) > sa.tuple_(*after))
+    query = sa.select(table)
+    query = oldest_first(query, table.c.created_at, table.c.id, cursor=cursor, limit=limit)
     found = [Account(**row._mapping) for row in await connection.execute(query)]
     return page_of(found, limit, lambda account: (account.created_at, account.id))
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger import numbers
 from metering.ledger.billing_tables import credit_note_lines, credit_notes
-from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read_cursor
+from metering.ledger.rows import NotFoundError, Page, oldest_first, page_of
 from policies.period import Period
 
 
@@ -81,16 +81,14 @@ async def listed(
 ) -> Page[CreditNote]:
     """Return credit notes, the oldest first; raises ValueError for a wrong cursor or limit."""
     table = credit_notes
-    query = sa.select(table).order_by(table.c.issued_at, table.c.id).limit(check_limit(limit) + 1)
+    query = sa.select(table)
     if account_id is not None:
         query = query.where(table.c.account_id == account_id)
     if invoice_id is not None:
         query = query.where(table.c.invoice_id == invoice_id)
     if issued_in is not None:
         query = query.where(table.c.issued_on >= issued_in.first, table.c.issued_on < issued_in.last_excluded)
-    if cursor is not None:
-        after = read_cursor(cursor, datetime, str)
-        query = query.where(sa.tuple_(table.c.issued_at, table.c.id) > sa.tuple_(*after))
+    query = oldest_first(query, table.c.issued_at, table.c.id, cursor=cursor, limit=limit)
     found = await _read(connection, query)
     return page_of(found, limit, lambda note: (note.issued_at, note.id))
 

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger.billing_tables import disputes as table
-from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read_cursor
+from metering.ledger.rows import NotFoundError, Page, oldest_first, page_of
 
 
 class DisputeStatus(StrEnum):
@@ -68,14 +68,12 @@ async def listed(
     limit: int = 100,
 ) -> Page[Dispute]:
     """Return disputes, the oldest first; raises ValueError for a wrong cursor or limit."""
-    query = sa.select(table).order_by(table.c.opened_at, table.c.id).limit(check_limit(limit) + 1)
+    query = sa.select(table)
     if account_id is not None:
         query = query.where(table.c.account_id == account_id)
     if status is not None:
         query = query.where(table.c.status == status)
-    if cursor is not None:
-        after = read_cursor(cursor, datetime, str)
-        query = query.where(sa.tuple_(table.c.opened_at, table.c.id) > sa.tuple_(*after))
+    query = oldest_first(query, table.c.opened_at, table.c.id, cursor=cursor, limit=limit)
     found = [_dispute(row) for row in await connection.execute(query)]
     return page_of(found, limit, lambda dispute: (dispute.opened_at, dispute.id))
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger import tables
-from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, page_of, read_cursor
+from metering.ledger.rows import NotFoundError, Page, new_id, oldest_first, page_of
 from metering.notices import Notice
 
 EMAIL, WEBHOOK = "email", "webhook"
@@ -220,14 +220,12 @@ async def listed(
 ) -> Page[Kept]:
     """Return notices, the oldest first; raises ValueError for a wrong cursor or limit."""
     table = tables.notices
-    query = sa.select(table).order_by(table.c.created_at, table.c.id).limit(check_limit(limit) + 1)
+    query = sa.select(table)
     if account_id is not None:
         query = query.where(table.c.account_id == account_id)
     if event is not None:
         query = query.where(table.c.event == event)
-    if cursor is not None:
-        after = read_cursor(cursor, datetime, str)
-        query = query.where(sa.tuple_(table.c.created_at, table.c.id) > sa.tuple_(*after))
+    query = oldest_first(query, table.c.created_at, table.c.id, cursor=cursor, limit=limit)
     found = await _with_deliveries(connection, query)
     return page_of(found, limit, lambda notice: (notice.created_at, notice.id))
 

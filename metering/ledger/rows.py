@@ -12,7 +12,10 @@ from datetime import date, datetime
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+import sqlalchemy as sa
+
 Item = TypeVar("Item")
+Query = TypeVar("Query", bound=sa.Select[Any])
 MAX_PAGE = 10_000
 
 
@@ -31,6 +34,13 @@ class CredentialTakenError(ValueError):
     def __init__(self, indexes: Sequence[int]) -> None:
         super().__init__("a credential is in use already")
         self.indexes = tuple(indexes)
+
+
+class CursorError(ValueError):
+    """What was given as a cursor is none of this list."""
+
+    def __init__(self) -> None:
+        super().__init__("this is not a cursor of this list; take `next_cursor` of a page as it came")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ def write_cursor(position: Sequence[Any]) -> str:
 
 
 def read_cursor(cursor: str, *kinds: type[Any]) -> list[Any]:
-    """Read what `write_cursor` wrote for values of these kinds; raises ValueError for anything else."""
+    """Read what `write_cursor` wrote for values of these kinds; raises CursorError for anything else."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -61,9 +71,7 @@ def read_cursor(cursor: str, *kinds: type[Any]) -> list[Any]:
             raise ValueError(cursor)
         return [_read(value, kind) for value, kind in zip(values, kinds, strict=True)]
     except (ValueError, TypeError, binascii.Error) as error:
-        raise ValueError(
-            "this is not a cursor of this list; take `next_cursor` of a page as it came"
-        ) from error
+        raise CursorError from error
 
 
 def _read(value: object, kind: type[Any]) -> Any:
@@ -81,6 +89,19 @@ def plain(value: object) -> Any:
     if isinstance(value, Enum):
         return value.value
     return value
+
+
+def oldest_first(
+    query: Query, instant: sa.Column[datetime], identifier: sa.Column[str], *, cursor: str | None, limit: int
+) -> Query:
+    """Put rows in the order of an instant and an id, behind a cursor, and take one more than a page has.
+
+    Raises CursorError, and ValueError for a wrong limit.
+    """
+    if cursor is not None:
+        after = read_cursor(cursor, datetime, str)
+        query = query.where(sa.tuple_(instant, identifier) > sa.tuple_(*after))
+    return query.order_by(instant, identifier).limit(check_limit(limit) + 1)
 
 
 def page_of(items: Sequence[Item], limit: int, position: Any) -> Page[Item]:

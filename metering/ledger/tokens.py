@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger import audit, tables
 from metering.ledger.audit import Author, Change
-from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, page_of, read_cursor
+from metering.ledger.rows import NotFoundError, Page, new_id, oldest_first, page_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,8 @@ async def find(connection: AsyncConnection, digest: str) -> Token | None:
 async def listed(connection: AsyncConnection, *, cursor: str | None = None, limit: int = 100) -> Page[Token]:
     """Return tokens, the oldest first; raises ValueError for a wrong cursor or limit."""
     table = tables.tokens
-    query = sa.select(*_COLUMNS).order_by(table.c.created_at, table.c.id).limit(check_limit(limit) + 1)
-    if cursor is not None:
-        after = read_cursor(cursor, datetime, str)
-        query = query.where(sa.tuple_(table.c.created_at, table.c.id) > sa.tuple_(*after))
+    query = sa.select(*_COLUMNS)
+    query = oldest_first(query, table.c.created_at, table.c.id, cursor=cursor, limit=limit)
     found = [Token(**row._mapping) for row in await connection.execute(query)]
     return page_of(found, limit, lambda token: (token.created_at, token.id))
 
