@@ -15,7 +15,7 @@ KILLS ?= 500
 UV ?= uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-deep check compiled bench bench-billing rehearse lock clean
+.PHONY: help install run test test-deep fuzz check compiled bench bench-billing rehearse lock clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -55,6 +55,11 @@ check: $(VENV)/.dev ## Lint, check formatting, types and import contracts
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+MINUTES ?= 30
+
+fuzz: $(VENV)/.dev ## Fuzz what reads bytes from outside, for MINUTES=30 in all
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 COMPILED := build/compiled
 

@@ -106,7 +106,7 @@ class _XmlItems:
             return
         try:
             self._parser.Parse(data, False)
-        except (expat.ExpatError, ValueError):
+        except (expat.ExpatError, ValueError, LookupError):  # the last for an encoding that nobody knows
             self._open = False
 
     def _start(self, name: str, _: dict[str, str]) -> None:

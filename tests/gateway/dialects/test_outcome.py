@@ -270,10 +270,12 @@ def test_counting_keeps_no_answer_in_memory() -> None:
         b"<a><ErrorCode>Ok</ErrorCode>" + b"<b>" * 10_000,
         b'{"ErrorCode":"Ok","Result":{"Items":[1,}',
         b'{"ErrorCode":"Ok","Result":' + b"[" * 100_000,
+        b'<?xml version="1.0" encoding="udf-8"?><a><ErrorCode>Ok</ErrorCode><Result><Items/></Result></a>',
+        b'<?xml version="1.0" encoding="shift_jis"?><a><ErrorCode>Ok</ErrorCode></a>',
     ],
 )
 def test_hostile_bulk_results_only_end_the_count(body: bytes) -> None:
-    """Declared entities, endless nesting and broken syntax stop the counting, never the answer."""
+    """Declared entities, deep nesting, unknown encodings and bad syntax end the count, never the answer."""
     found = reader(cost_items="Result.Items")
     assert judged(found, [body]) is None
     assert found.items is not None
