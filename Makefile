@@ -15,7 +15,7 @@ KILLS ?= 500
 UV ?= uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-deep fuzz check compiled bench bench-billing rehearse lock clean
+.PHONY: help install run test test-deep fuzz check compiled bench bench-billing bench-outage rehearse lock clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -77,6 +77,9 @@ bench: $(VENV)/.dev ## Measure the proxy against its peers, compiled too where `
 
 bench-billing: $(VENV)/.dev ## Close a month of 100,000 accounts and 10 million rows of usage
 	@$(BIN)/python -m benchmarks.billing
+
+bench-outage: $(VENV)/.dev ## Take Redis away for a minute under 500 calls a second
+	@$(BIN)/python -m benchmarks.outage
 
 rehearse: $(VENV)/.runtime ## Run made-up customers through a year of billing and check that it adds up
 	@$(BIN)/tallygate rehearse --from 2026-01 --to 2027-01
