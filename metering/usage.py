@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.clients import Client
+from metering.key_windows import gather
 from metering.ledger import tables
 from metering.ledger.rows import check_limit, page_of, read_cursor
 from metering.live import read_changed
@@ -17,6 +18,8 @@ from metering.snapshot import Snapshot, day_text
 from policies.period import Period
 
 GROUPS = ("account", "key", "site", "method", "class", "day", "month")
+_NUMBERS = ("calls", "taken", "waived")
+Row = TypeVar("Row")
 REASON_GROUPS = ("account", "key", "site", "day", "month")
 
 
@@ -90,15 +93,20 @@ async def usage(engine: AsyncEngine, redis: Client, query: UsageQuery) -> UsageP
     _check(query, GROUPS)
     limit = check_limit(query.limit)
     async with engine.connect() as connection:
-        counted = _counted(await _live(connection, redis, query) if query.live else [], query)
-        names = {**_owner(counted), "method": counted.c.method, "class": counted.c["class"]}
-        groups = [_sortable(names[group]) for group in query.group_by]
-        sums = [sa.func.coalesce(sa.func.sum(counted.c[name]), 0) for name in ("calls", "taken", "waived")]
-        statement = _grouped(sa.select(*groups, *sums), counted, groups, query).limit(limit + 1)
-        rows = [
-            UsageRow(dict(zip(query.group_by, row, strict=False)), *map(int, row[len(groups) :]))
-            for row in await connection.execute(statement)
-        ]
+        live = await _live(connection, redis, query) if query.live else []
+
+        async def rows_of(key_ids: Sequence[str] | None) -> list[UsageRow]:
+            counted = _counted(live, query, key_ids)
+            names = {**_owner(counted), "method": counted.c.method, "class": counted.c["class"]}
+            groups = [_sortable(names[group]) for group in query.group_by]
+            sums = [sa.func.coalesce(sa.func.sum(counted.c[name]), 0) for name in _NUMBERS]
+            statement = _grouped(sa.select(*groups, *sums), counted, groups, query).limit(limit + 1)
+            return [
+                UsageRow(dict(zip(query.group_by, row, strict=False)), *map(int, row[len(groups) :]))
+                for row in await connection.execute(statement)
+            ]
+
+        rows = await _paged(connection, tables.usage_daily, query, len(query.group_by), live, rows_of)
     page = page_of(rows, limit, lambda row: tuple(row.group.values()))
     return UsagePage(page.items, page.next_cursor)
 
@@ -110,18 +118,41 @@ async def reasons(engine: AsyncEngine, redis: Client, query: UsageQuery) -> Reas
         raise ValueError("reasons are counted by key and day, not by method or class")
     limit = check_limit(query.limit)
     async with engine.connect() as connection:
-        counted = _reasoned(await _live(connection, redis, query) if query.live else [], query)
-        names = _owner(counted)
-        groups = [_sortable(names[group]) for group in query.group_by]
-        groups += [_sortable(counted.c.effect), _sortable(counted.c.reason)]
-        units = sa.func.sum(counted.c.units)
-        statement = _grouped(sa.select(*groups, units), counted, groups, query).limit(limit + 1)
-        rows = [
-            ReasonRow(dict(zip(query.group_by, row, strict=False)), row[-3], row[-2], int(row[-1]))
-            for row in await connection.execute(statement)
-        ]
+        live = await _live(connection, redis, query) if query.live else []
+
+        async def rows_of(key_ids: Sequence[str] | None) -> list[ReasonRow]:
+            counted = _reasoned(live, query, key_ids)
+            names = _owner(counted)
+            groups = [_sortable(names[group]) for group in query.group_by]
+            groups += [_sortable(counted.c.effect), _sortable(counted.c.reason)]
+            units = sa.func.sum(counted.c.units)
+            statement = _grouped(sa.select(*groups, units), counted, groups, query).limit(limit + 1)
+            return [
+                ReasonRow(dict(zip(query.group_by, row, strict=False)), row[-3], row[-2], int(row[-1]))
+                for row in await connection.execute(statement)
+            ]
+
+        table = tables.usage_reasons_daily
+        rows = await _paged(connection, table, query, len(query.group_by) + 2, live, rows_of)
     page = page_of(rows, limit, lambda row: (*row.group.values(), row.effect, row.reason))
     return ReasonPage(page.items, page.next_cursor)
+
+
+async def _paged(
+    connection: AsyncConnection,
+    table: sa.Table,
+    query: UsageQuery,
+    groups: int,
+    live: list[Snapshot],
+    rows_of: Callable[[Sequence[str] | None], Awaitable[list[Row]]],
+) -> list[Row]:
+    """Return the rows of a page and one more: all at once, or a few keys at a time in a list by key."""
+    if query.group_by[:1] != ("key",) or query.key_id is not None or query.account_id is not None:
+        return await rows_of(None)
+    first = "" if query.cursor is None else read_cursor(query.cursor, *[str] * groups)[0]
+    enough = query.limit + 1
+    ids = [each.key_id for each in live]
+    return (await gather(connection, table, rows_of, first=first, live=ids, enough=enough))[:enough]
 
 
 def _check(query: UsageQuery, known: tuple[str, ...]) -> None:
@@ -142,36 +173,47 @@ async def _live(connection: AsyncConnection, redis: Client, query: UsageQuery) -
     )
 
 
-def _counted(live: list[Snapshot], query: UsageQuery) -> sa.Subquery:
+def _counted(live: list[Snapshot], query: UsageQuery, key_ids: Sequence[str] | None) -> sa.Subquery:
     """Rows of the ledger; where a counter stands higher since, the counter."""
     table = tables.usage_daily
-    kept = _within(sa.select(table), table, query)
+    kept = _within(sa.select(table), table, query, key_ids)
     if query.method is not None:
         kept = kept.where(table.c.method == query.method)
     if query.klass is not None:
         kept = kept.where(table.c["class"] == query.klass)
     rows = [
         (each.key_id, each.day, method, klass, *numbers)
-        for each in live
+        for each in _of_keys(live, key_ids)
         for (method, klass), numbers in each.methods.items()
         if query.method in {None, method} and query.klass in {None, klass}
     ]
     return _greatest(kept, rows, table, ("key_id", "day", "method", "class"))
 
 
-def _reasoned(live: list[Snapshot], query: UsageQuery) -> sa.Subquery:
+def _reasoned(live: list[Snapshot], query: UsageQuery, key_ids: Sequence[str] | None) -> sa.Subquery:
     table = tables.usage_reasons_daily
     rows = [
         (each.key_id, each.day, effect, reason, units)
-        for each in live
+        for each in _of_keys(live, key_ids)
         for (effect, reason), units in each.reasons.items()
     ]
     return _greatest(
-        _within(sa.select(table), table, query), rows, table, ("key_id", "day", "effect", "reason")
+        _within(sa.select(table), table, query, key_ids), rows, table, ("key_id", "day", "effect", "reason")
     )
 
 
-def _within(select: sa.Select[Any], table: sa.Table, query: UsageQuery) -> sa.Select[Any]:
+def _of_keys(live: list[Snapshot], key_ids: Sequence[str] | None) -> Iterable[Snapshot]:
+    if key_ids is None:
+        return live
+    wanted = frozenset(key_ids)
+    return (each for each in live if each.key_id in wanted)
+
+
+def _within(
+    select: sa.Select[Any], table: sa.Table, query: UsageQuery, key_ids: Sequence[str] | None
+) -> sa.Select[Any]:
+    if key_ids is not None:
+        select = select.where(table.c.key_id == sa.any_(sa.literal(list(key_ids), sa.ARRAY(sa.Text))))
     select = select.where(table.c.day >= query.period.first, table.c.day < query.period.last_excluded)
     return select if query.key_id is None else select.where(table.c.key_id == query.key_id)
 

@@ -251,3 +251,69 @@ async def test_units_in_use_are_those_a_limit_is_held_against(redis: Redis) -> N
     assert await use(Window.DAY, now) == await use(Window.ROLLING_24H, now + 144) == 6
     assert await use(Window.ROLLING_24H, now + 145) == 3
     assert await use(Window.ROLLING_24H, now + 146) == 0
+
+
+async def many_keys(engine: AsyncEngine, count: int) -> list[str]:
+    """Keys with usage in November, and between them some with usage in other months only."""
+    ids = [f"key_{number:016x}" for number in range(0, 7 * count, 7)]
+    snapshots = []
+    for number, key_id in enumerate(ids):
+        snapshot = Snapshot(key_id, date(2026, 10 if number % 5 == 4 else 11, 3), used=2)
+        snapshot.methods[("GetItem", "item")] = [1, 1, 0]
+        snapshot.methods[("SearchItemsFrame", "search")] = [number + 1, 1, 0]
+        snapshots.append(snapshot)
+    async with engine.begin() as connection:
+        await ledger_usage.write(connection, snapshots)
+    return [key_id for number, key_id in enumerate(ids) if number % 5 != 4]
+
+
+@pytest.mark.parametrize("limit", [1, 30, 57, 1000])
+@pytest.mark.parametrize("groups", [("key",), ("key", "method")])
+async def test_list_by_key_is_whole_in_pages_of_any_size(
+    redis: Redis, engine: AsyncEngine, groups: tuple[str, ...], limit: int
+) -> None:
+    """Many keys come in order, each once, whatever the pages' size, and none without usage in the period."""
+    used = await many_keys(engine, 200)
+    found: list[str] = []
+    calls = 0
+    cursor = None
+    while True:
+        query = UsageQuery(NOVEMBER, groups, limit=limit, cursor=cursor)
+        page = await usage(engine, redis, query)
+        found += [row.group["key"] for row in page.rows]
+        calls += sum(row.calls for row in page.rows)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert found == sorted(used * len(groups))
+    assert calls == sum(number + 2 for number in range(200) if number % 5 != 4)
+
+
+async def test_filtered_list_by_key_fills_its_pages(redis: Redis, engine: AsyncEngine) -> None:
+    """A page is filled with keys that meet the filter, however many lie between them that do not."""
+    await many_keys(engine, 150)
+    rare = Snapshot("key_0000000000000400", date(2026, 11, 9), used=1)
+    rare.methods[("Rare", "other")] = [1, 1, 0]
+    async with engine.begin() as connection:
+        await ledger_usage.write(connection, [rare])
+    page = await usage(engine, redis, UsageQuery(NOVEMBER, ("key",), method="Rare", limit=1))
+    assert plain(page.rows) == [(rare.key_id, 1, 1, 0)]
+    assert page.next_cursor is None
+
+
+async def test_live_list_by_key_has_keys_that_the_ledger_has_not(redis: Redis, engine: AsyncEngine) -> None:
+    """A key that was first used since the last roll-up stands in its place among the others."""
+    used = await many_keys(engine, 100)
+    await put_record(redis)
+    async with counting(redis) as counters:
+        await counted(counters, [take()] * 3)
+    rows: list[UsageRow] = []
+    cursor = None
+    while True:
+        page = await usage(engine, redis, UsageQuery(NOVEMBER, ("key",), live=True, limit=7, cursor=cursor))
+        rows += page.rows
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert [row.group["key"] for row in rows] == sorted([*used, KEY])
+    assert next(row.calls for row in rows if row.group["key"] == KEY) == 3
