@@ -1,8 +1,7 @@
 """`python -m benchmarks.usage_cost [KEYS]`: how long a page of usage takes, on a PostgreSQL of the wheel.
 
-Every key has calls of twenty methods on each of 31 days. Pages are taken at the start, in the middle and near
-the end of the list, each with a cursor as a client would have it. The calls on the pages have to be those that
-were filled in.
+Every key has calls of twenty methods on each of 31 days. Pages are taken at places all over the list, each with
+a cursor as a client would have it. The calls on the pages have to be those that were filled in.
 """
 
 from __future__ import annotations
@@ -33,11 +32,15 @@ PAGES = 15
 _FILL = sa.text(
     """
     INSERT INTO usage_daily (key_id, day, method, class, calls, taken, waived)
-    SELECT 'key_' || lpad(to_hex(number), 16, '0'), date '2026-10-01' + day, 'Method' || method, 'item', 3, 3, 0
+    SELECT 'key_' || lpad(to_hex(number), 16, '0'), date '2026-10-01' + day, 'Method' || method, 'item',
+        3, 3, 0
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS number,
         generate_series(0, 30) AS day, generate_series(1, 20) AS method
     """
 )
+
+
+_LAST = {"method": "Method9", "day": "2026-10-31"}  # of a key, in the order of the list
 
 
 def key_id(number: int) -> str:
@@ -68,17 +71,14 @@ async def measure(engine: AsyncEngine, redis: Client, keys: int, groups: tuple[s
         cursor = None
         if number:
             place = key_id(keys * number // PAGES)
-            cursor = write_cursor(
-                (place, *({"method": "Method9", "day": "2026-10-31"}[name] for name in groups[1:]))
-            )
+            cursor = write_cursor((place, *(_LAST[name] for name in groups[1:])))
         began = time.perf_counter()
         page = await usage(engine, redis, UsageQuery(OCTOBER, groups, limit=limit, cursor=cursor))
         took_ms.append((time.perf_counter() - began) * 1e3)
         assert all(row.calls == per_row for row in page.rows), "the page does not show what was filled in"
     took_ms.sort()
-    print(
-        f"by {', '.join(groups):<18} {limit:>5} rows   median {median(took_ms):6.1f} ms   longest {took_ms[-1]:6.1f} ms"
-    )
+    told = f"median {median(took_ms):6.1f} ms   longest {took_ms[-1]:6.1f} ms"
+    print(f"by {', '.join(groups):<18} {limit:>5} rows   {told}")
 
 
 async def report(redis_url: str, database_url: str, keys: int) -> None:

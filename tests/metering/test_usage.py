@@ -306,7 +306,7 @@ async def test_live_list_by_key_has_keys_that_the_ledger_has_not(redis: Redis, e
     used = await many_keys(engine, 100)
     await put_record(redis)
     async with counting(redis) as counters:
-        await counted(counters, [take()] * 3)
+        await counted(counters, take(), take(), take())
     rows: list[UsageRow] = []
     cursor = None
     while True:
