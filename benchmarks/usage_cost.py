@@ -1,7 +1,7 @@
 """`python -m benchmarks.usage_cost [KEYS]`: how long a page of usage takes, on a PostgreSQL of the wheel.
 
-Every key has calls of twenty methods on each of 31 days. Pages are taken at places all over the list, each with
-a cursor as a client would have it. The calls on the pages have to be those that were filled in.
+Every key has calls of twenty methods on each of 31 days. Pages are taken at places all over the list, each
+with a cursor as a client would have it. The calls on the pages have to be those that were filled in.
 """
 
 from __future__ import annotations
