@@ -40,6 +40,7 @@ from policies.methods import OFFICIAL_SEARCH, MethodRule, MethodTable
 from policies.trial import TrialTerms
 
 PEPPER_FILE = "pepper"
+TOKEN_FILE = "control-token"  # noqa: S105 - a file's name
 GENERATED_PEPPER_ID = "p1"
 DEMO_UPSTREAM = "demo"
 
@@ -89,6 +90,8 @@ def load(path: Path | None, environ: Mapping[str, str], *, keep_pepper: bool = T
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(source, [f"is not TOML: {error}"]) from error
     reader = _Reader(raw, path.parent if path is not None else Path.cwd(), environ, keep_pepper)
+    if path is not None and _holds_password(raw):
+        reader.files.guarded("stores", path)
     settings = reader.settings()
     if settings is None:
         raise ConfigError(source, reader.errors)
@@ -213,6 +216,7 @@ class _Reader:
             notices=Notices(
                 smtp, notices.days_before_a_step, notices.deliver_every_s, notices.webhook_timeout_s
             ),
+            cautions=tuple(self.files.cautions),
         )
 
     def upstreams(self) -> dict[str, Upstream | None]:
@@ -362,6 +366,7 @@ class _Reader:
         """Return the peppers by id, generating the only one when the file names none."""
         if security is None or self.errors:
             return ()
+        self.files.guarded("stores.data_dir", data_dir / TOKEN_FILE)
         if not security.peppers:
             return ((GENERATED_PEPPER_ID, self.files.pepper(data_dir / PEPPER_FILE, keep=self.keep_pepper)),)
         peppers: dict[str, bytes] = {}
@@ -389,6 +394,13 @@ def _billing(table: model.BillingTable) -> Billing:
         minimum_proration=table.minimum_proration,
         notice_days=table.notice_days,
     )
+
+
+def _holds_password(raw: Mapping[str, Any]) -> bool:
+    """Say whether a URL of a store in the file has a password in it."""
+    stores = raw.get("stores")
+    urls = [stores.get(name) for name in ("redis", "database")] if isinstance(stores, dict) else []
+    return any(isinstance(url, str) and "@" in url and ":" in url.partition("@")[0][8:] for url in urls)
 
 
 def _url(text: str) -> str | None:

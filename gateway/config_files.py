@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from gateway import config_model as model
 from gateway.settings import Tls
+from gateway.tls import TlsError, ending, tls_context
 
 PEPPER_BYTES = 32
 
@@ -20,15 +22,37 @@ class Files:
         self.base = base
         self.environ = environ
         self.errors = errors
+        self.cautions: list[str] = []
+
+    def guarded(self, place: str, path: Path) -> None:
+        """Take down when a file that holds a secret is open to others than its owner and group."""
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            return
+        if mode & (stat.S_IRWXO | stat.S_IWGRP):
+            self.cautions.append(
+                f"{place}: {path} holds a secret and is open to others (mode {mode & 0o777:o}); use chmod 600"
+            )
 
     def tls(self, place: str, table: model.TlsTable | None) -> Tls | None:
-        """Check that a certificate's files can be read."""
+        """Check that a certificate's files can be read and belong together."""
         if table is None:
             return None
         cert = self.file(f"{place}.cert_file", table.cert_file)
         key = self.file(f"{place}.key_file", table.key_file)
         client_ca = self.file(f"{place}.client_ca_file", table.client_ca_file)
-        return Tls(cert, key, client_ca) if cert is not None and key is not None else None
+        if cert is None or key is None or (client_ca is None and table.client_ca_file is not None):
+            return None
+        tls = Tls(cert, key, client_ca)
+        try:
+            tls_context(tls)
+        except TlsError as error:
+            self.errors.append(f"{place}: {error}")
+        self.guarded(f"{place}.key_file", key)
+        if (end := ending(cert)) is not None:
+            self.cautions.append(f"{place}.cert_file: {cert} ends on {end}")
+        return tls
 
     def pepper(self, path: Path, *, keep: bool) -> bytes:
         """Return the pepper kept at `path`, made on the first start; not written unless `keep`."""
@@ -48,6 +72,7 @@ class Files:
                     draft.unlink()
             if not path.exists():
                 return fresh.encode()
+            self.guarded("stores.data_dir", path)
             pepper = path.read_bytes().strip()
         except OSError as error:
             self.errors.append(f"stores.data_dir: no pepper can be kept in {path}: {error.strerror or error}")
@@ -70,6 +95,8 @@ class Files:
             return value
         found = self.file(f"{place}.{name}_file", path)
         value = found.read_text(encoding="utf-8", errors="replace").strip() if found is not None else ""
+        if found is not None:
+            self.guarded(f"{place}.{name}_file", found)
         if found is not None and not value:
             self.errors.append(f"{place}.{name}_file: {found} is empty")
         return value

@@ -13,6 +13,7 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from gateway.config import TOKEN_FILE
 from gateway.control.auth import Role, issue_token, token_digest
 from gateway.settings import Settings
 from metering.clients import Client
@@ -22,7 +23,6 @@ from metering.ledger.credentials import NewCredential
 from metering.projection import project_pending
 from policies import keys as key_text
 
-TOKEN_FILE = "control-token"  # noqa: S105 - a file's name
 DEMO_KEY_FILE = "demo-key"
 DEMO_PLAN = "K1"
 LEDGER_DEADLINE_S = 30.0  # for a database that is started at the same time as this program

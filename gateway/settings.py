@@ -241,7 +241,7 @@ class Notices:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the configuration says."""
+    """Everything the configuration says; `cautions` is what of it is right and yet unwise."""
 
     server: Server
     stores: Stores
@@ -254,19 +254,14 @@ class Settings:
     logging: Logging
     rollup_every_s: float
     notices: Notices
+    cautions: tuple[str, ...] = ()
 
 
-def needs_restart(old: Settings, new: Settings, *, rolling: bool = False) -> list[str]:
-    """Return the settings that differ and that processes cannot take over while they run.
-
-    With `rolling` the processes are new ones, and only what the supervisor itself holds is left.
-    """
+def needs_restart(old: Settings, new: Settings) -> list[str]:
+    """Return the settings that differ and that only a stop and a start takes over."""
     pairs: dict[str, Callable[[Settings], object]] = {
         "server.proxy_listen": lambda s: (s.server.proxy_host, s.server.proxy_port),
         "server.control_listen": lambda s: (s.server.control_host, s.server.control_port),
         "stores": lambda s: s.stores,
     }
-    if not rolling:
-        pairs["server.proxy_tls"] = lambda s: s.server.proxy_tls
-        pairs["server.control_tls"] = lambda s: s.server.control_tls
     return [name for name, value in pairs.items() if value(old) != value(new)]

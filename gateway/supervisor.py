@@ -58,6 +58,7 @@ def serve(config_path: Path | None, environ: Mapping[str, str], *, demo: bool | 
         print(error, file=sys.stderr)
         return 2
     configure_logging(settings.logging.level)
+    _warn(settings)
     status = asyncio.run(Supervisor(config_path, settings, environ, demo=demo).run())
     _let_go_of_output()
     return status
@@ -268,7 +269,7 @@ class Supervisor:
         settings = await self._read_settings()
         if settings is None:
             return
-        self._take(settings, rolling=False)
+        self._take(settings)
         self._send(signal.SIGHUP)
         server = self._settings.server
         await workers.resize(server.workers, server.drain_s + DRAIN_SLACK_S)
@@ -281,10 +282,11 @@ class Supervisor:
             log.error("configuration refused, the old one stays", errors=error.errors)
             return None
 
-    def _take(self, settings: Settings, *, rolling: bool) -> None:
+    def _take(self, settings: Settings) -> None:
         old, self._settings = self._settings, settings
         configure_logging(settings.logging.level)
-        for name in needs_restart(old, settings, rolling=rolling):
+        _warn(settings)
+        for name in needs_restart(old, settings):
             log.warning("this setting changes with the next start only", setting=name)
 
     async def _replace_all(self) -> None:
@@ -313,7 +315,7 @@ class Supervisor:
             raise ChildError("The configuration is wrong: see the log, or `tallygate check`.")
         if settings.stores != self._stores_in_use:
             raise ChildError("[stores] was changed, which needs a stop and a start.")
-        self._take(settings, rolling=True)
+        self._take(settings)
         await migration.in_new_process(self._environ)
         await control.replace(CONTROL_GRACE_S)
         grace_s = settings.server.drain_s + DRAIN_SLACK_S
@@ -334,6 +336,11 @@ class Supervisor:
 
 def _state_of(child: Child) -> ProcessState:
     return ProcessState(child.program.name, child.pid, child.state, child.restarts)
+
+
+def _warn(settings: Settings) -> None:
+    for caution in settings.cautions:
+        log.warning("the configuration is right and yet unwise", caution=caution)
 
 
 def _has_terminal() -> bool:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
-from gateway.first_start import TOKEN_FILE, Demo, read_secret
+from gateway.config import TOKEN_FILE
+from gateway.first_start import Demo, read_secret
 from gateway.ports import reachable
 from gateway.settings import Settings
 

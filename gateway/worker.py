@@ -76,6 +76,7 @@ class Worker:
         self._config_path = config_path
         self._stop = asyncio.Event()
         self._retired = False
+        self._openings: set[asyncio.Task[None]] = set()
 
     async def run(self, listening: socket.socket, ready: Path | None = None) -> None:
         """Serve at a socket until stopped, then drain; make the file `ready` when calls are taken."""
@@ -126,7 +127,7 @@ class Worker:
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGUSR1, self._on_retire)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        listener = Listener(listening, proxy)
+        listener = self._listener = Listener(listening, proxy)
         await listener.open(tls_context(settings.server.proxy_tls))
         figures = await self._serve_figures(proxy)
         collector.settle()
@@ -183,6 +184,9 @@ class Worker:
             return
         self._settings = settings
         self._proxy.replace_settings(settings)
+        opening = asyncio.create_task(self._listener.open(tls_context(settings.server.proxy_tls)))
+        self._openings.add(opening)
+        opening.add_done_callback(self._openings.discard)
         configure_logging(settings.logging.level)
         log.info("configuration reloaded", index=self._index)
 

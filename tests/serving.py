@@ -23,7 +23,8 @@ from urllib.parse import quote, urlencode, urlsplit
 import psutil
 
 from gateway import config
-from gateway.first_start import DEMO_KEY_FILE, TOKEN_FILE
+from gateway.config import TOKEN_FILE
+from gateway.first_start import DEMO_KEY_FILE
 from gateway.ports import free_port
 
 _numbers = itertools.count(1)

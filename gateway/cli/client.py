@@ -16,7 +16,7 @@ import aiohttp
 
 from gateway import config
 from gateway.cli.output import CliError
-from gateway.first_start import TOKEN_FILE
+from gateway.config import TOKEN_FILE
 from gateway.ports import reachable
 from gateway.settings import Settings
 
@@ -24,6 +24,8 @@ TIMEOUT_S = 120.0
 LONG_S = 3_600.0  # for what goes through all accounts
 PAGE = 1_000
 NEXT_CURSOR = "X-Next-Cursor"
+# Files of the certificate that a control port with client_ca_file asks for.
+CLIENT_CERT, CLIENT_KEY = "TALLYGATE_CLIENT_CERT", "TALLYGATE_CLIENT_KEY"
 
 
 @dataclass
@@ -72,6 +74,20 @@ class Connection:
                 "Start `tallygate serve` here first, or give one with --token or TALLYGATE_TOKEN."
             ) from error
 
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """Return how the control API is trusted, with a certificate of one's own where the environment names
+        one; raises CliError when that is none."""
+        context = ssl.create_default_context()
+        if cert := self.environ.get(CLIENT_CERT):
+            try:
+                context.load_cert_chain(cert, self.environ.get(CLIENT_KEY) or cert, password=lambda: "")
+            except (OSError, ValueError) as error:
+                raise CliError(
+                    f"{CLIENT_CERT} and {CLIENT_KEY} must name a certificate in PEM and its key, unencrypted."
+                ) from error
+        return context
+
     def call(
         self,
         verb: str,
@@ -92,12 +108,12 @@ class Connection:
             headers["Idempotency-Key"] = idempotency_key
         if dry_run:
             headers["Dry-Run"] = "true"
-        return asyncio.run(_answer(self.url, verb, path, body, query, headers, timeout_s=timeout_s))
+        return asyncio.run(_answer(self.url, self.tls, verb, path, body, query, headers, timeout_s=timeout_s))
 
     def text(self, path: str, query: Mapping[str, str]) -> tuple[str, str | None]:
         """Return an answer that is no JSON, and where it goes on; raises CliError with what the API said."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        found = asyncio.run(_answer(self.url, "GET", path, None, query, headers, as_text=True))
+        found = asyncio.run(_answer(self.url, self.tls, "GET", path, None, query, headers, as_text=True))
         text, following = found
         return text, following
 
@@ -133,6 +149,7 @@ class ApiError(CliError):
 
 async def _answer(
     url: str,
+    tls: ssl.SSLContext,
     verb: str,
     path: str,
     body: Mapping[str, Any] | None,
@@ -146,7 +163,7 @@ async def _answer(
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
             session.request(
-                verb, url + path, json=body, params=query, headers=headers, allow_redirects=False
+                verb, url + path, json=body, params=query, headers=headers, allow_redirects=False, ssl=tls
             ) as response,
         ):
             if as_text and response.ok:
@@ -164,6 +181,9 @@ async def _answer(
     except TimeoutError as error:
         raise CliError(f"The control API at {url} took longer than {timeout_s:.0f} s.") from error
     except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+        if isinstance(error, ssl.SSLError) or url.startswith("https:"):
+            hint = f"Does it ask for a certificate? {CLIENT_CERT} and {CLIENT_KEY} name one's files."
+            raise CliError(f"No TLS with {url} ({type(error).__name__}).\n{hint}") from error
         raise CliError(
             f"The control API does not answer at {url} ({type(error).__name__}).\n"
             "Is `tallygate serve` running? Another address is given with --url or TALLYGATE_URL."

@@ -108,6 +108,8 @@ def check(
         settings = config.load(connection.config_path, connection.environ, keep_pepper=False)
     except ConfigError as error:
         raise CliError(str(error)) from error
+    for caution in settings.cautions:
+        note(f"Caution: {caution}.")
     source = connection.config_path or "The built-in configuration"
     names = sum(len(rule.match) for rule in settings.methods.rules)
     note(

@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from pathlib import Path
 
 import structlog
@@ -33,6 +34,7 @@ REDIS_TIMEOUT_S = (
     5.0  # for jobs that move many counters; calls of client sites have a shorter one of their own
 )
 SHUTDOWN_S = 5.0
+LISTEN_BACKLOG = 128
 
 log = structlog.get_logger("gateway.control")
 
@@ -72,22 +74,27 @@ async def serve(
     app = make_app(settings, engine, redis, workers)
     control = app[CONTROL]
 
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S)
+    await runner.setup()
+    server = settings.server
+    port = _Port(runner, listening)
+    openings: set[asyncio.Task[None]] = set()
+
     def reload() -> None:
         try:
             control.settings = config.load(config_path, os.environ)
         except ConfigError as error:
             log.error("configuration refused, the old one stays", errors=error.errors)
             return
+        opening = loop.create_task(port.open(tls_context(control.settings.server.control_tls)))
+        openings.add(opening)
+        opening.add_done_callback(openings.discard)
         configure_logging(control.settings.logging.level)
         log.info("configuration reloaded")
 
     loop.add_signal_handler(signal.SIGHUP, reload)
-    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S)
-    await runner.setup()
-    server = settings.server
-    site = web.SockSite(runner, listening, ssl_context=tls_context(server.control_tls))
     try:
-        await site.start()
+        await port.open(tls_context(server.control_tls))
         collector.settle()
         log.info("control ready", port=server.control_port)
         announce(ready)
@@ -98,9 +105,31 @@ async def serve(
                 jobs.result()  # a job that ends has failed in a way nobody thought of: let it be seen
             log.info("control stops")
     finally:
+        port.close()
         await runner.cleanup()
         await redis.aclose()
         await engine.dispose()
+
+
+class _Port:
+    """The control port, which stays bound while its TLS is replaced."""
+
+    def __init__(self, runner: web.AppRunner, listening: socket.socket) -> None:
+        self._runner = runner
+        self._socket = listening
+        self._site: web.SockSite | None = None
+
+    async def open(self, tls: ssl.SSLContext | None) -> None:
+        """Answer from now on under `tls`; connections that stand are left as they are."""
+        former = self._site
+        self._site = web.SockSite(self._runner, self._socket.dup(), ssl_context=tls, backlog=LISTEN_BACKLOG)
+        await self._site.start()
+        if former is not None:
+            await former.stop()
+
+    def close(self) -> None:
+        """Let go of the port; the runner ends what is left of its connections."""
+        self._socket.close()
 
 
 if __name__ == "__main__":

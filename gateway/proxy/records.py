@@ -196,6 +196,9 @@ class Records:
         if waiting is not None:
             waiting.append(done)
             return True
+        if self._breaker.is_open:
+            asyncio.get_running_loop().call_soon(done, Unavailable())
+            return True
         mine = sum(each == address for _, each in self._slow)
         if mine >= SLOW_WAITING_PER_ADDRESS or len(self._slow) >= SLOW_WAITING_MAX:
             return False

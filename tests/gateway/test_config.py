@@ -6,18 +6,22 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from pydantic import BaseModel
 
 from gateway import config_model as model
 from gateway.config import ConfigError, example_path, load
-from gateway.settings import Dialect, KeyOut, Place, Source
+from gateway.settings import Dialect, KeyOut, Place, Source, Tls
+from gateway.tls import ending
 from policies.methods import OFFICIAL_SEARCH, Reading, classify
 from policies.quota import Window
 from policies.standing import Standing
+from tests.certificates import VALID_UNTIL, authority
 
 K1 = "[plans.K1]"
 SMALL = """
@@ -129,6 +133,13 @@ def test_the_example_shows_every_setting(tmp_path: Path, environ: dict[str, str]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x" * 40)
+        (tmp_path / name).chmod(0o600)
+    trusted = authority(tmp_path / "tls")
+    for name in ("proxy", "control"):
+        files = trusted.issue(name)
+        files.cert_file.rename(tmp_path / "tls" / f"{name}.crt")
+    for name in ("clients.crt", "operators.crt"):
+        (tmp_path / "tls" / name).write_bytes(trusted.ca_file.read_bytes())
     secrets = {"TALLYGATE_PEPPER": "y" * 40, "MARKETPLACE_KEY": "k", "SECOND_MARKETPLACE_SECRET": "s"}
     settings = load(write(tmp_path, text), environ | secrets)
     assert len(settings.contract.steps) == 3
@@ -364,3 +375,84 @@ def test_a_wrong_url_in_the_environment_is_refused(
     assert error.startswith(name)
     assert "must be" in error
     assert "canary" not in error
+
+
+def tls_table(files: Tls, **more: Path) -> str:
+    """Return a listener's TLS as a configuration writes it."""
+    named = {"cert_file": files.cert_file, "key_file": files.key_file, **more}
+    return "[server.proxy_tls]\n" + "".join(f'{name} = "{path}"\n' for name, path in named.items()) + K1
+
+
+def test_files_of_tls_have_to_belong_together(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Another certificate's key, an encrypted key and a file of nonsense are errors, found before a start."""
+    trusted = authority(tmp_path)
+    good, other = trusted.issue("good"), trusted.issue("other")
+    nonsense, locked = tmp_path / "nonsense", tmp_path / "locked.key"
+    nonsense.write_text("nothing")
+    key = serialization.load_pem_private_key(good.key_file.read_bytes(), None)
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"word"),
+        )
+    )
+    load(write(tmp_path, SMALL.replace(K1, tls_table(good))), environ)
+    for wrong in (
+        tls_table(Tls(good.cert_file, other.key_file)),
+        tls_table(Tls(good.cert_file, locked)),
+        tls_table(Tls(nonsense, good.key_file)),
+        tls_table(good, client_ca_file=nonsense),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            load(write(tmp_path, SMALL.replace(K1, wrong)), environ)
+        (error,) = refused.value.errors
+        assert error.startswith("server.proxy_tls: ")
+
+
+def test_open_secrets_and_ending_certificates_are_cautions(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is right and yet unwise is told without being an error, and goes away with its cause."""
+    files = authority(tmp_path).issue("server")
+    pepper = tmp_path / "pepper"
+    pepper.write_text("p" * 40)
+    text = '[[security.peppers]]\nid = "a"\nvalue_file = "pepper"\n' + tls_table(files)
+    config_file = write(tmp_path, SMALL.replace(K1, text))
+    for secret in (pepper, files.key_file):
+        secret.chmod(0o644)
+    cautions = load(config_file, environ).cautions
+    assert [caution.partition(":")[0] for caution in cautions] == [
+        "server.proxy_tls.key_file",
+        'security.peppers["a"].value_file',
+    ]
+    assert all("644" in caution and "chmod 600" in caution for caution in cautions)
+    for secret in (pepper, files.key_file):
+        secret.chmod(0o640)
+    assert load(config_file, environ).cautions == ()
+    assert ending(files.cert_file, VALID_UNTIL - timedelta(days=15)) is None
+    assert ending(files.cert_file, VALID_UNTIL - timedelta(days=13)) == f"{VALID_UNTIL:%Y-%m-%d %H:%M} UTC"
+    assert ending(pepper) is None
+
+
+def test_a_password_in_an_open_file_is_a_caution(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A store's URL with a password makes the configuration itself a secret."""
+    without = {name: value for name, value in environ.items() if name != "TALLYGATE_REDIS_URL"}
+    config_file = write(tmp_path, '[stores]\nredis = "redis://:hunter2@host:1/0"\n' + SMALL)
+    config_file.chmod(0o644)
+    (caution,) = load(config_file, without).cautions
+    assert caution.startswith(f"stores: {config_file} holds a secret")
+    assert "hunter2" not in caution
+    config_file.chmod(0o600)
+    assert load(config_file, without).cautions == ()
+
+
+def test_the_proxy_protocol_needs_somebody_to_trust(tmp_path: Path, environ: dict[str, str]) -> None:
+    """PROXY headers of nobody would be believed of nobody; networks are written in their usual spelling."""
+    with pytest.raises(ConfigError, match="trusted_proxies"):
+        load(write(tmp_path, "[server]\nproxy_protocol = true\n" + SMALL), environ)
+    with pytest.raises(ConfigError, match="no network"):
+        load(write(tmp_path, '[server]\ntrusted_proxies = ["10.0.0.1/8"]\n' + SMALL), environ)
+    named = '[server]\nproxy_protocol = true\ntrusted_proxies = ["10.0.0.0/8", "::1"]\n' + SMALL
+    server = load(write(tmp_path, named), environ).server
+    assert (server.proxy_protocol, server.trusted_proxies) == (True, ("10.0.0.0/8", "::1/128"))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway import config, welcome
-from gateway.first_start import TOKEN_FILE, Demo, write_secret
+from gateway.config import TOKEN_FILE
+from gateway.first_start import Demo, write_secret
 from gateway.settings import Settings, Tls
 
 
