@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import functools
 import json
 import os
 import secrets
@@ -27,6 +26,7 @@ from gateway import collector, config, sealing
 from gateway.listeners import listening_socket
 from gateway.programs import announce
 from gateway.proxy.access_log import AccessLogWriter
+from gateway.proxy.carrier import Carrier
 from gateway.proxy.listening import Listener
 from gateway.proxy.outage_log import OutageLog
 from gateway.proxy.records import Records
@@ -115,7 +115,8 @@ class Worker:
             counters=counters,
             open_calls=open_calls,
             records=records,
-            unseal=functools.partial(sealing.unseal, peppers=settings.security.peppers),
+            unseal=lambda sealed: sealing.unseal(sealed, self._settings.security.peppers),
+            carrier=Carrier(redis),
             access_log=AccessLogWriter(sys.stdout, time.time, self._index),
         )
         self._proxy = proxy

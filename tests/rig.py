@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 
 from gateway import config
 from gateway.proxy.access_log import AccessLogWriter
+from gateway.proxy.carrier import Carrier
 from gateway.proxy.listening import Listener
 from gateway.proxy.records import Records
 from gateway.proxy.service import Proxy
@@ -240,6 +241,7 @@ async def rig(
         open_calls=open_calls,
         records=records,
         unseal=lambda sealed: sealed.removeprefix("sealed:"),
+        carrier=Carrier(redis),
         access_log=AccessLogWriter(log, clock, 0),
         clock=clock,
     )

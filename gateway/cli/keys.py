@@ -78,11 +78,14 @@ def create(
 def list_(
     context: typer.Context,
     account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
+    pepper: Annotated[
+        str | None, typer.Option(help="Only those with a text known under this pepper alone.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """List keys, the oldest first."""
-    found = client.of(context).pages("/v1/keys", values.given(account=account), limit)
+    found = client.of(context).pages("/v1/keys", values.given(account=account, pepper=pepper), limit)
     write_rows(map(_with_hint, found), LIST_COLUMNS, form, numbers=("limit_now",))
 
 

@@ -19,6 +19,7 @@ from gateway.cli import (
     keys,
     months,
     notices,
+    peppers,
     plans,
     processes,
     rehearse,
@@ -49,6 +50,7 @@ app.add_typer(exports.app, name="export")
 app.add_typer(notices.app, name="notice")
 app.add_typer(notices.webhooks, name="webhook")
 app.add_typer(tokens.app, name="token")
+app.add_typer(peppers.app, name="pepper")
 app.add_typer(audit.app, name="audit")
 months.register(bills.app)
 usage.register(app)

@@ -25,6 +25,7 @@ from gateway.control.problems import Problem
 from gateway.failure_limit import FailureLimit
 from gateway.settings import Security, Settings
 from metering.ledger import tokens
+from metering.ledger.audit import Author
 from policies import keys
 
 TOKEN_PREFIX = "tgc_"  # noqa: S105 - what every token begins with
@@ -55,6 +56,7 @@ class Right(StrEnum):
     KEYS_HOLD = "keys.hold"  # suspend and resume
     USAGE_READ = "usage.read"
     TOKENS = "tokens"
+    PEPPERS = "peppers"
     AUDIT_READ = "audit.read"
     JOBS_RUN = "jobs.run"
     METRICS_READ = "metrics.read"
@@ -94,6 +96,7 @@ RIGHTS: dict[Role, frozenset[Right]] = {
             Right.USAGE_READ,
             Right.AUDIT_READ,
             Right.JOBS_RUN,
+            Right.PEPPERS,
             Right.METRICS_READ,
             Right.PRICES_READ,
             Right.NOTICES_RETRY,
@@ -220,12 +223,22 @@ async def authenticate(
                 token = await tokens.find(connection, digest)
                 if token is not None and token.valid_at(now):
                     guesses.was_right(digest)
+                    if digest != digests[0]:
+                        await _carry(engine, token.id, digests[0], settings.security, now)
                     return Caller(token.id, token.name, Role(token.role))
                 if token is not None:
                     guesses.was_wrong(address, digests, clock)
                     raise unauthorized("This token has expired or was revoked; ask an admin for a new one.")
     guesses.was_wrong(address, digests, clock)
     raise unauthorized("This is no valid token; check that it was copied whole.")
+
+
+async def _carry(engine: AsyncEngine, token_id: str, digest: str, security: Security, now: datetime) -> None:
+    """Let a token that was found under an old pepper be known by the first one from now on."""
+    async with engine.begin() as connection:
+        await tokens.carry(
+            connection, token_id, digest, security.peppers[0][0], now=now, by=Author("change of peppers")
+        )
 
 
 def unauthorized(detail: str, what: str = "token") -> Problem:

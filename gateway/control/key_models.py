@@ -119,6 +119,9 @@ class KeysQuery(PageQuery):
     """Which keys to list."""
 
     account: AccountId | None = None
+    pepper: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="Only keys with a text that is known under this pepper alone."
+    )
 
 
 class Credential(Output):
@@ -203,6 +206,7 @@ def key_fields(key: ledger.Key, contract: Contract, now: datetime) -> dict[str, 
             revoked_at=each.revoked_at,
         )
         for each in key.credentials
+        if each.carried_to is None  # the same text stands under a newer pepper
     ]
     return shown | {
         "signed": key.signing_secret is not None,

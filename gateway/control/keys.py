@@ -32,7 +32,7 @@ from gateway.control.operations import Call, Handler, Operation, Reply
 from gateway.control.problems import FieldError, conflict, invalid
 from gateway.settings import Settings
 from gateway.validation import suggestion
-from metering.ledger import CredentialTakenError
+from metering.ledger import CredentialTakenError, peppers
 from metering.ledger import keys as ledger
 from metering.ledger.credentials import NewCredential
 from policies import keys as texts
@@ -75,7 +75,11 @@ async def listed(call: Call[NoInput, KeysQuery]) -> Reply:
     query = call.query
     async with call.control.engine.connect() as connection:
         page = await ledger.listed(
-            connection, account_id=query.account, cursor=query.cursor, limit=query.limit
+            connection,
+            account_id=query.account,
+            having=None if query.pepper is None else peppers.waiting(query.pepper, call.now),
+            cursor=query.cursor,
+            limit=query.limit,
         )
     return Reply(
         KeyPage(items=[Key(**_fields(call, each)) for each in page.items], next_cursor=page.next_cursor)

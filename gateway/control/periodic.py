@@ -18,14 +18,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.carrying import genuine
 from gateway.control.billing import BillingRounds
 from gateway.control.months import tell_issued
 from gateway.control.terms import terms_of
 from gateway.notices.delivery import Postman
+from metering import carrying, replay, rollup
 from metering import rebuild as rebuilding
-from metering import replay, rollup
 from metering.billing import reminders
-from metering.ledger import idempotency
+from metering.ledger import idempotency, peppers
+from metering.ledger.audit import Author
 from metering.open_calls import DIRECTORY as JOURNALS
 from metering.rebuild import RebuildReport
 from metering.replay import Replayed
@@ -38,9 +40,12 @@ PROJECT_EVERY_S = 1.0
 REPLAY_EVERY_S, REPLAY_AGAIN_S = 1.0, 15.0  # a look for journals, and for what was left of one
 REMIND_EVERY_S = 60.0
 BILL_EVERY_S = 60.0  # a look at which month is due
+CARRY_EVERY_S = 5.0
 FULL_EVERY_S = 3_600.0  # a full roll-up also finds counters that Redis lost without saying so
 KEEP_ANSWERS = timedelta(hours=24)
 SHOWN_RAISED = 20  # in one log line; the metric has them all
+
+CARRIER = Author("change of peppers")
 
 log = structlog.get_logger("gateway.control")
 
@@ -167,6 +172,20 @@ class Jobs:
                 key_days=each.places,
             )
 
+    async def carry(self) -> None:
+        """Let texts be known under the first pepper that workers have seen and found under an older one."""
+        control = self._control
+        offers = await carrying.offered(control.redis)
+        if not offers:
+            return
+        for each in genuine(offers, control.settings.security.peppers):
+            async with control.engine.begin() as connection:
+                await peppers.carry(
+                    connection, each.old, each.new, each.pepper_id, now=control.now(), by=CARRIER
+                )
+        await control.carry_changes()
+        await carrying.drop(control.redis, offers)
+
     async def clean(self) -> None:
         """Forget answers that are no longer repeated."""
         async with self._control.engine.begin() as connection:
@@ -188,6 +207,7 @@ class Jobs:
             group.create_task(self._roll_up_often(), name="roll up")
             group.create_task(self._often("project", self._control.carry_changes, lambda: PROJECT_EVERY_S))
             group.create_task(self._often("replay", self.bring_in, lambda: self._replay_every_s))
+            group.create_task(self._often("carry", self.carry, lambda: CARRY_EVERY_S))
             group.create_task(self._often("clean", self.clean, lambda: FULL_EVERY_S))
             group.create_task(self._deliver_often(), name="notices")
             group.create_task(self._bill_often(), name="billing")

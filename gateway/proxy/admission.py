@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from gateway.failures import Failure
 from gateway.proxy import signature
 from gateway.proxy.headers import page_of
 from gateway.proxy.heads import limit_fields
 from gateway.proxy.identify import Identified, Parts, identify, needs_body
 from gateway.proxy.records import Entry, Unavailable
+from gateway.sealing import SealError
 from gateway.settings import OnCounterFailure, Route
 from metering import open_calls
 from metering.counters import Outcome, Take, Taken
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from gateway.proxy.front import Front
     from gateway.proxy.requests import Request
     from gateway.proxy.service import Proxy
+
+log = structlog.get_logger("gateway.proxy")
 
 STREAM_BUFFER_BYTES = 64 * 1024  # of a request's body, kept while the call is being decided
 REDECISIONS_MAX = 5  # a record that changes under every attempt is refused rather than chased
@@ -214,6 +219,8 @@ class Admission:
                     return
                 break
             if isinstance(entry, Entry):
+                if index and proxy.carrier is not None:
+                    proxy.carrier.note(entry, self._identified.credential, peppers, now)
                 self._decide(entry)
                 return
         self._not_identified(Reason.UNKNOWN_KEY)
@@ -247,7 +254,12 @@ class Admission:
         now = self._admitted = proxy.clock()
         reason = None
         if self._route.signed and record.signing_secret is not None:
-            reason = self._verify(entry, identified, now)
+            try:
+                reason = self._verify(entry, identified, now)
+            except SealError as error:
+                log.error("a key's signatures cannot be checked", key=record.key_id, error=str(error))
+                self.fail(Failure.INTERNAL)
+                return
         if entry.lists is not None:
             reason = reason or self._misplaced(entry.lists)
         call = classify(

@@ -61,6 +61,7 @@ class Entry:
         "digest",
         "ended",
         "lists",
+        "offer_again_at",
         "record",
         "secret",
         "until",
@@ -68,6 +69,7 @@ class Entry:
 
     def __init__(self, digest: str, record: KeyRecord, contract: Contract, now: float) -> None:
         self.digest = digest
+        self.offer_again_at = 0.0  # its text under the first pepper
         self.secret: str | None = None  # the unsealed signing secret, filled by whoever needs it
         self.renew(record, contract, now)
 

@@ -13,6 +13,7 @@ import structlog
 from gateway.client_address import scheme_of, trusting
 from gateway.failure_limit import FailureLimit
 from gateway.proxy.access_log import AccessLogWriter
+from gateway.proxy.carrier import Carrier
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.front import Front
 from gateway.proxy.headers import Header, forwarding_fields
@@ -43,6 +44,7 @@ class Proxy:
         records: Records,
         unseal: Callable[[str], str],
         access_log: AccessLogWriter,
+        carrier: Carrier | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
@@ -51,6 +53,7 @@ class Proxy:
         self.open_calls = open_calls
         self.records = records
         self.unseal = unseal
+        self.carrier = carrier
         self.clock = clock
         self.tally = Tally()
         self.tick = loop.time()
@@ -266,4 +269,6 @@ class Proxy:
         for pool in self._pools.values():
             pool.sweep()
         self._access_log.flush()
+        if self.carrier is not None:
+            self.carrier.flush()
         self._ticker = self.loop.call_later(TICK_S, self._on_tick)

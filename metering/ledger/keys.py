@@ -170,12 +170,18 @@ async def listed(
     connection: AsyncConnection,
     *,
     account_id: str | None = None,
+    having: sa.ColumnElement[bool] | None = None,
     cursor: str | None = None,
     limit: int = 100,
 ) -> Page[Key]:
-    """Return keys, the oldest first; raises ValueError for a wrong cursor or limit."""
+    """Return keys, the oldest first; raises ValueError for a wrong cursor or limit.
+
+    `having` is a condition on credentials, of which a key must have one that meets it.
+    """
     table = tables.keys
     conditions: list[sa.ColumnElement[bool]] = []
+    if having is not None:
+        conditions.append(table.c.id.in_(sa.select(tables.credentials.c.key_id).where(having)))
     if account_id is not None:
         conditions.append(table.c.account_id == account_id)
     if cursor is not None:
@@ -395,6 +401,11 @@ async def _change(
     old = _shown({name: getattr(before, name) for name in touched})
     await audit.write(connection, [Change(action, "key", key_id, old, _shown(touched))], now=now, by=by)
     return await get(connection, key_id)
+
+
+async def touch(connection: AsyncConnection, key_id: str) -> None:
+    """Give a key a new revision, for a change that is not in its row."""
+    await _bump(connection, key_id, {})
 
 
 async def _bump(connection: AsyncConnection, key_id: str, values: Mapping[str, object]) -> None:

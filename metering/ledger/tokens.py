@@ -80,6 +80,23 @@ async def listed(connection: AsyncConnection, *, cursor: str | None = None, limi
     return page_of(found, limit, lambda token: (token.created_at, token.id))
 
 
+async def carry(
+    connection: AsyncConnection, token_id: str, digest: str, pepper_id: str, *, now: datetime, by: Author
+) -> None:
+    """Let a token be known by its digest under another pepper in place of the one before."""
+    table = tables.tokens
+    row = (
+        await connection.execute(sa.select(table.c.pepper_id).where(table.c.id == token_id).with_for_update())
+    ).one_or_none()
+    if row is None:
+        raise NotFoundError("token", token_id)
+    await connection.execute(
+        sa.update(table).where(table.c.id == token_id).values(digest=digest, pepper_id=pepper_id)
+    )
+    written = Change("token.carry", "token", token_id, {"pepper": row.pepper_id}, {"pepper": pepper_id})
+    await audit.write(connection, [written], now=now, by=by)
+
+
 async def revoke(connection: AsyncConnection, token_id: str, *, now: datetime, by: Author) -> Token:
     """End a token at once; raises NotFoundError. One that was revoked before keeps its date."""
     table = tables.tokens

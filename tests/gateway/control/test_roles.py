@@ -56,7 +56,8 @@ MAY: dict[Role, set[str]] = {
     Role.OPS: READING
     | HOLDING
     | NOTICES
-    | {"listAudit", "rollUp", "rebuild", "metrics", "retryNotice", "reconcile"},
+    | {"listAudit", "rollUp", "rebuild", "metrics", "retryNotice", "reconcile"}
+    | {"listPeppers", "resealSecrets"},
     Role.BILLING: READING
     | BILLS
     | NOTICES

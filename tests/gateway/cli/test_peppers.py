@@ -1,0 +1,49 @@
+"""`tallygate pepper`, and keys by pepper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway import sealing
+from gateway.control.app import Control
+from metering.projection import Projection
+from tests.gateway.cli.conftest import Cli
+from tests.gateway.control.conftest import Api
+from tests.gateway.control.conftest import control as control
+from tests.gateway.control.test_peppers import NEW, change_pepper, needs
+
+
+async def test_secrets_are_sealed_anew(
+    admin: Api, control: Control, key: dict[str, Any], redis: Redis, cli: Cli
+) -> None:
+    """One command seals all secrets under the first pepper; they stay what they were, and it is audited."""
+    await admin.patch(f"/v1/keys/{key['id']}", {"signing_secret": "word"})
+    await admin.post("/v1/webhooks", {"url": "https://hooks.example/x"})
+    change_pepper(control)
+    status = await cli("pepper", "status", "--format", "json")
+    assert {each["id"]: each["secrets"] for each in status.json} == {"p2": 0, "p1": 2}
+    assert "Would: Seal 2 secrets" in (await cli("pepper", "reseal", "--dry-run")).err
+    assert (await cli("pepper", "reseal", "--yes", "--format", "json")).json["resealed"] == 2
+    assert (await needs(admin))["p2"]["secrets"] == 2
+    record = await Projection(redis).fetch(key["id"])
+    assert record is not None
+    assert record.signing_secret is not None
+    assert sealing.unseal(record.signing_secret, (NEW,)) == "word"
+    entry = (await admin.get(f"/v1/audit?object={key['id']}")).body["items"][0]
+    assert (entry["action"], entry["before"], entry["after"]) == (
+        "key.reseal",
+        {"pepper": "p1"},
+        {"pepper": "p2"},
+    )
+
+
+@pytest.mark.parametrize("pepper", ["p1", "nothing"])
+async def test_keys_are_listed_by_pepper_on_the_command_line(
+    cli: Cli, key: dict[str, Any], pepper: str
+) -> None:
+    """`key list --pepper` shows whose texts are known under it alone."""
+    listed = await cli("key", "list", "--pepper", pepper, "--format", "json")
+    assert [each["id"] for each in listed.json] == ([key["id"]] if pepper == "p1" else [])
