@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from gateway.control.app import Control
 from gateway.control.periodic import running
 from gateway.settings import Settings
+from metering import journal
+from metering.batches import Owed
+from metering.open_calls import DIRECTORY
 from metering.projection import Projection
 from tests.gateway.control.conftest import Api, Clock
 from tests.gateway.control.counting import count
@@ -147,3 +152,61 @@ async def test_jobs_end_when_a_driver_turns_the_cancellation_into_an_error(
     async with asyncio.timeout(PATIENCE_S):
         async with running(control.jobs):
             await begun.wait()
+
+
+def journal_of(settings: Settings, key_id: str, day: str, calls: int) -> Path:
+    """Write what a worker let through, as it leaves it behind."""
+    directory = settings.stores.data_dir / DIRECTORY
+    directory.mkdir(parents=True)
+    records = [journal.encode_header("00000000000000aa")]
+    owed = Owed({"used": calls, "c:SearchItemsFrame|search": calls, "t:SearchItemsFrame|search": calls})
+    records.append(journal.encode_owed((key_id, day), owed))
+    path = directory / f"00000000000000aa{journal.SUFFIX}"
+    path.write_bytes(b"".join(records))
+    return path
+
+
+async def test_what_was_let_through_is_brought_in_by_itself(
+    admin: Api, key: dict[str, Any], settings: Settings, control: Control
+) -> None:
+    """A journal that a worker left is counted within seconds, told of once, and removed."""
+    path = journal_of(settings, key["id"], "20261121", 7)
+
+    async def told_of() -> bool:
+        return b"tallygate_replayed_calls_total 7.0" in generate_latest(control.registry)
+
+    with capture_logs() as lines:
+        async with running(control.jobs):
+            await eventually(told_of)
+    assert not path.exists()
+    await control.jobs.roll_up()
+    assert (await admin.get("/v1/usage?group_by=key")).body["items"][0]["calls"] == 7
+    told = [line for line in lines if line["event"].endswith("brought into the counters")]
+    assert [(line["calls"], line["journal"]) for line in told] == [(7, path.name)]
+
+
+async def test_a_journal_of_a_key_that_nobody_knows_waits_and_says_so(
+    key: dict[str, Any], settings: Settings, control: Control
+) -> None:
+    """What cannot be counted stays in the file; the log names the keys, and the next look comes later."""
+    path = journal_of(settings, "key_00000000000000ff", "20261121", 7)
+    with capture_logs() as lines:
+        await control.jobs.bring_in()
+    assert path.exists()
+    assert [line["keys"] for line in lines if "a journal waits" in line["event"]] == [
+        ["key_00000000000000ff"]
+    ]
+    assert b"tallygate_replayed_calls_total 0.0" in generate_latest(control.registry)
+
+
+async def test_a_torn_journal_is_told_of(key: dict[str, Any], settings: Settings, control: Control) -> None:
+    """What was cut off is kept, and an operator finds out where and what it means."""
+    path = journal_of(settings, key["id"], "20261121", 7)
+    with path.open("ab") as file:
+        file.write(b"torn")
+    with capture_logs() as lines:
+        await control.jobs.bring_in()
+    (told,) = [line for line in lines if "whole record" in line["event"]]
+    assert (told["bytes_cut"], told["kept_as"]) == (4, str(path.with_suffix(".damaged")))
+    assert b"tallygate_journals_damaged_total 1.0" in generate_latest(control.registry)
+    assert b"tallygate_replayed_calls_total 7.0" in generate_latest(control.registry)

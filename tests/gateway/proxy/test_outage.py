@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import date
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from redis.asyncio import Redis
@@ -27,8 +28,10 @@ from metering.open_calls import Admission
 from metering.replay import bring_in, released
 from policies import keys
 from tests import servers
+from tests.faults.kinds import REPLIES
+from tests.faults.proxy import FaultProxy
 from tests.origin import OK_JSON, Origin, answer
-from tests.rig import Answer, Rig, rig, until
+from tests.rig import Answer, Rig, example_settings, rig, until
 
 SEARCH = "SearchItemsFrame|search"
 NEVER = {401, 403, 429}
@@ -417,3 +420,66 @@ async def test_a_killed_redis_comes_back_with_everything(
     counts = await path.counts(key)
     assert answered == len(upstream.received) == 30
     assert counts["used"] - counts.get("back", 0) == 30
+
+
+@pytest.mark.parametrize("ill", [*REPLIES, "silent", "refusing", "NOSCRIPT"])
+async def test_an_unfit_redis_is_an_outage_like_any_other(
+    valkey_url: str, redis: Redis, upstream: Origin, engine: AsyncEngine, tmp_path: Path, ill: str
+) -> None:
+    """Whatever keeps Redis from counting: open routes go on, closed ones fail in their dialect.
+
+    With forgotten scripts nothing is noticed at all.
+    """
+    target = unquote(urlsplit(valkey_url).path)
+    async with contextlib.AsyncExitStack() as stack:
+        fault = await stack.enter_async_context(FaultProxy(target).listening())
+        settings = example_settings(upstream.port)
+        routes = tuple(
+            dataclasses.replace(
+                route,
+                on_counter_failure=OnCounterFailure.OPEN
+                if route.path_prefix == "/service-json/"
+                else OnCounterFailure.CLOSED,
+            )
+            for route in settings.routes
+        )
+        path = await stack.enter_async_context(
+            rig(
+                f"redis://127.0.0.1:{fault.port}",
+                upstream,
+                dataclasses.replace(settings, routes=routes),
+                journals=tmp_path / "journal",
+                timeout_s=0.2,
+            )
+        )
+        key = await path.add_key()
+        assert [(await path.send(call)).status for call in (get(key), rest(key))] == [200, 200]
+        match ill:
+            case "silent":
+                fault.silent = True
+            case "refusing":
+                fault.refusing = True
+                fault.cut()
+            case "NOSCRIPT":
+                await redis.script_flush()
+            case _:
+                fault.error = REPLIES[ill]
+        answers = [await path.send(call) for _ in range(4) for call in (get(key), rest(key))]
+        assert all(got.body == OK_JSON for got in answers[::2])
+        if ill == "NOSCRIPT":
+            assert path.proxy.counters.breaker.openings == 0
+            assert all(got.body == OK_JSON for got in answers[1::2])
+        else:
+            assert path.proxy.counters.breaker.openings == 1
+            assert [got.status for got in answers[1::2]] == [503] * 4
+            assert all(map(is_failure, answers[1::2]))
+        fault.disarm()
+        if ill == "silent":
+            fault.cut()
+        await over(path)
+        assert [(await path.send(call)).body for call in (get(key), rest(key))] == [OK_JSON] * 2
+        await until(lambda: path.proxy.counters.pending == 0)
+        found = await asyncio.to_thread(released, tmp_path / "journal")
+        await bring_in(redis, engine, found, ttl_s=86_400)
+        counts = await path.counts(key)
+        assert counts["used"] - counts.get("back", 0) == len(upstream.received)
