@@ -203,6 +203,7 @@ class Admission:
         peppers = proxy.settings.security.peppers
         now = proxy.clock()
         assert self._identified is not None
+        unasked = False
         for index in range(pepper, len(peppers)):
             digest = keys.digest(self._identified.credential, peppers[index][1])
             entry = proxy.records.get(digest, now)
@@ -210,6 +211,9 @@ class Admission:
                 # The form of a cached key is known to be right; of others it is checked before any I/O.
                 if not keys.is_well_formed(self._identified.credential):
                     break
+                if proxy.counters.breaker.is_open:
+                    unasked = True  # nobody can be asked now, but it may be cached under the next pepper
+                    continue
                 self._candidates = index
                 client = self.request.client
                 if not proxy.held_off_s(client):
@@ -223,7 +227,10 @@ class Admission:
                     proxy.carrier.note(entry, self._identified.credential, peppers, now)
                 self._decide(entry)
                 return
-        self._not_identified(Reason.UNKNOWN_KEY)
+        if unasked:
+            self.fail(Failure.COUNTING_UNAVAILABLE)
+        else:
+            self._not_identified(Reason.UNKNOWN_KEY)
 
     def _not_identified(self, reason: Reason) -> None:
         """Refuse who does not say rightly who it is, and hold its address off when that happens too often."""

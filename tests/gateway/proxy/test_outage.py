@@ -299,6 +299,25 @@ async def test_an_open_path_refuses_what_the_cached_record_forbids(
     assert len(upstream.received) == before + 1
 
 
+async def test_a_key_that_is_remembered_under_an_older_pepper_goes_on(
+    open_path: Rig, store: Store, upstream: Origin
+) -> None:
+    """In the middle of a rotation of peppers, what is cached is found under each of them."""
+    path = open_path
+    peppers = (("p2", b"q" * 32), *path.settings.security.peppers)
+    security = dataclasses.replace(path.settings.security, peppers=peppers)
+    path.proxy.replace_settings(dataclasses.replace(path.settings, security=security))
+    path.now = 1_790_000_000.0
+    key = await path.add_key()
+    await path.send(get(key))
+    with store.stopped():
+        await noticed(path)
+        path.now += 3600  # that it is unknown under the new pepper is forgotten by now
+        assert (await path.send(get(key))).body == OK_JSON
+        assert is_failure(await path.send(get(keys.issue(os.urandom(16)))))
+    assert len(upstream.received) == 2
+
+
 async def test_a_journal_that_cannot_be_written_refuses(
     open_path: Rig, store: Store, upstream: Origin, tmp_path: Path
 ) -> None:
