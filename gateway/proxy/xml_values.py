@@ -31,9 +31,9 @@ _FLAT = re.compile(
 _LEAF = re.compile(rf"<({_NAME})(?:>([^<]*)</| ?/>)", re.ASCII)
 _VALUE = re.compile(r"(?:[\w.:|\-]+(?: [\w.:|\-]+)*)?", re.ASCII)
 _DECLARATION = re.compile(
-    r"""<\?xml\s+version\s*=\s*(?:"1\.0"|'1\.0')(?:\s+encoding\s*=\s*(?:"utf-8"|'utf-8'))?"""
+    r"""<\?xml\s+version\s*=\s*(?:"1\.0"|'1\.0')(?:\s+encoding\s*=\s*(?i:"utf-8"|'utf-8'))?"""
     r"""(?:\s+standalone\s*=\s*(?:"yes"|'yes'|"no"|'no'))?\s*\?>""",
-    re.ASCII | re.IGNORECASE,
+    re.ASCII,
 )
 _ATTRIBUTE = r"""\s+[A-Za-z_][\w.\-]*(?::[A-Za-z_][\w.\-]*)?\s*=\s*(?:"[^"<]*"|'[^'<]*')"""
 _TOKEN = re.compile(rf"<(/?)({_NAME})((?:{_ATTRIBUTE})*)\s*(/?)>|([^<]+)", re.ASCII)

@@ -80,7 +80,20 @@ def test_the_minimum_is_one_line_for_what_is_missing() -> None:
     usage, minimum = rated(Counts(1000, 1000, 0))
     assert (usage.amount, minimum.kind, minimum.amount) == (Decimal(10), LineKind.MINIMUM, Decimal("90.00"))
     assert minimum.tier == "minimum of 100.00"
+    assert (minimum.key_id, minimum.site, minimum.plan, minimum.version) == (KEY, SITE, "K1", 1)
+    assert (minimum.calls, minimum.taken, minimum.quantity) == (1000, 1000, 1)
     assert [line.kind for line in rated(Counts(14_000, 14_000, 0))] == [LineKind.USAGE] * 3
+
+
+def test_the_last_cent_of_the_minimum_is_trued_up() -> None:
+    """A cent short of the minimum is a line of a cent, and a month that reaches it to the cent has none."""
+    cents = replace(V1, price=Price(Model.PER_UNIT, (tier(None, "0.01"),)), minimum=Decimal("10.00"))
+    short = rated(Counts(999, 999, 0), whole(version=cents))
+    assert [(line.kind, line.amount) for line in short] == [
+        (LineKind.USAGE, Decimal("9.99")),
+        (LineKind.MINIMUM, Decimal("0.01")),
+    ]
+    assert len(rated(Counts(1000, 1000, 0), whole(version=cents))) == 1
 
 
 def test_the_minimum_of_lago() -> None:
@@ -107,6 +120,7 @@ def test_a_month_in_the_trial_has_no_minimum() -> None:
     (line,) = rated(Counts(500, 700, 100), whole(version=None))
     assert (line.kind, line.amount, line.quantity, line.version) == (LineKind.TRIAL, 0, 600, None)
     assert (line.calls, line.taken, line.waived) == (500, 700, 100)
+    assert (line.key_id, line.site, line.tier) == (KEY, SITE, "free month")
 
 
 def test_a_trial_that_ends_inside_the_month_splits_it() -> None:
@@ -123,6 +137,12 @@ def test_a_trial_that_ends_inside_the_month_splits_it() -> None:
     assert (trial.quantity, trial.amount, paid.quantity, paid.amount) == (5, 0, 7, Decimal("0.07"))
     assert paid.amount + minimum.amount == Decimal("67.74")  # 100 x 21/31
     assert (minimum.first, minimum.last_excluded) == (date(2026, 5, 11), date(2026, 6, 1))
+    assert (minimum.calls, minimum.taken) == (7, 7)  # of the paid days, as is the minimum
+    for ends in (date(2026, 5, 1), date(2026, 4, 20)):
+        paid_whole = segments_of(
+            MAY, started=date(2026, 4, 11), trial_until=ends, closed_on=None, versions=[V1]
+        )
+        assert paid_whole == (whole(),)
 
 
 def test_a_new_version_inside_the_month_splits_it() -> None:
@@ -152,6 +172,8 @@ def test_a_closed_key_is_billed_through_its_last_day() -> None:
     assert (segment.first, segment.last_excluded) == (date(2026, 5, 1), date(2026, 5, 11))
     assert segments_of(month_of(date(2026, 6, 1)), closed_on=date(2026, 5, 10), **facts) == ()
     assert segments_of(MAY, closed_on=date(2026, 4, 30), **facts) == ()
+    in_trial = facts | {"trial_until": date(2026, 7, 1)}
+    assert segments_of(MAY, closed_on=date(2026, 4, 30), **in_trial) == ()
 
 
 def test_a_month_before_the_subscription_has_nothing() -> None:
@@ -203,6 +225,10 @@ def test_late_counts_are_the_difference_of_two_reckonings() -> None:
     assert (line.kind, line.quantity, line.amount, line.unit_price) == (LineKind.LATE, 14_100, 7, None)
     assert (line.calls, line.taken, line.waived) == (14_100, 14_200, 100)
     assert (line.first, line.last_excluded) == (MAY.first, MAY.last_excluded)
+    assert (line.key_id, line.site, line.tier) == (KEY, SITE, "counted after the invoice of 2026-05")
+    fewer = late(KEY, SITE, MAY, rated(Counts(1000, 1000, 30)), rated(Counts(1000, 1000, 100)))
+    assert fewer is not None
+    assert (fewer.quantity, fewer.waived) == (-70, 70)
     again = late(KEY, SITE, MAY, (*before, line), rated(Counts(15_001, 15_101, 100)))
     assert again is not None
     assert (again.quantity, again.calls, again.taken) == (1, 1, 1)

@@ -77,6 +77,12 @@ def test_the_ladder_from_an_unpaid_invoice_to_a_ban(zone: ZoneInfo) -> None:
     assert allowed(key, local(zone, "2026-10-27 00:00:00"), terms) == set()
 
 
+def test_a_plans_lifetime_counts_from_the_local_day() -> None:
+    """A key made at one in the morning of 1 November in Moscow, which is October in UTC, ends in December."""
+    key = record(plan="sandbox_box", created_at=local(MOSCOW, "2026-11-01 01:00"))
+    assert expiry(key, PLANS["sandbox_box"], MOSCOW) == local(MOSCOW, "2026-12-01 00:00")
+
+
 def test_every_rung_tells_its_standing_and_its_reason() -> None:
     """A restricted key is refused its searches as restricted, and a banned one every call as banned."""
     key = record(oldest_unpaid_issued_on=date(2026, 10, 5))

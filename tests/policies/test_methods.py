@@ -81,6 +81,24 @@ def test_unlisted_methods_are_unknown(method: str) -> None:
     assert TABLE.lookup(method) is None
 
 
+def test_a_table_keeps_its_rules_in_order() -> None:
+    """The rules can be listed as the configuration has them."""
+    assert TABLE.rules == (SEARCH_RULE, ITEM_RULE, BULK_RULE, ORDERS, ADMIN, CATCH_ALL)
+
+
+def test_a_list_to_count_is_known_whatever_else_a_rule_reads() -> None:
+    """A rule with a surcharge that counts items in the answer says where they stand."""
+    rule = MethodRule(match=("x",), klass="item", cost_items="Result.Items", surcharges=(FORCE_UPDATE,))
+    assert classify("x", rule, read()).cost_items == "Result.Items"
+
+
+def test_zero_is_false_where_a_surcharge_asks_for_false() -> None:
+    """`0` and `false` are one value to XML, as `1` and `true` are."""
+    rule = MethodRule(match=("x",), klass="item", surcharges=(Surcharge("Cached", "False", 7),))
+    values = ("0", "false", " FALSE ", "1", "true", "")
+    assert [classify("x", rule, read(Cached=value)).cost for value in values] == [7, 7, 7, 1, 1, 1]
+
+
 def test_an_explicit_name_wins_over_a_pattern_that_stands_before_it() -> None:
     """The order of rules decides among patterns and among equal names, but never between the two kinds."""
     table = MethodTable((CATCH_ALL, ITEM_RULE, MethodRule(match=("getitemfullinfo",), klass="second")))

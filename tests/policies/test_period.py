@@ -229,8 +229,9 @@ def test_what_is_no_period_is_refused_with_a_right_form(text: str, why: str) -> 
     told = str(refused.value)
     assert told.startswith(f"{text!r} is not a period (")
     assert why in told
-    for form in ("2026-10)", "2026-10-05)", "2026-10-01..2026-10-08)"):
-        assert form in told
+    assert told.endswith(
+        "): write a month (2026-10), a day (2026-10-05) or days with an excluded end (2026-10-01..2026-10-08)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,20 @@ def test_changes_cut_a_month() -> None:
     assert changes_in([V1, V2], OLD, moves, month_of(date(2026, 3, 1))) == ((date(2026, 3, 1), V2),)
     assert changes_in([V1, V2], NEW, [], month_of(NEW)) == ((NEW, V2),)
     assert changes_in([V1, V2], NEW, [], month_of(date(2025, 12, 1))) == ()
+    assert changes_in([V1, V2], NEW, [], Period(date(2026, 1, 1), NEW)) == ()
+    dated = replace(V2, existing_from=date(2026, 2, 10))
+    assert changes_in([V1, dated], OLD, [], february) == (
+        (date(2026, 2, 1), V1),
+        (date(2026, 2, 10), dated),
+    )
+
+
+def test_on_one_day_the_customers_own_choice_holds() -> None:
+    """Who has chosen a version from a day on has it, though a newer one takes over the others that day."""
+    v3 = replace(version(3, date(2026, 2, 1), flat="90"), existing_from=date(2026, 3, 1))
+    moves = [Move(date(2026, 3, 1), 2)]
+    assert version_on([V1, V2, v3], OLD, moves, date(2026, 3, 1)) == V2
+    assert version_on([V1, V2, v3], OLD, [], date(2026, 3, 1)) == v3
 
 
 @given(
@@ -127,12 +141,17 @@ def test_changes_tell_what_each_day_would(days: list[int], first: int, length: i
 def test_no_price_is_an_error_with_its_day() -> None:
     """A subscription that started before any version was in force has no price, and that is said."""
     with pytest.raises(
-        NoPriceError, match="no version was in force when the subscription started on 2025-11-30"
-    ):
+        NoPriceError,
+        match=r"^no price applies on 2026-01-01: no version was in force when the subscription started on "
+        r"2025-11-30$",
+    ) as refused:
         version_on([V1, V2], date(2025, 11, 30), [], date(2026, 1, 1))
-    with pytest.raises(NoPriceError, match="version 9"):
-        version_on([V1, V2], OLD, [Move(date(2026, 2, 1), 9)], date(2026, 2, 1))
-    with pytest.raises(NoPriceError, match="starts on"):
+    assert refused.value.day == date(2026, 1, 1)
+    with pytest.raises(
+        NoPriceError, match="on 2026-02-01: version 9, moved to on 2026-01-31, does not exist"
+    ):
+        version_on([V1, V2], OLD, [Move(date(2026, 1, 31), 9)], date(2026, 2, 1))
+    with pytest.raises(NoPriceError, match="on 2026-01-01: the subscription starts on 2026-01-20"):
         version_on([V1, V2], NEW, [], OLD)
 
 
@@ -148,6 +167,20 @@ def test_29_days_are_refused_and_30_are_not(zone: ZoneInfo, clock: tuple[int, in
     check_notice(replace(late, effective_from=refused.value.earliest), zone)
 
 
+def test_notice_is_as_long_as_the_settings_say() -> None:
+    """With 45 days of notice the 44th is refused, in words that name version, plan, day and notice."""
+    announced = replace(
+        V2, announced_at=datetime(2026, 3, 1, tzinfo=MOSCOW), effective_from=date(2026, 4, 14)
+    )
+    with pytest.raises(NoticeError) as refused:
+        check_notice(announced, MOSCOW, notice_days=45)
+    assert str(refused.value) == (
+        "version 2 of K1 cannot come into force on 2026-04-14: new prices are announced at least 45 days "
+        "ahead, so the earliest day is 2026-04-15"
+    )
+    check_notice(replace(announced, effective_from=date(2026, 4, 15)), MOSCOW, notice_days=45)
+
+
 @pytest.mark.parametrize(
     ("move", "said"),
     [
@@ -155,6 +188,7 @@ def test_29_days_are_refused_and_30_are_not(zone: ZoneInfo, clock: tuple[int, in
         (Move(date(2026, 1, 14), 2), "comes into force on 2026-01-15"),
         (Move(date(2026, 2, 1), 1), "already on version 1"),
         (Move(date(2025, 12, 31), 1), "started on 2026-01-01"),
+        (Move(OLD, 1), "started on 2026-01-01"),
     ],
 )
 def test_a_move_that_cannot_be_is_refused(move: Move, said: str) -> None:
@@ -166,7 +200,7 @@ def test_a_move_that_cannot_be_is_refused(move: Move, said: str) -> None:
 def test_a_move_that_can_be_names_its_version() -> None:
     """The first day that a version is in force is the first on which a customer can move to it."""
     assert check_move([V1, V2], OLD, [], Move(date(2026, 1, 15), 2)) == V2
-    with pytest.raises(ValueError, match="already there"):
+    with pytest.raises(ValueError, match=r"^a move that begins on that day or later is already there$"):
         check_move([V1, V2], OLD, [Move(date(2026, 1, 15), 2)], Move(date(2026, 1, 15), 2))
 
 
@@ -185,12 +219,20 @@ def test_the_price_of_a_day_is_explained() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"version": 0}, "numbered from 1"),
-        ({"minimum": Decimal(-1)}, "negative"),
-        ({"existing_from": date(2026, 1, 1)}, "before effective_from"),
+        ({"version": 0}, "^versions are numbered from 1$"),
+        ({"minimum": Decimal("-0.01")}, "^a minimum cannot be negative$"),
+        ({"existing_from": date(2026, 1, 14)}, "^existing_from cannot come before effective_from$"),
     ],
 )
 def test_a_version_that_cannot_be_is_refused(fields: dict[str, object], said: str) -> None:
     """A version that contradicts itself is refused with what is wrong."""
     with pytest.raises(ValueError, match=said):
         replace(V2, **fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"minimum": Decimal(0)}, {"minimum": Decimal("0.01")}, {"existing_from": date(2026, 1, 15)}]
+)
+def test_a_version_may_be_at_the_bounds(fields: dict[str, object]) -> None:
+    """There may be no minimum or a small one, and a version may take over everybody on its first day."""
+    assert replace(V2, **fields).version == 2

@@ -137,6 +137,45 @@ def test_nothing_used_is_told() -> None:
     """A quantity of none has a charge of nothing, so that a bill can say that nothing was used."""
     (charge,) = charges(AUTUMN, Decimal(0))
     assert (charge.kind, charge.quantity, charge.unit_price, charge.amount) == ("usage", 0, Decimal(".01"), 0)
+    assert charge.tier == "up to 1,000"
+
+
+@pytest.mark.parametrize(
+    ("price", "quantity", "told"),
+    [
+        (
+            LAGO,
+            11,
+            [
+                ("usage", "up to 10", 10),
+                ("flat", "up to 10", 1),
+                ("usage", "over 10 up to 20", 1),
+                ("flat", "over 10 up to 20", 1),
+            ],
+        ),
+        (LAGO, 0, [("usage", "up to 10", 0), ("flat", "up to 10", 1)]),
+        (
+            Price(Model.VOLUME, (tier("5", "1", "2"), tier(None, "1", "3"))),
+            6,
+            [("usage", "over 5", 6), ("flat", "over 5", 1)],
+        ),
+        (
+            Price(Model.PACKAGE, (tier(None, "5", "1"),), package_size=Decimal(1000)),
+            1001,
+            [
+                ("usage", "packages of 1,000", 1001),
+                ("flat", "packages of 1,000", 2),
+                ("flat", "packages of 1,000", 1),
+            ],
+        ),
+    ],
+)
+def test_each_charge_names_its_kind_and_its_tier(
+    price: Price, quantity: int, told: list[tuple[str, str, int]]
+) -> None:
+    """Units come before the fee of their tier, and both say which tier that is."""
+    found = charges(price, Decimal(quantity))
+    assert [(each.kind, each.tier, each.quantity) for each in found] == told
 
 
 @pytest.mark.deeper
@@ -185,28 +224,43 @@ def cents_in_whole_numbers(
     return cents
 
 
+NEGATIVE = "a tier's prices cannot be negative, and its up_to must be more than zero"
+PACKAGES = "package_size belongs to a package price, and a package price needs it"
+
+
 @pytest.mark.parametrize(
     ("model", "tiers", "more", "said"),
     [
-        (Model.GRADUATED, (), {}, "at least one tier"),
-        (Model.GRADUATED, (tier("5", "1"),), {}, "must be open"),
-        (Model.GRADUATED, (tier(None, "1"), tier(None, "1")), {}, "only the last"),
-        (Model.VOLUME, (tier("5"), tier("5"), tier(None)), {}, "must rise"),
-        (Model.VOLUME, (tier("0"), tier(None)), {}, "more than zero"),
-        (Model.PER_UNIT, (tier(None, "-1"),), {}, "negative"),
-        (Model.PER_UNIT, (tier("5"), tier(None)), {}, "one tier"),
-        (Model.PER_UNIT, (tier(None),), {"free_units": Decimal(-1)}, "negative"),
-        (Model.STAIRSTEP, (tier(None, "1"),), {}, "flat fees only"),
-        (Model.PACKAGE, (tier(None, "1"),), {}, "package_size"),
-        (Model.PACKAGE, (tier(None, "1"),), {"package_size": Decimal(0)}, "more than zero"),
-        (Model.VOLUME, (tier(None, "1"),), {"package_size": Decimal(5)}, "package_size"),
+        (Model.GRADUATED, (), {}, "a price needs at least one tier"),
+        (Model.GRADUATED, (tier("5", "1"),), {}, "the last tier must be open: leave its up_to out"),
+        (
+            Model.GRADUATED,
+            (tier(None, "1"), tier(None, "1")),
+            {},
+            "only the last tier can be open: give every other one an up_to",
+        ),
+        (Model.VOLUME, (tier("5"), tier("5"), tier(None)), {}, "tiers must rise: up_to 5 follows 5"),
+        (Model.VOLUME, (tier("0"), tier(None)), {}, NEGATIVE),
+        (Model.PER_UNIT, (tier(None, "-1"),), {}, NEGATIVE),
+        (Model.PER_UNIT, (tier(None, flat="-0.01"),), {}, NEGATIVE),
+        (Model.PER_UNIT, (tier("5"), tier(None)), {}, "a per_unit price has one tier, and it is open"),
+        (Model.PER_UNIT, (tier(None),), {"free_units": Decimal(-1)}, "free_units cannot be negative"),
+        (Model.STAIRSTEP, (tier(None, "1"),), {}, "a stairstep price has flat fees only: leave unit out"),
+        (Model.PACKAGE, (tier(None, "1"),), {}, PACKAGES),
+        (
+            Model.PACKAGE,
+            (tier(None, "1"),),
+            {"package_size": Decimal(0)},
+            "package_size must be more than zero",
+        ),
+        (Model.VOLUME, (tier(None, "1"),), {"package_size": Decimal(5)}, PACKAGES),
     ],
 )
 def test_a_price_that_cannot_be_is_refused(
     model: Model, tiers: tuple[Tier, ...], more: dict[str, Decimal], said: str
 ) -> None:
     """A price list that contradicts itself is refused with what is wrong."""
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=f"^{said}$"):
         Price(model, tiers, **more)
 
 

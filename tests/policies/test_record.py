@@ -26,6 +26,16 @@ def test_equal_records_have_equal_texts(written: KeyRecord) -> None:
     assert KeyRecord.from_json(written.to_json()).to_json() == written.to_json()
 
 
+def test_the_text_is_compact_and_in_one_order() -> None:
+    """Names are sorted, those of credentials too, and nothing stands between them."""
+    text = record(credentials={"bb": None, "aa": 5.0}).to_json()
+    assert text == (
+        '{"account_id":"acc_0011223344556677","created_at":1767258000.0,"credentials":{"aa":5.0,"bb":null},'
+        '"key_id":"key_00112233445566aa","plan":"K1","revision":1}'
+    )
+    assert text == record(credentials={"aa": 5.0, "bb": None}).to_json()
+
+
 def test_unset_facts_are_left_out_and_zero_is_not() -> None:
     """Only what is known stands in the text; a limit of zero is a limit, and no limit is none."""
     facts = json.loads(record().to_json())

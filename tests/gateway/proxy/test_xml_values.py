@@ -88,6 +88,7 @@ EVASIONS = {
     "a document type": '<!DOCTYPE P [<!ENTITY e "Extended">]><P><SearchMethod>Official</SearchMethod></P>',
     "an instruction": "<P><?x y?><SearchMethod>Official</SearchMethod></P>",
     "another declaration": '<?xml version="1.0" encoding="utf-16"?><P><Provider>Taobao</Provider></P>',
+    "a declaration in another case": '<?xml version="1.0" Encoding="utf-8"?><P><Provider>Jd</Provider></P>',
     "another version": '<?xml version="1.1"?><P><SearchMethod>Official</SearchMethod></P>',
     "a late declaration": ' <?xml version="1.0"?><P><SearchMethod>Official</SearchMethod></P>',
     "an attribute": '<P><SearchMethod x="1">Official</SearchMethod></P>',

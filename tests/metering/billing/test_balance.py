@@ -82,3 +82,46 @@ def test_nothing_owed_and_nothing_paid() -> None:
     """An account without invoices and payments owes nothing."""
     assert balance_of([], []) == Balance()
     assert Balance().oldest_unpaid(disputed_counts=True) is None
+
+
+OLDER, NEWER = date(2026, 1, 10), date(2026, 2, 10)
+
+
+def invoice(number: int, issued: date, total: str, credited: str = "0", disputed: str = "0") -> Owed:
+    return Owed(f"inv_{number}", number, issued, Decimal(total), Decimal(credited), Decimal(disputed))
+
+
+def test_an_invoice_is_told_as_it_was_issued() -> None:
+    """Each invoice keeps its id, number, day, total and what is credited and disputed of it."""
+    owed = [invoice(8, NEWER, "5.00"), invoice(7, OLDER, "9.00", "2.00", "1.00")]
+    first, second = balance_of(owed, [Paid("pay_1", Decimal("3.00"), START)]).invoices
+    assert (first.invoice_id, first.number, first.issued_on) == ("inv_7", 7, OLDER)
+    assert (first.total, first.credited, first.allocated) == (Decimal(9), Decimal(2), Decimal(3))
+    assert (first.outstanding, first.disputed, first.is_paid) == (Decimal(4), Decimal(1), False)
+    assert (second.invoice_id, second.outstanding) == ("inv_8", Decimal(5))
+
+
+def test_what_is_disputed_is_unpaid_only_when_the_settings_say_so() -> None:
+    """An invoice that is unpaid by no more than what is disputed of it is skipped, unless disputes count."""
+    owed = [invoice(7, OLDER, "9.00", disputed="9.00"), invoice(8, NEWER, "5.00", disputed="4.99")]
+    found = balance_of(owed, [])
+    assert found.oldest_unpaid(disputed_counts=True) == OLDER
+    assert found.oldest_unpaid(disputed_counts=False) == NEWER
+    paid = balance_of(owed, [Paid("pay_1", Decimal("0.01"), START, "inv_8")])
+    assert paid.oldest_unpaid(disputed_counts=False) is None
+
+
+def test_the_last_cent_counts() -> None:
+    """A cent that is left makes an invoice unpaid, a cent of credit pays, and each is allocated."""
+    found = balance_of(
+        [invoice(7, OLDER, "-0.01"), invoice(8, NEWER, "1.02")], [Paid("pay_1", Decimal("1.00"), START)]
+    )
+    assert found.oldest_unpaid(disputed_counts=False) == NEWER
+    assert [(each.payment_id, each.invoice_id, each.amount) for each in found.allocations] == [
+        (None, "inv_8", Decimal("0.01")),
+        ("pay_1", "inv_8", Decimal("1.00")),
+    ]
+    assert (found.outstanding, found.credit) == (Decimal("0.01"), Decimal(0))
+    by_name = balance_of([invoice(8, NEWER, "1.02")], [Paid("pay_1", Decimal("0.01"), START, "inv_8")])
+    [allocation] = by_name.allocations
+    assert (allocation.payment_id, allocation.amount) == ("pay_1", Decimal("0.01"))
