@@ -58,6 +58,8 @@ class Load:
     attempted: int = 0
     struck: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
+    pause_s: float = 0.0  # of each connection between two calls
+    took: list[tuple[float, float, End]] | None = None  # when a call began, seconds it took, how it ended
 
     def __post_init__(self) -> None:
         self._used = self.keys
@@ -146,6 +148,8 @@ class Load:
         place = Place(key.key_id, began_on, self.day(now))
         self.seen.ends[(place, end)] += 1
         self.ends[number] = end
+        if self.took is not None:
+            self.took.append((began, now - began, end))
         if end in (End.FREE, End.REFUSED):
             self._recent.append((now, place))
 
@@ -242,11 +246,11 @@ class Caller(asyncio.Protocol):
             self._end(End.IN_DOUBT)
         else:
             code = _CODE.search(body)
-            load.refusals[f"{status} {code[1].decode() if code else body[:40]!r}"] += 1
+            load.refusals[f"{status} {code[1].decode() if code else 'without a code'}"] += 1
             self._end(End.REFUSED)
-            asyncio.get_running_loop().call_later(PAUSE_S, self.next_call)
+            asyncio.get_running_loop().call_later(max(PAUSE_S, load.pause_s), self.next_call)
             return
-        asyncio.get_running_loop().call_soon(self.next_call)
+        asyncio.get_running_loop().call_later(load.pause_s, self.next_call)
 
     def _end(self, end: End) -> None:
         self._load.note(self._number, self._key, self.began, self._began_on, end)

@@ -19,61 +19,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from decimal import Decimal
 from pathlib import Path
 
-import asyncpg
 import uvloop
-from redis.asyncio import Redis
 from rich.progress import Progress
 
-from gateway import config
-from gateway.control.terms import terms_of
-from metering.billing.preview import preview_close
-from metering.billing.reconcile import Kind, reconcile
-from metering.ledger import make_engine, plan_versions
-from metering.rating import LineKind
-from policies.period import month_of
-from policies.waiver import Waiver
-from tests.faults.history import (
-    Counted,
-    End,
-    Finding,
-    Rows,
-    charged_beyond_answers,
-    check_bill,
-    check_calls,
-    check_counts,
-    check_crossed,
-    check_ledger,
-)
+from tests.faults.audit import Accounts, account_for
+from tests.faults.history import End, Finding
 from tests.faults.kinds import KINDS, SLOW, Faults
 from tests.faults.load import Load
 from tests.faults.seeds import seed_of_run
-from tests.faults.stage import Stage, stage
-from tests.metering.billing.books import BY, version
+from tests.faults.stage import stage
+from tests.faults.trial import SETTINGS as OF_TRIALS
+from tests.faults.trial import WORKERS, load_of, settings_of
 
 _WHAT = "Calls by the million while everything fails; then each is accounted for."
-WORKERS = 2
-SETTINGS = {
-    "rollup_every_s": "0.5",
+SETTINGS = OF_TRIALS | {
     "redis_timeout_s": "0.25",
     "counter_deadline_s": "0.75",
     "connect_timeout_s": "1.0",
     "answer_timeout_s": "1.0",
     "on_counter_failure": '"open"',  # of one of the two routes that are called
-    "months": "0",  # no free month: everything is billed
-    "access": '"none"',
-}
-TABLES = {
-    "usage_daily": ("key_id", "day", "method", "class"),
-    "usage_reasons_daily": ("key_id", "day", "effect", "reason"),
-    "key_days": ("key_id", "day"),
-}
-COLUMNS = {
-    "usage_daily": "key_id, day, method, class, calls, taken, waived",
-    "usage_reasons_daily": "key_id, day, effect, reason, units",
 }
 OTHERS = ("rows", "roll_up", "billed", "counter", "fault")
 
@@ -107,11 +73,14 @@ class Result:
     plan: Plan
     load: Load
     struck: Counter[str]
-    findings: list[Finding]
-    counted: dict[tuple[str, date], Counted]
-    billed: int
-    died_with_worker: int
+    failed: list[Finding]  # faults that could not be injected
+    accounts: Accounts
     seconds: float
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Return every rule that was broken."""
+        return self.failed + self.accounts.findings
 
     def lines(self) -> list[str]:
         """Tell it."""
@@ -126,9 +95,9 @@ class Result:
             f"  free      {seen.total(End.FREE):>10,}    answered, not charged by the contract",
             f"  refused   {seen.total(End.REFUSED):>10,}    {_most(load.refusals)}",
             f"  in doubt  {seen.total(End.IN_DOUBT):>10,}    no whole answer was seen",
-            f"  charged   {sum(each.billable for each in self.counted.values()):>10,}    in the ledger",
-            f"  billed    {self.billed:>10,}    on the bill of the month",
-            f"  waivers that died with a killed worker: {self.died_with_worker:,}",
+            f"  charged   {self.accounts.charged:>10,}    in the ledger",
+            f"  billed    {self.accounts.billed:>10,}    on the bill of the month",
+            f"  waivers that died with a killed worker: {self.accounts.charged_too_much:,}",
             "",
         ]
         sizes: Counter[str] = Counter()
@@ -152,8 +121,8 @@ async def run(plan: Plan, place: Path, progress: Callable[[int], None]) -> Resul
     began = time.monotonic()
     async with stage(place, seed=plan.seed, workers=WORKERS, impatient=True, **SETTINGS) as made:
         keys = await made.new_keys(2 * plan.keys)
-        settings = await asyncio.to_thread(_settings, made.program.config_file)
-        load = Load(made.program.proxy_port, keys, settings.contract.zone, random.Random(plan.seed))
+        settings = await asyncio.to_thread(settings_of, made)
+        load = load_of(made, keys, settings, plan.seed)
         load.use(0, plan.keys)
         faults = Faults(made, load, plan.seed)
         calling = asyncio.ensure_future(load.run(plan.connections))
@@ -174,93 +143,8 @@ async def run(plan: Plan, place: Path, progress: Callable[[int], None]) -> Resul
         await faults.close()
         await made.settle(WORKERS)
         findings = [Finding("fault", 1, f"could not be injected: {error!r}") for error in faults.errors]
-        rows, again = await _rolled_up_twice(made)
-        findings += _judge(made, load, rows, again)
-        counted = _counted(rows)
-        billed, of_bill = await _bill(made, counted, settings)
-        findings += of_bill
-        return Result(
-            plan,
-            load,
-            faults.struck,
-            findings,
-            counted,
-            billed,
-            charged_beyond_answers(load.seen, counted),
-            time.monotonic() - began,
-        )
-
-
-def _settings(file: Path) -> config.Settings:
-    return config.load(file, {}, keep_pepper=False)
-
-
-def _judge(made: Stage, load: Load, rows: dict[str, Rows], again: dict[str, Rows]) -> Iterator[Finding]:
-    counted = _counted(rows)
-    yield from check_counts(load.seen, counted)
-    yield from check_calls(load.ends, made.echo.reached)
-    yield from check_crossed(load.crossed)
-    for table, columns in TABLES.items():
-        yield from check_ledger(rows[table], again[table], len(columns))
-
-
-def _counted(rows: dict[str, Rows]) -> dict[tuple[str, date], Counted]:
-    found: dict[tuple[str, date], Counted] = {}
-    for key_id, day, _, _, _, taken, waived in rows["usage_daily"]:
-        before = found.get((key_id, day), Counted(0, 0))
-        found[(key_id, day)] = Counted(before.taken + taken, before.waived + waived)
-    for key_id, day, effect, reason, units in rows["usage_reasons_daily"]:
-        if (effect, reason) == ("waived", Waiver.NOT_FORWARDED.value):
-            found[(key_id, day)] = found[(key_id, day)]._replace(not_made=units)
-    return found
-
-
-async def _rolled_up_twice(made: Stage) -> tuple[dict[str, Rows], dict[str, Rows]]:
-    """Return the ledger's rows after a roll-up, and after another that looked at every counter."""
-    connection = await asyncpg.connect(made.postgres.url)
-    try:
-        found = []
-        for full in (False, True):
-            await made.control("POST", "/v1/rollup", {"full": full})
-            found.append({table: await _rows(connection, table, keys) for table, keys in TABLES.items()})
-        return found[0], found[1]
-    finally:
-        await connection.close()
-
-
-async def _rows(connection: asyncpg.Connection, table: str, keys: tuple[str, ...]) -> Rows:
-    columns = COLUMNS.get(table, "*")
-    names = ", ".join(keys)
-    rows = await connection.fetch(f"SELECT {columns} FROM {table} ORDER BY {names}")  # noqa: S608 - our own names
-    return [tuple(row) for row in rows]
-
-
-async def _bill(
-    made: Stage, counted: dict[tuple[str, date], Counted], settings: config.Settings
-) -> tuple[int, list[Finding]]:
-    """Reckon the month's bill at a cent a unit, and compare counters, ledger and bill."""
-    engine = make_engine(made.postgres.url)
-    redis = Redis.from_url(made.valkey.url)
-    terms = terms_of(settings)
-    findings = []
-    billed: Counter[str] = Counter()
-    try:
-        async with engine.begin() as connection:
-            await plan_versions.add(connection, [version()], now=datetime(2025, 1, 1, tzinfo=UTC), by=BY)
-        for month in sorted({month_of(day) for _, day in counted}, key=lambda month: month.first):
-            told = await preview_close(engine, month, terms=terms)
-            drafts = [each.draft for each in told.items if each.draft is not None]
-            for line in (line for draft in drafts for line in draft.lines):
-                if line.kind is LineKind.USAGE and line.key_id is not None:
-                    billed[line.key_id] += int(line.quantity)
-                    assert line.amount == line.quantity * Decimal("0.01"), line
-            for each in (await reconcile(engine, redis, month, terms=terms)).differences:
-                if each.kind is Kind.COUNTER:
-                    findings.append(Finding("counter", 1, f"{each.object_id}: {each.expected} {each.found}"))
-    finally:
-        await redis.aclose()
-        await engine.dispose()
-    return billed.total(), [*findings, *check_bill(counted, dict(billed))]
+        accounts = await account_for(made, load, settings)
+        return Result(plan, load, faults.struck, findings, accounts, time.monotonic() - began)
 
 
 @contextlib.contextmanager
