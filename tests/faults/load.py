@@ -236,8 +236,10 @@ class Caller(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Judge a whole answer, and go on."""
         load, number = self._load, self._number
+        is_last = not self._parser.should_keep_alive()
         body = b"".join(self._body)
         status = self._parser.get_status_code()
+        pause_s = load.pause_s
         if status == 200 and body == body_of(number):
             free = is_free(number) or self._method == FREE_METHOD
             self._end(End.FREE if free else End.ANSWERED)
@@ -248,9 +250,11 @@ class Caller(asyncio.Protocol):
             code = _CODE.search(body)
             load.refusals[f"{status} {code[1].decode() if code else 'without a code'}"] += 1
             self._end(End.REFUSED)
-            asyncio.get_running_loop().call_later(max(PAUSE_S, load.pause_s), self.next_call)
-            return
-        asyncio.get_running_loop().call_later(load.pause_s, self.next_call)
+            pause_s = max(PAUSE_S, pause_s)
+        if is_last:
+            self.transport.close()
+        else:
+            asyncio.get_running_loop().call_later(pause_s, self.next_call)
 
     def _end(self, end: End) -> None:
         self._load.note(self._number, self._key, self.began, self._began_on, end)
