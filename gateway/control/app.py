@@ -37,6 +37,7 @@ from gateway.control import (
     usage,
 )
 from gateway.control.auth import Guesses
+from gateway.control.condition import Condition
 from gateway.control.operations import CALLER, MAX_BODY_BYTES, REQUEST_ID, Operation, perform
 from gateway.control.periodic import Jobs
 from gateway.control.problems import Problem, unavailable
@@ -94,6 +95,7 @@ class Control:
         if workers is not None:
             self.registry.register(workers)
         self.jobs = Jobs(self, self.registry)
+        self.condition = Condition(self, self.registry)
 
     def now(self) -> datetime:
         """Return the present instant."""

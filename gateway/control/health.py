@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 from prometheus_client import generate_latest
-from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
+from pydantic import Field
 
 from gateway.control.auth import Right
+from gateway.control.condition import Trouble
 from gateway.control.models import NoInput, NoQuery, Output
 from gateway.control.operations import Call, Operation, Reply
-
-READY_DEADLINE_S = 2.0
 
 
 class Health(Output):
@@ -22,12 +18,20 @@ class Health(Output):
     status: str
 
 
-class Readiness(Output):
-    """What the control process needs, and whether it is there: "ok" or "away"."""
+class ReasonOut(Output):
+    """One thing that is wrong."""
 
-    status: str
+    what: str = Field(description="One of the reasons in the operations manual.")
+    detail: str
+
+
+class Readiness(Output):
+    """How the gateway does, whether both stores are there ("ok" or "away"), and everything that is wrong."""
+
+    status: str = Field(description="ready, degraded (it works, and somebody should look), or not ready.")
     redis: str
     ledger: str
+    reasons: list[ReasonOut]
 
 
 async def healthz(call: Call[NoInput, NoQuery]) -> Reply:
@@ -36,19 +40,23 @@ async def healthz(call: Call[NoInput, NoQuery]) -> Reply:
 
 
 async def readyz(call: Call[NoInput, NoQuery]) -> Reply:
-    """Say which stores can be reached; 503 unless all can."""
-    redis, ledger = await asyncio.gather(_redis(call), _ledger(call))
-    ready = redis and ledger
-    told = {True: "ok", False: "away"}
-    content = Readiness(status="ready" if ready else "not ready", redis=told[redis], ledger=told[ledger])
-    return Reply(content, status=200 if ready else 503)
+    """Say what is wrong; 503 when a store cannot be reached."""
+    reasons = await call.control.condition.look()
+    names = {reason.what for reason in reasons}
+    away = names & {Trouble.REDIS_AWAY, Trouble.LEDGER_AWAY}
+    content = Readiness(
+        status="not ready" if away else "degraded" if reasons else "ready",
+        redis="away" if Trouble.REDIS_AWAY in names else "ok",
+        ledger="away" if Trouble.LEDGER_AWAY in names else "ok",
+        reasons=[ReasonOut(what=reason.what, detail=reason.detail) for reason in reasons],
+    )
+    return Reply(content, status=503 if away else 200)
 
 
 async def metrics(call: Call[NoInput, NoQuery]) -> Reply:
     """Return the figures of the control process and of all workers, as Prometheus reads them."""
     control = call.control
-    if control.workers is not None:
-        await control.workers.refresh()
+    await control.condition.look()
     return Reply(
         web.Response(
             body=generate_latest(control.registry),
@@ -64,30 +72,13 @@ async def openapi(call: Call[NoInput, NoQuery]) -> Reply:
     return Reply(web.json_response(document()))
 
 
-async def _redis(call: Call[NoInput, NoQuery]) -> bool:
-    try:
-        async with asyncio.timeout(READY_DEADLINE_S):
-            return bool(await call.control.redis.ping())
-    except (RedisError, OSError, TimeoutError):
-        return False
-
-
-async def _ledger(call: Call[NoInput, NoQuery]) -> bool:
-    try:
-        async with asyncio.timeout(READY_DEADLINE_S), call.control.engine.connect():
-            pass  # a connection is asked for a sign of life before it is given out
-    except (SQLAlchemyError, OSError, TimeoutError):
-        return False
-    return True
-
-
 OPERATIONS = (
     Operation("health", "GET", "/healthz", "Say that the process lives", healthz, answer=Health),
     Operation(
         "readiness",
         "GET",
         "/readyz",
-        "Say which stores can be reached",
+        "Say how the gateway does, and everything that is wrong",
         readyz,
         answer=Readiness,
         further=(503,),

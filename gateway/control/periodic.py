@@ -84,8 +84,25 @@ class Jobs:
         self._failures = Counter(
             "tallygate_job_failures_total", "Runs of a job that failed.", ["job"], registry=registry
         )
+        self._succeeded = Gauge(
+            "tallygate_job_success_timestamp_seconds",
+            "When a job last succeeded; 0 before it first did.",
+            ["job"],
+            registry=registry,
+        )
+        self._began = control.clock()
+        self._last_success: dict[str, float] = {}
         for job in ("rollup", "project", "replay", "clean", "notices", "billing", "reminders"):
             self._failures.labels(job)
+            self._succeeded.labels(job)
+
+    def age(self, job: str) -> float:
+        """Return the seconds since a job last succeeded, or since the start."""
+        return max(0.0, self._control.clock() - self._last_success.get(job, self._began))
+
+    def _note_success(self, job: str) -> None:
+        self._last_success[job] = now = self._control.clock()
+        self._succeeded.labels(job).set(now)
 
     async def roll_up(self, *, full: bool = False) -> RollupReport:
         """Write the counters to the ledger, and rebuild Redis when it turns out to have lost its data."""
@@ -118,6 +135,7 @@ class Jobs:
         elif report.new:
             await self.rebuild()
         self._last_rollup.set(control.clock())
+        self._note_success("rollup")
         return report
 
     async def rebuild(self) -> RebuildReport:
@@ -252,6 +270,7 @@ class Jobs:
                     log.error("a job fails and is tried again", job=job, error=type(error).__name__)
                 failing = True
             else:
+                self._note_success(job)
                 if failing:
                     log.info("a job works again", job=job)
                 failing = False

@@ -201,8 +201,8 @@ class Proxy:
     # -- figures
 
     def troubles(self) -> list[str]:
-        """Return what this worker lacks, in words for operators."""
-        return []
+        """Return what this worker lacks, as `/readyz` names it."""
+        return ["counting_away"] if self.counters.breaker.is_open else []
 
     def snapshot(self) -> dict[str, Any]:
         """Return this worker's figures."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x74616C6C79  # one migration at a time, whoever starts it ("tally" in ASCII)
+LOCK_TIMEOUT = "2s"  # for each lock of a migration
 _DRIVER = "postgresql+asyncpg"
 
 
@@ -49,14 +51,30 @@ def make_engine(
 
 
 async def migrate(engine: AsyncEngine) -> None:
-    """Bring the schema to the newest version; processes that do it at once wait for each other."""
+    """Bring the schema to the newest version; processes that do it at once wait for each other.
+
+    A change of a table has to wait for whoever uses it, and everybody else then waits behind the change. So
+    it gives up after `LOCK_TIMEOUT` and nothing is changed; who asked for it tries again.
+    """
     async with engine.begin() as connection:
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        await connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         await connection.run_sync(_upgrade)
 
 
+def revisions() -> list[str]:
+    """Return the schema's revisions that this version knows, the newest first."""
+    scripts = ScriptDirectory.from_config(_config())
+    return [script.revision for script in scripts.walk_revisions()]
+
+
 def _upgrade(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config

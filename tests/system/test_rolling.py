@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from gateway import run_state
+from gateway.stores import EmbeddedPostgres
+from metering.ledger.engine import revisions
 from tests.rig import Client
+from tests.schema import set_back
 from tests.serving import Serving, change, run_cli, serving, wait_until, write_config
 from tests.system.traffic import call, counted, new_key
 
 CONNECTIONS = 8
+EARLIER = "0003"  # a revision without bills, lists of addresses and token peppers
 
 
 @dataclass(slots=True)
@@ -208,3 +214,44 @@ def test_a_leaving_gateway_says_so_before_it_takes_no_more_calls(tmp_path: Path)
         wait_until(lambda: health() == 503)
         assert running.search()["ErrorCode"] == "Ok"
         assert running.process.wait(timeout=30) == 0
+
+
+async def test_an_upgrade_migrates_under_traffic_and_loses_no_call(program: Serving) -> None:
+    """From an earlier schema to the newest while clients of every kind call: no failure, each call counted.
+
+    Somebody reads the ledger for a long time meanwhile, which the migration waits for without making others
+    wait.
+    """
+    store = EmbeddedPostgres(program.data_dir, (program.data_dir / "run").resolve())
+    url = await asyncio.to_thread(lambda: store.url)
+    newest, *_ = await asyncio.to_thread(revisions)
+    async with Load(program) as load:
+        await set_back(url, EARLIER)
+        reader = await asyncpg.connect(url)
+        async with reader.transaction():
+            await reader.fetch("SELECT * FROM keys")
+            restarting = asyncio.create_task(asyncio.to_thread(run_cli, program, "restart"))
+            await asyncio.to_thread(wait_until, lambda: "the ledger cannot be used yet" in program.output, 60)
+            assert await reader.fetchval("SELECT version_num FROM alembic_version") == EARLIER
+            await load.more(20)
+        await reader.close()
+        done = await restarting
+        await load.more(20)
+    assert done.returncode == 0, done.stderr
+    checking = await asyncpg.connect(url)
+    assert await checking.fetchval("SELECT version_num FROM alembic_version") == newest
+    await checking.close()
+    await load.check()
+
+
+async def test_every_metric_of_the_alert_rules_is_exported(program: Serving) -> None:
+    """A rule on a figure that nobody exports would never fire."""
+    assert (await asyncio.to_thread(program.search))["ErrorCode"] == "Ok"
+    rules = await asyncio.to_thread((Path(__file__).parents[2] / "deploy/alerts.yaml").read_text)
+    named = set(re.findall(r"tallygate_[a-z_]+", "\n".join(re.findall(r"expr:(.*(?:\n {10,}.*)*)", rules))))
+    figures = await asyncio.to_thread(program.control_text, "/metrics")
+    exported = set(re.findall(r"^(tallygate_[a-z_]+)", figures, re.MULTILINE))
+    assert len(named) >= 12
+    assert named - exported == set()
+    reasons = set(re.findall(r'tallygate_degraded\{reason="([a-z_]+)"\}', rules))
+    assert reasons <= set(re.findall(r'tallygate_degraded\{reason="([a-z_]+)"\}', figures))

@@ -28,7 +28,12 @@ async def test_health_needs_no_token(client: TestClient[Any, Any]) -> None:
     """Whoever watches the process can ask how it is."""
     anonymous = Api(client, None)
     assert (await anonymous.get("/healthz")).body == {"status": "ok"}
-    assert (await anonymous.get("/readyz")).body == {"status": "ready", "redis": "ok", "ledger": "ok"}
+    assert (await anonymous.get("/readyz")).body == {
+        "status": "ready",
+        "redis": "ok",
+        "ledger": "ok",
+        "reasons": [],
+    }
 
 
 async def test_readiness_says_which_store_is_away(client: TestClient[Any, Any], control: Control) -> None:
@@ -37,6 +42,7 @@ async def test_readiness_says_which_store_is_away(client: TestClient[Any, Any], 
     control.redis = Redis.from_url("redis://127.0.0.1:1", socket_connect_timeout=0.2)
     control.engine = make_engine(NOWHERE)
     answer = await Api(client, None).get("/readyz")
+    assert [each["what"] for each in answer.body.pop("reasons")] == ["redis_away", "ledger_away"]
     assert (answer.status, answer.body) == (503, {"status": "not ready", "redis": "away", "ledger": "away"})
     await control.redis.aclose()
     await control.engine.dispose()

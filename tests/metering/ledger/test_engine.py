@@ -11,8 +11,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.ledger import make_engine, migrate
+from metering.ledger import engine as ledger_engine
+from metering.ledger import inventory, make_engine, migrate
 from metering.ledger.tables import metadata
+from tests.schema import set_back
 
 
 @pytest.fixture
@@ -69,3 +71,34 @@ def test_sslmode_is_understood() -> None:
     """A URL as libpq writes it works, and its other parts stay."""
     url = make_engine("postgres://user:word@host:6543/base?sslmode=require").url
     assert (url.drivername, url.port, dict(url.query)) == ("postgresql+asyncpg", 6543, {"ssl": "require"})
+
+
+async def test_a_migration_does_not_make_others_wait_behind_it(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While somebody reads a table that it changes it gives up, changing nothing; afterwards it succeeds."""
+    monkeypatch.setattr(ledger_engine, "LOCK_TIMEOUT", "50ms")
+    engine = make_engine(empty_url)
+    await migrate(engine)
+    await set_back(empty_url, "0004")  # the one after it adds columns to keys
+    reader = await asyncpg.connect(empty_url)
+    async with reader.transaction():
+        await reader.fetch("SELECT * FROM keys")
+        with pytest.raises(sa.exc.DBAPIError, match="lock timeout"):
+            await migrate(engine)
+        assert await revision_of(engine) == "0004"
+    await migrate(engine)
+    assert await revision_of(engine) == await asyncio.to_thread(newest)
+    await reader.close()
+    await engine.dispose()
+
+
+def newest() -> str:
+    """The newest revision."""
+    return ledger_engine.revisions()[0]
+
+
+async def revision_of(engine: AsyncEngine) -> str | None:
+    """The schema's revision."""
+    async with engine.connect() as connection:
+        return (await inventory.take(connection)).revision

@@ -1,0 +1,92 @@
+"""PostgreSQL's own programs: `pg_dump`, `pg_restore` and `psql`, out of the wheel or from the path."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from gateway.stores import postgres_programs
+
+_TABLE_LINE = "dumping contents of table "
+_ERROR_BYTES = 2_000
+
+Progress = Callable[[str], None]
+
+
+class BackupError(Exception):
+    """A backup cannot be made, read or restored; the message says why and what to do."""
+
+
+def dump(url: str, snapshot: str, to: Path, told: Progress) -> None:
+    """Write the database as another session's snapshot sees it; tells each table's name when it begins."""
+    address, environ = _access(url)
+    line = [_program("pg_dump"), "--format=custom", "--no-owner", "--no-privileges", "--verbose"]
+    line += [f"--snapshot={snapshot}", f"--file={to}", f"--dbname={address}"]
+    said: list[str] = []
+    with subprocess.Popen(  # noqa: S603 - PostgreSQL's own program
+        line, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
+        assert process.stderr is not None, "it was asked for"
+        for text in process.stderr:
+            said.append(text)
+            if _TABLE_LINE in text:
+                told(text.split(_TABLE_LINE, 1)[1].strip().strip('"').removeprefix("public."))
+    if process.returncode != 0:
+        raise BackupError(f"pg_dump failed:\n{''.join(said)[-_ERROR_BYTES:].strip()}")
+
+
+def restore(url: str, dump_file: Path, before: Sequence[str]) -> None:
+    """Run statements and then a dump in one transaction: all of it is there, or nothing has changed."""
+    address, environ = _access(url)
+    line = [_program("psql"), "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"]
+    line += ["--output", os.devnull, "--dbname", address]
+    for statement in before:
+        line += ["--command", statement]
+    line += ["--file", "-"]
+    script = [_program("pg_restore"), "--no-owner", "--no-privileges", "--file=-", str(dump_file)]
+    with subprocess.Popen(  # noqa: S603 - PostgreSQL's own program
+        script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as reader:
+        done = subprocess.run(  # noqa: S603 - PostgreSQL's own program
+            line,
+            env=environ,
+            stdin=reader.stdout,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        assert reader.stdout is not None, "it was asked for"
+        assert reader.stderr is not None, "it was asked for"
+        reader.stdout.close()
+        said = reader.stderr.read().decode(errors="replace")
+    if done.returncode != 0 or reader.returncode != 0:
+        text = (done.stderr + said)[-_ERROR_BYTES:].strip()
+        raise BackupError(f"The dump could not be restored; the ledger is as it was:\n{text}")
+
+
+def _program(name: str) -> str:
+    directory = postgres_programs()
+    if directory is not None and (directory / name).exists():
+        return str(directory / name)
+    found = shutil.which(name)
+    if found is None:
+        raise BackupError(
+            f"{name} is not here: install PostgreSQL's client programs, or tallygate[embedded]."
+        )
+    return found
+
+
+def _access(url: str) -> tuple[str, dict[str, str]]:
+    """Return the URL without its password, and an environment that has it: all can see command lines."""
+    parsed = sa.make_url(url)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_")}
+    if parsed.password is not None:
+        environ["PGPASSWORD"] = str(parsed.password)
+    parsed = parsed.set(drivername="postgresql", password=None)
+    return parsed.render_as_string(hide_password=False), environ
