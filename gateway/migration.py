@@ -29,27 +29,25 @@ def main() -> int:
     try:
         asyncio.run(_migrate(settings.stores.database_url))
     except LedgerError as error:
-        print(error, file=sys.stderr)
+        print(error)
         return 1
     return 0
 
 
 async def in_new_process(environ: Mapping[str, str]) -> None:
-    """Migrate by what is installed now; raises LedgerError with what the process said."""
+    """Migrate by what is installed now; raises LedgerError with why it did not come about."""
     command = leashed([sys.executable, "-m", "gateway.migration"], on_parent_death=signal.SIGTERM)
     process = await asyncio.create_subprocess_exec(
-        *command, env=dict(environ), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *command, env=dict(environ), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
     )
     try:
-        _, said = await process.communicate()
+        said, _ = await process.communicate()
     except BaseException:
         if process.returncode is None:
             process.terminate()
         raise
-    sys.stderr.buffer.write(said)
-    sys.stderr.flush()
     if process.returncode != 0:
-        raise LedgerError(f"The ledger could not be migrated: {said.decode(errors='replace').strip()}")
+        raise LedgerError(said.decode(errors="replace").strip() or "The migration failed: see the log.")
 
 
 async def _migrate(url: str) -> None:

@@ -233,7 +233,7 @@ async def test_an_upgrade_migrates_under_traffic_and_loses_no_call(program: Serv
             restarting = asyncio.create_task(asyncio.to_thread(run_cli, program, "restart"))
             await asyncio.to_thread(wait_until, lambda: "the ledger cannot be used yet" in program.output, 60)
             assert await reader.fetchval("SELECT version_num FROM alembic_version") == EARLIER
-            await load.more(20)
+            await load.more(5)
         await reader.close()
         done = await restarting
         await load.more(20)
