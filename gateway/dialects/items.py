@@ -14,6 +14,8 @@ from xml.parsers import expat
 import ijson
 
 MAX_DEPTH = 128
+# The JSON parser keeps a text until it ends.
+MAX_TEXT_BYTES = 8 * 1024 * 1024
 
 _STARTS = frozenset({"start_map", "start_array"})
 _ENDS = frozenset({"end_map", "end_array"})
@@ -58,6 +60,7 @@ class _JsonItems:
         # For every open object its current member, for every open array None.
         self._path: list[str | None] = []
         self._open = True
+        self._without_event = 0  # bytes of a text that has not ended
         events = self._events()
         next(events)
         self._parser = ijson.basic_parse_coro(events, use_float=True)
@@ -65,8 +68,10 @@ class _JsonItems:
     def feed(self, data: bytes) -> None:
         if not self._open:
             return
+        self._without_event += len(data)
         try:
             self._parser.send(data)
+            self._open = self._without_event <= MAX_TEXT_BYTES
         except (ijson.JSONError, ValueError, OverflowError, StopIteration):
             self._open = False
 
@@ -75,6 +80,7 @@ class _JsonItems:
         depth = len(self._list)
         while True:
             event, value = yield
+            self._without_event = 0
             if event == "map_key":
                 path[-1] = value
                 continue

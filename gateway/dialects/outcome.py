@@ -11,6 +11,10 @@ from policies.waiver import Waiver
 
 # The outcome stands in the first line of an answer; far more than a description's length is allowed for.
 PREFIX_BYTES = 8 * 1024
+# Elements are counted in what an answer inflates to, as long as it inflates like text: gzip can make a
+# thousand bytes of one.
+INFLATED_FREE_BYTES = 1024 * 1024
+INFLATED_RATIO_MAX = 100
 
 Judge = Callable[[bytes, bool], tuple[bool, Waiver | None]]
 
@@ -116,12 +120,17 @@ class _Counting:
         self._decoder = Decoder(headers)
         self._counter = counter
         self._readable = True
+        self._room = INFLATED_FREE_BYTES
 
     def feed(self, data: bytes) -> None:
         if not self._readable:
             return
+        self._room += INFLATED_RATIO_MAX * len(data)
         try:
             for piece in self._decoder.decode(data):
+                self._room -= len(piece)
+                if self._room < 0:
+                    raise UnreadableCodingError("a bomb")
                 self._counter.feed(piece)
         except UnreadableCodingError:
             self._readable = False

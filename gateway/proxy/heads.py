@@ -72,7 +72,8 @@ def answer_head(
     answer_fields(headers, options, out)
     framing = None
     if length is not None and not chunked:
-        out += (b"Content-Length: ", length, b"\r\n")
+        if status != 204:  # which has no body that could have a length (RFC 9110 section 8.6)
+            out += (b"Content-Length: ", length, b"\r\n")
     elif request.method != "HEAD" and status not in _BODILESS:
         framing = b"chunked" if request.http_11 else b"close"
         if request.http_11:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.proxy.headers import Header
 
 ANSWER_HEAD_MAX_BYTES = 128 * 1024  # status line and headers; nginx gives up at 8 KiB, Node at 16 KiB
+_VERSIONS = ("1.1", "1.0")
 INTERIM_ANSWERS_MAX = 8  # 1xx answers before the real one
 
 
@@ -71,6 +72,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_parser",
         "_pool",
         "_reusable",
+        "_without_progress",
         "closed",
         "exchange",
         "idle_since",
@@ -97,6 +99,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._length = False
         self._interim = 0
         self._reusable = True
+        self._without_progress = 0  # bytes of chunk extensions and trailers since the last of the body
 
     # -- asyncio
 
@@ -115,15 +118,24 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            self._fail(Failure.UPSTREAM_BROKEN)
-            return
+            if not self._body_ended:
+                self._fail(Failure.UPSTREAM_BROKEN)
+                return
+            self._reusable = False  # the answer is whole; what follows it is none
         if not self._head_done:
             if self._head_bytes > ANSWER_HEAD_MAX_BYTES:
                 self._fail(Failure.UPSTREAM_BROKEN)
             return
         if self._data:
             pieces, self._data = self._data, []
+            self._without_progress = 0
             exchange.on_answer_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        elif not self._body_ended:
+            # The parser keeps a trailer until it ends, and no deadline is moved by it.
+            self._without_progress += len(data)
+            if self._without_progress > ANSWER_HEAD_MAX_BYTES:
+                self._fail(Failure.UPSTREAM_BROKEN)
+                return
         if self._body_ended:
             self._finish(exchange)
         if self.exchange is exchange or self._body_ended:
@@ -177,14 +189,17 @@ class UpstreamConnection(asyncio.Protocol):
         if folded == 14 and name.lower() == b"content-length":
             self._length = True
         elif folded == 17 and name.lower() == b"transfer-encoding":
-            # Any other transfer coding would have to be undone to be passed on.
-            if value.strip().lower() != b"chunked" or self._chunked:
+            # Any other transfer coding would have to be undone to be passed on; in HTTP/1.0 there is none.
+            known = value.strip().lower() == b"chunked" and not self._chunked
+            if not known or self._parser.get_http_version() != "1.1":
                 raise ValueError("transfer coding")
             self._chunked = True
 
     def on_headers_complete(self) -> None:
         """Hand the head on, unless it is an interim one."""
         status = self._parser.get_status_code()
+        if status < 100 or self._parser.get_http_version() not in _VERSIONS:
+            raise ValueError("no answer of HTTP/1")
         if status < 200 or self._head_done:
             return
         # What was read may be mostly body; the exact sum is only needed where it may be too much.
@@ -195,7 +210,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_done = True
         bodiless = exchange.head_request or status in (204, 304)
         framed = bodiless or self._chunked or self._length
-        self._reusable = framed and self._parser.should_keep_alive()
+        # Where fields announce a body that must not follow, some servers send it nevertheless.
+        misleading = bodiless and (self._chunked or self._length)
+        self._reusable = framed and not misleading and self._parser.should_keep_alive()
         exchange.on_answer_head(status, self._headers, framed=framed, chunked=self._chunked)
         if exchange.head_request:
             # llhttp cannot know that no body follows; a new parser is ready for the next answer.

@@ -150,6 +150,47 @@ def test_a_compression_bomb_is_not_inflated() -> None:
     assert peak < 2_000_000
 
 
+def test_elements_in_a_bomb_are_not_counted() -> None:
+    """Counting stops where an answer inflates as no text does; what it counted until then holds."""
+    bomb = gzip.compress(GOOD_JSON.replace(b"[1]", b"[1,2" + b" " * 50_000_000 + b",3]"))
+    found = reader(coding=b"gzip", cost_items="Result.Items")
+    tracemalloc.start()
+    try:
+        for start in range(0, len(bomb), 1000):
+            found.feed(bomb[start : start + 1000])
+        found.finish(True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found.verdict, found.items) == (None, 2)
+    assert peak < 4_000_000
+
+
+def test_elements_of_a_dense_answer_are_counted() -> None:
+    """A long list that compresses well, as text does, is counted whole."""
+    body = GOOD_JSON.replace(b"[1]", b"[" + b",".join(b'{"Id":"abb-%d"}' % n for n in range(200_000)) + b"]")
+    found = reader(coding=b"gzip", cost_items="Result.Items")
+    found.feed(gzip.compress(body))
+    found.finish(True)
+    assert found.items == 200_000
+
+
+def test_an_endless_text_in_a_counted_answer_is_not_kept() -> None:
+    """A text that does not end ends the counting, before the worker's memory does."""
+    found = reader(cost_items="Result.Items")
+    tracemalloc.start()
+    try:
+        found.feed(GOOD_JSON.replace(b"[1]}}", b'[1],"a":"'))
+        for _ in range(1000):
+            found.feed(b"x" * 65_536)
+        found.finish(True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.items == 1
+    assert peak < 32 * 1024 * 1024
+
+
 @pytest.mark.parametrize(
     ("body", "verdict"),
     [
