@@ -20,6 +20,7 @@ from gateway.proxy.heads import refusal_head
 from gateway.proxy.health import health_answer
 from gateway.proxy.request_reader import Incoming, RequestReader
 from gateway.proxy.requests import Framing, read_head
+from gateway.proxy.sockets import reset, unread_bytes
 from gateway.settings import Dialect
 
 if TYPE_CHECKING:
@@ -302,7 +303,10 @@ class Front(asyncio.Protocol):
         """Break the connection, so that the client sees that the answer is not whole."""
         self._exchange = None
         self._closing = True
-        self._transport.abort()
+        if self.stalled:
+            reset(self._transport)
+        else:
+            self._transport.abort()
 
     def on_answered(self, exchange: Exchange) -> None:
         """Turn to the next request, or close."""
@@ -321,8 +325,11 @@ class Front(asyncio.Protocol):
     def on_deadline(self) -> None:
         """Close a connection that is idle, slow with its head, was refused and goes on sending, or does not
         read what was sent last."""
-        if self._discarded >= 0 or self.stalled or self._transport.is_closing():
+        if self._discarded >= 0:
             self._transport.abort()
+        elif self.stalled or self._transport.is_closing() or unread_bytes(self._transport):
+            self._closing = True
+            reset(self._transport)
         elif self._reader.in_head:
             self._fail_head(Failure.REQUEST_TIMEOUT)
         elif not self._has_more():

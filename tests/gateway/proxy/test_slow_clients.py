@@ -16,6 +16,7 @@ FORM = (
     "POST /service-json/GetItemFullInfo HTTP/1.1\r\nHost: a\r\n"
     "Content-Type: application/x-www-form-urlencoded\r\n"
 )
+TCP_CLOSED = 7
 PUT = "PUT /rest/items/1 HTTP/1.1\r\nHost: a\r\nX-Api-Key: {}\r\nContent-Type: image/png\r\n"
 
 
@@ -146,6 +147,21 @@ async def test_who_does_not_read_the_last_answer_is_closed(
         await until(lambda: path.proxy.calls_in_flight == 0)
 
 
+async def test_what_the_system_holds_for_a_client_goes_with_it(
+    redis: object, valkey_url: str, upstream: Origin
+) -> None:
+    """An answer that lies whole with the system, for a client that does not read it, is not kept there beyond
+    the deadline: the connection is reset."""
+    upstream.reply = answer(OK_JSON.ljust(60_000))
+    async with impatient(valkey_url, upstream, idle_timeout_s=0.4) as path:
+        key = await path.add_key()
+        with narrow_socket(path) as raw:
+            raw.sendall(get(key))
+            await until(lambda: bool(upstream.received))
+            await until(lambda: not path.proxy._fronts)
+            await until(lambda: raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSED)
+
+
 def narrow_socket(path: Rig) -> socket.socket:
     """Connect with as small a buffer for answers as the system allows."""
     raw = socket.socket()
@@ -216,3 +232,32 @@ async def test_an_empty_post_has_a_length(path: Rig, upstream: Origin) -> None:
         head = f"{method} /rest/items/1 HTTP/1.1\r\nHost: a\r\nX-Api-Key: {key}\r\nContent-Length: 0\r\n\r\n"
         await path.send(head.encode())
         assert upstream.received.pop().header(b"content-length") == length
+
+
+async def test_calls_go_on_beside_slow_sockets(redis: object, valkey_url: str, upstream: Origin) -> None:
+    """Beside a hundred sockets that are silent, drip or do not read, others are served; all of the slow ones
+    are closed by a deadline, and leave nothing behind."""
+    upstream.reply = answer(OK_JSON.ljust(400_000))
+    bounds = {"head_timeout_s": 0.5, "body_timeout_s": 0.5, "idle_timeout_s": 0.5}
+    async with impatient(valkey_url, upstream, **bounds) as path:
+        key = await path.add_key()
+        starts = (
+            b"",
+            b"GET /service-json/T HTTP/1.1\r\n",
+            f"{FORM}Content-Length: 9000\r\n\r\n".encode(),
+            get(key),
+        )
+        sockets = []
+        for number in range(100):
+            raw = narrow_socket(path)
+            raw.sendall(starts[number % len(starts)])
+            sockets.append(raw)
+            await asyncio.sleep(0)
+        async with path.client() as client:
+            for _ in range(20):
+                assert (await client.send(get(key))).body.startswith(OK_JSON)
+        await until(lambda: not path.proxy._fronts)
+        await until(lambda: path.proxy.calls_in_flight == 0)
+        assert path.proxy.buffered_bytes == 0
+        for raw in sockets:
+            raw.close()
