@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DISCARD_MAX_BYTES = 256 * 1024  # of a refused request, read so that the refusal is not lost to a reset
 DISCARD_S = 2.0
-HALF_CLOSE_S = 1.0  # after its request, a client may still say that it sends no more
+HALF_CLOSE_S = 2.0  # after its request, a client may still say that it sends no more
 NEVER: Final = float("inf")
 
 

