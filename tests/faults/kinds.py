@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import psutil
 from redis.asyncio import Redis
@@ -196,14 +199,10 @@ class Faults:
         await self._until(lambda: self._are_back(victim, len(before)))
 
     def _are_back(self, dead: int, count: int) -> bool:
-        """Say whether all workers listen again."""
+        """Say whether all workers answer again."""
         workers = self._stage.program.workers()
-        port = self._stage.program.proxy_port
-        for pid in workers:
-            found = psutil.Process(pid).net_connections("tcp")
-            if not any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found):
-                return False
-        return dead not in workers and len(workers) == count
+        places = [(self._stage.program.data_dir / "run" / f"worker-{n}.sock").resolve() for n in range(count)]
+        return dead not in workers and len(workers) == count and all(map(_answers, places))
 
     async def _kill_control(self) -> None:
         program = self._stage.program
@@ -235,3 +234,11 @@ def _holds(condition: Callable[[], bool]) -> bool:
         return condition()
     except psutil.Error:  # a process that ends while it is looked at
         return False
+
+
+def _answers(place: Path) -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(2.0)
+        client.connect(str(place))
+        return bool(client.recv(1))
+    return False
