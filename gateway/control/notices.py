@@ -125,7 +125,9 @@ async def show(call: Call[NoInput, NoQuery]) -> Reply:
 
 async def retry(call: Call[NoInput, NoQuery]) -> Reply:
     """Try again what failed of a notice."""
-    return Reply(_notice(await notices.retry(call.connection, call.path("notice_id"), now=call.now)))
+    return Reply(
+        _notice(await notices.retry(call.connection, call.path("notice_id"), now=call.now, by=call.by))
+    )
 
 
 async def create_webhook(call: Call[NewWebhook, NoQuery]) -> Reply:

@@ -18,7 +18,8 @@ from gateway.control.terms import shop_of
 from gateway.validation import suggestion
 from metering import catalogue
 from metering import notices as texts
-from metering.ledger import notices, plan_versions, subscriptions
+from metering.ledger import audit, notices, plan_versions, subscriptions
+from metering.ledger.audit import Change
 from policies.period import day_of
 from policies.plan_versions import NoPriceError, PlanVersion, explain, newest_in_force, version_on
 from policies.pricing import charges
@@ -192,6 +193,9 @@ async def announce(call: Call[NoInput, NoQuery]) -> Reply:
     name = _name(call)
     versions = await plan_versions.listed(call.connection, name)
     told = await _tell(call, call.connection, versions)
+    if told:
+        change = Change("plan.announce", "plan", name, None, {"notices": told})
+        await audit.write(call.connection, [change], now=call.now, by=call.by)
     ahead = [version for version in versions if version.effective_from > _today(call)]
     return Reply(
         Applied(

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from metering.billing.errors import BillingError
 from metering.billing.reckoning import CloseReport, Draft, LeftOut, Reckoning, Versions
 from metering.billing.terms import Terms
-from metering.ledger import closing, plan_versions, subscriptions
-from metering.ledger.audit import Author
+from metering.ledger import audit, closing, plan_versions, subscriptions
+from metering.ledger.audit import Author, Change
 from metering.ledger.subscriptions import Subscription
 from metering.rating import Segment, segments_of
 from policies.period import Period, month_of
@@ -50,6 +50,9 @@ async def close(
             connection, period, terms=terms, account_ids=account_ids, keep=False, progress=progress
         )
         await closing.make_drafts(connection, period, account_ids=account_ids, now=now, by=by.actor)
+        after = {"accounts": report.accounts, "left_out": len(report.left_out)}
+        change = Change("month.close", "month", f"{period.first:%Y-%m}", None, after)
+        await audit.write(connection, [change], now=now, by=by)
     return report
 
 

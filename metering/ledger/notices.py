@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import tables
+from metering.ledger import audit, tables
+from metering.ledger.audit import Author, Change
 from metering.ledger.rows import NotFoundError, Page, new_id, oldest_first, page_of
 from metering.notices import Notice
 
@@ -189,15 +190,20 @@ async def failed(connection: AsyncConnection, due: Due, *, error: str) -> None:
     await connection.execute(_of(due).values(state=FAILED, last_error=error))
 
 
-async def retry(connection: AsyncConnection, notice_id: str, *, now: datetime) -> Kept:
+async def retry(connection: AsyncConnection, notice_id: str, *, now: datetime, by: Author) -> Kept:
     """Try what failed of a notice again, from the first attempt on; raises NotFoundError."""
     table = tables.notice_deliveries
-    await connection.execute(
+    begun = await connection.execute(
         sa.update(table)
         .where(table.c.notice_id == notice_id, table.c.state == FAILED)
         .values(state=PENDING, attempts=0, next_at=now)
+        .returning(table.c.channel)
     )
-    return await get(connection, notice_id)
+    kept = await get(connection, notice_id)
+    if ways := sorted({row.channel for row in begun}):
+        change = Change("notice.retry", "notice", notice_id, {FAILED: ways}, {PENDING: ways})
+        await audit.write(connection, [change], now=now, by=by)
+    return kept
 
 
 async def get(connection: AsyncConnection, notice_id: str) -> Kept:

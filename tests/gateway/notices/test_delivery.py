@@ -180,7 +180,7 @@ async def test_a_webhook_that_keeps_failing_is_given_up(round_: Round) -> None:
     round_.hook.answers = [200]
     async with round_.engine.begin() as connection:
         [notice] = (await notices.listed(connection)).items
-        await notices.retry(connection, notice.id, now=round_.now)
+        await notices.retry(connection, notice.id, now=round_.now, by=Author("tests"))
     await round_.postman.round()
     assert (await round_.ways())["webhook"].state == "delivered"
 

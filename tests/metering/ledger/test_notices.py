@@ -115,7 +115,7 @@ async def test_failed_deliveries_can_be_tried_again(engine: AsyncEngine, account
     async with engine.begin() as connection:
         await notices.delivered(connection, mail, now=NOW)
         await notices.failed(connection, hook, error="HTTP 500")
-        await notices.retry(connection, mail.notice.id, now=NOW)
+        await notices.retry(connection, mail.notice.id, now=NOW, by=Author("tests"))
     assert [(each.channel, each.attempt) for each in await take(engine)] == [("webhook", 1)]
 
 
