@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -49,6 +50,7 @@ Result = TypeVar("Result")
 DAILY, ROLLING = "key_00000000000000ab", "key_11111111111111ab"
 WINDOWS = {DAILY: Window.DAY, ROLLING: Window.ROLLING_24H}
 LIMIT = 12
+MOST_EXAMPLES = 300  # each takes seconds, as both stores are asked after every step
 WRITERS = ("w0-a", "w1-b")
 METHODS = (("Search", "search", True), ("Item", "item", True), ("Category", "other", False))
 WAIVERS = [waiver for waiver in Waiver if waiver is not Waiver.FREE_METHOD]
@@ -386,6 +388,7 @@ def test_counts_are_those_of_the_model(valkey_url: str, database_url: str) -> No
         Counting.runner = runner
         runner.run(open_stores())
         try:
-            run_state_machine_as_test(Counting)
+            examples = min(settings.default.max_examples, MOST_EXAMPLES)
+            run_state_machine_as_test(Counting, settings=settings(max_examples=examples))
         finally:
             runner.run(close_stores())
