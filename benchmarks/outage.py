@@ -32,7 +32,7 @@ from gateway.ports import free_port
 from gateway.stores import EmbeddedValkey, run_directory
 
 KEYS = 20  # on each route
-WARM_UP_S, AFTER_S = 10.0, 15.0
+WARM_UP_S, BEFORE_S, AFTER_S = 5.0, 10.0, 15.0
 OPENING_S = 2.0  # until an outage is noticed; reckoned apart, as calls wait for their count until then
 START_S, REPLAY_S = 60.0, 60.0
 ADDED_GOAL_MS, REFUSAL_GOAL_MS, RECOVERY_GOAL_S = 50.0, 50.0, 2.0
@@ -157,6 +157,8 @@ async def run(program: Program, rate: float, outage_s: float, fault: str) -> boo
         for route in (OPEN, CLOSED)
     ]
     await asyncio.sleep(WARM_UP_S)
+    phase.name = "before"
+    await asyncio.sleep(BEFORE_S)
     print(f"Redis goes away ({fault}) for {outage_s:.0f} s ...", flush=True)
     await asyncio.to_thread(program.take_away, fault)
     phase.name = "opening"
@@ -225,7 +227,7 @@ def _report(seen: Mapping[str, Seen], billed: Mapping[str, int], back_at: float)
 
 
 def _order(name: str) -> tuple[int, str]:
-    return ("before", "opening", "during", "after").index(name.split(" ", 1)[0]), name
+    return ("warming", "before", "opening", "during", "after").index(name.split(" ", 1)[0]), name
 
 
 def _percentiles(values: Sequence[float]) -> tuple[float, float]:

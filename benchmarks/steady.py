@@ -33,7 +33,7 @@ class Seen:
 class Phase:
     """What is going on now, and since when."""
 
-    name: str = "before"
+    name: str = "warming"
 
 
 class Connection:
