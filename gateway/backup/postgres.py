@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -41,33 +43,39 @@ def dump(url: str, snapshot: str, to: Path, told: Progress) -> None:
 
 
 def restore(url: str, dump_file: Path, before: Sequence[str]) -> None:
-    """Run statements and then a dump in one transaction: all of it is there, or nothing has changed."""
+    """Run statements and then a dump in one transaction: all of it is there, or nothing has changed.
+
+    It is committed only after `pg_restore` has said that it wrote the whole script: to `psql` the end of a
+    script that was cut off looks like any other.
+    """
     address, environ = _access(url)
-    line = [_program("psql"), "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"]
-    line += ["--output", os.devnull, "--dbname", address]
-    for statement in before:
-        line += ["--command", statement]
-    line += ["--file", "-"]
+    line = [_program("psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
+    line += ["--output", os.devnull, "--dbname", address, "--file", "-"]
     script = [_program("pg_restore"), "--no-owner", "--no-privileges", "--file=-", str(dump_file)]
-    with subprocess.Popen(  # noqa: S603 - PostgreSQL's own program
-        script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as reader:
-        done = subprocess.run(  # noqa: S603 - PostgreSQL's own program
-            line,
-            env=environ,
-            stdin=reader.stdout,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        assert reader.stdout is not None, "it was asked for"
-        assert reader.stderr is not None, "it was asked for"
-        reader.stdout.close()
-        said = reader.stderr.read().decode(errors="replace")
-    if done.returncode != 0 or reader.returncode != 0:
-        text = (done.stderr + said)[-_ERROR_BYTES:].strip()
-        raise BackupError(f"The dump could not be restored; the ledger is as it was:\n{text}")
+    with tempfile.TemporaryFile() as said:
+        with (
+            subprocess.Popen(  # noqa: S603 - PostgreSQL's own program
+                line, env=environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
+            ) as writer,
+            subprocess.Popen(  # noqa: S603 - PostgreSQL's own program
+                script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+            ) as reader,
+        ):
+            assert writer.stdin is not None, "it was asked for"
+            assert reader.stdout is not None, "it was asked for"
+            with contextlib.suppress(BrokenPipeError):  # it has given up, and says why
+                writer.stdin.write(";\n".join(["BEGIN", *before, ""]).encode())
+                shutil.copyfileobj(reader.stdout, writer.stdin)
+                if reader.wait() == 0:
+                    writer.stdin.write(b"COMMIT;\n")
+                writer.stdin.flush()
+            reader.stdout.close()
+            with contextlib.suppress(BrokenPipeError):
+                writer.stdin.close()
+        if writer.returncode != 0 or reader.returncode != 0:
+            said.seek(0)
+            text = said.read().decode(errors="replace")[-_ERROR_BYTES:].strip()
+            raise BackupError(f"The dump could not be restored; the ledger is as it was:\n{text}")
 
 
 def _program(name: str) -> str:

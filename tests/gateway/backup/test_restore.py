@@ -1,0 +1,175 @@
+"""Backing up a ledger of one's own, and restoring it: all of it, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from gateway.backup import archive, make, postgres, restore
+from gateway.backup.archive import Manifest
+from gateway.backup.postgres import BackupError
+from gateway.backup.restore import Restored
+from gateway.config import example_path, load
+from gateway.settings import Settings
+from metering.journal import SUFFIX, encode_header
+from metering.ledger.inventory import Inventory
+from metering.open_calls import DIRECTORY
+
+ACCOUNT = "INSERT INTO accounts (id, name, currency, created_at) VALUES ($1, $1, 'USD', now())"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    """The example with a ledger of one's own and an empty data directory."""
+    environ = {"TALLYGATE_DATA_DIR": str(tmp_path / "data"), "TALLYGATE_DATABASE_URL": database_url}
+    return load(example_path(), environ)
+
+
+@pytest.fixture
+async def ledger(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session of somebody who is no gateway, on a ledger with an account."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(ACCOUNT, "acc_before")
+    yield connection
+    await connection.close()
+
+
+async def made(settings: Settings, output: Path) -> Manifest:
+    return await asyncio.to_thread(make.make, settings, None, output, lambda _: None)
+
+
+async def restored(settings: Settings, backup: Path, *, agree: bool = True) -> Restored | None:
+    asked: list[Inventory] = []
+
+    def agreed(_: Manifest, there: Inventory) -> bool:
+        asked.append(there)
+        return agree
+
+    def run() -> Restored | None:
+        return restore.restore(settings, backup, new_pepper=False, agreed=agreed, told=lambda _: None)
+
+    done = await asyncio.to_thread(run)
+    assert len(asked) == 1, "it was asked once what is to be replaced"
+    return done
+
+
+async def accounts(ledger: asyncpg.Connection) -> set[str]:
+    return {row["id"] for row in await ledger.fetch("SELECT id FROM accounts")}
+
+
+async def test_a_restored_ledger_is_the_one_that_was_backed_up(
+    tmp_path: Path, settings: Settings, ledger: asyncpg.Connection
+) -> None:
+    """Rows, triggers and schema are those of then, what came later is gone, and Redis is marked as older."""
+    manifest = await made(settings, tmp_path / "backup")
+    assert manifest.ledger.rows["accounts"] == 1
+    await ledger.execute(ACCOUNT, "acc_after")
+    done = await restored(settings, tmp_path / "backup")
+    assert done is not None
+    assert done.revision == manifest.ledger.revision
+    assert await accounts(ledger) == {"acc_before"}
+    triggers = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"
+    assert await ledger.fetchval(triggers) > 0
+    mark = await ledger.fetchval("SELECT value FROM marks WHERE name = 'rollup'")
+    assert mark > manifest.ledger.rolled_up_ms
+
+
+async def test_a_no_changes_nothing(tmp_path: Path, settings: Settings, ledger: asyncpg.Connection) -> None:
+    """Whoever sees what would be replaced and declines has the ledger as it was."""
+    await made(settings, tmp_path / "backup")
+    await ledger.execute(ACCOUNT, "acc_after")
+    assert await restored(settings, tmp_path / "backup", agree=False) is None
+    assert await accounts(ledger) == {"acc_before", "acc_after"}
+
+
+async def test_a_restore_that_fails_half_way_changes_nothing(
+    tmp_path: Path, settings: Settings, ledger: asyncpg.Connection, database_url: str
+) -> None:
+    """Removing the old ledger and writing the new one are one transaction."""
+    await made(settings, tmp_path / "backup")
+    await asyncio.to_thread(archive.extract, tmp_path / "backup", archive.DUMP, tmp_path / "dump")
+    content = (tmp_path / "dump").read_bytes()
+    (tmp_path / "dump").write_bytes(content[: len(content) * 9 // 10])
+    with pytest.raises(BackupError, match="as it was"):
+        await asyncio.to_thread(
+            postgres.restore, database_url, tmp_path / "dump", ["DROP TABLE accounts CASCADE"]
+        )
+    assert await accounts(ledger) == {"acc_before"}
+
+
+async def test_a_ledger_that_a_gateway_uses_is_not_replaced(
+    tmp_path: Path, settings: Settings, ledger: asyncpg.Connection, database_url: str
+) -> None:
+    """A gateway anywhere that is connected to it has to be stopped first."""
+    await made(settings, tmp_path / "backup")
+    gateway = await asyncpg.connect(database_url, server_settings={"application_name": "tallygate"})
+    with pytest.raises(BackupError, match="1 connections of gateways"):
+        await asyncio.to_thread(
+            restore.restore,
+            settings,
+            tmp_path / "backup",
+            new_pepper=False,
+            agreed=lambda *_: True,
+            told=lambda _: None,
+        )
+    await gateway.close()
+
+
+async def test_journals_come_back_unless_they_are_still_there(
+    tmp_path: Path, settings: Settings, ledger: asyncpg.Connection
+) -> None:
+    """One that survived has all that the backup's has, and perhaps more."""
+    place = settings.stores.data_dir / DIRECTORY
+    place.mkdir(parents=True)
+    for name in ("lost", "kept"):
+        (place / f"{name}{SUFFIX}").write_bytes(encode_header(name))
+    await made(settings, tmp_path / "backup")
+    (place / f"lost{SUFFIX}").unlink()
+    (place / f"kept{SUFFIX}").write_bytes(encode_header("kept") + b"more")
+    done = await restored(settings, tmp_path / "backup")
+    assert done is not None
+    assert done.journals == 1
+    assert (place / f"lost{SUFFIX}").read_bytes() == encode_header("lost")
+    assert (place / f"kept{SUFFIX}").read_bytes() == encode_header("kept") + b"more"
+
+
+async def test_a_configuration_goes_along_without_its_passwords(
+    tmp_path: Path, settings: Settings, ledger: asyncpg.Connection
+) -> None:
+    """Everything but the password of a URL is as it was written."""
+    file = tmp_path / "config.toml"
+    file.write_text('[stores]\nredis = "redis://:hunter2@host/0"\ndatabase = "postgresql://u:pa55@db/n"\n')
+    await asyncio.to_thread(make.make, settings, file, tmp_path / "backup", lambda _: None)
+    await asyncio.to_thread(archive.extract, tmp_path / "backup", archive.CONFIG, tmp_path / "out")
+    assert (tmp_path / "out").read_text() == (
+        '[stores]\nredis = "redis://:[hidden]@host/0"\ndatabase = "postgresql://u:[hidden]@db/n"\n'
+    )
+
+
+async def test_a_backup_replaces_no_file_and_leaves_no_half_one(
+    tmp_path: Path, settings: Settings, ledger: asyncpg.Connection
+) -> None:
+    """An existing file is kept; a failure leaves nothing behind."""
+    place = tmp_path / "backups"
+    place.mkdir()
+    (place / "old").write_text("an older backup")
+    with pytest.raises(BackupError, match="exists already"):
+        await made(settings, place / "old")
+    nowhere = "postgresql://nobody:nothing@127.0.0.1:1/none?sslmode=disable"
+    stores = dataclasses.replace(settings.stores, database_url=nowhere)
+    with pytest.raises(BackupError):
+        await made(dataclasses.replace(settings, stores=stores), place / "new")
+    assert [each.name for each in place.iterdir()] == ["old"]
+
+
+async def test_a_backup_of_a_newer_schema_is_refused(tmp_path: Path, settings: Settings) -> None:
+    """This version could not use it; the error says what to install."""
+    manifest = Manifest("", "18", Inventory("9999", {}, 0), {}, {})
+    await asyncio.to_thread(archive.write, tmp_path / "backup", {}, manifest)
+    with pytest.raises(BackupError, match="9999"):
+        await restored(settings, tmp_path / "backup")
