@@ -1,0 +1,53 @@
+"""The files for systemd, containers and Prometheus name what exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from typer.main import get_command
+
+from gateway.cli.main import app
+from gateway.config import example_path, load
+from gateway.control.condition import Trouble
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+MANUAL = (DEPLOY.parent / "docs" / "operations.md").read_text()
+ALERTS = (DEPLOY / "alerts.yaml").read_text()
+
+
+def test_every_alert_has_a_row_in_the_manual() -> None:
+    """Who is called at night finds what customers notice and what to do; every row's metric is watched."""
+    rows = re.findall(r'annotations: \{ manual: "(.+)" \}', ALERTS)
+    assert len(rows) == len(re.findall(r"- alert: ", ALERTS))
+    told = set(re.findall(r"^\| ([A-Za-z ]+) \| (?:`|`/)", MANUAL, re.MULTILINE))
+    assert set(rows) <= told
+
+
+def test_every_reason_of_readiness_is_in_the_manual() -> None:
+    """A reason that nobody explains helps nobody."""
+    assert set(re.findall(r"^\| `(\w+)` \| .* \| [a-zA-Z ]+ \|$", MANUAL, re.MULTILINE)) >= set(Trouble)
+
+
+def test_the_health_check_of_the_container_asks_the_default_path() -> None:
+    """The path and the port are those of the configuration without a word about them."""
+    server = load(example_path(), {"TALLYGATE_DATA_DIR": "unused"}, keep_pepper=False).server
+    file = (DEPLOY / "Containerfile").read_text()
+    assert f"http://127.0.0.1:{server.proxy_port}{server.health_path}" in file
+
+
+def test_the_commands_that_are_started_exist() -> None:
+    """Unit and container start `serve`, and the unit's hints name commands that there are."""
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    unit = (DEPLOY / "tallygate.service").read_text()
+    used = set(re.findall(r"--config /etc/tallygate/config.toml (\w+)", unit))
+    assert used == {"serve", "restart"}
+    assert used <= commands
+    assert '"serve"]' in (DEPLOY / "Containerfile").read_text()
+
+
+def test_the_manager_waits_longer_than_a_stop_takes() -> None:
+    """A service manager that kills earlier would break off calls."""
+    server = load(example_path(), {"TALLYGATE_DATA_DIR": "unused"}, keep_pepper=False).server
+    (patience,) = re.findall(r"TimeoutStopSec=(\d+)", (DEPLOY / "tallygate.service").read_text())
+    assert int(patience) > server.drain_s + server.leave_s + 5 + 10 + 30
