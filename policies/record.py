@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 
+from policies.allow_lists import Networks
 from policies.quota import Window
 
 
@@ -64,4 +65,6 @@ class KeyRecord:
         for name in ("allow_networks", "allow_domains"):
             if name in facts:
                 facts[name] = tuple(facts[name])
+        if "allow_networks" in facts:
+            Networks(facts["allow_networks"])  # one that cannot be read must not come to allow everything
         return cls(**facts)

@@ -85,6 +85,8 @@ def test_any_mapping_of_credentials_can_be_written() -> None:
         '{"key_id":"k"}',
         record().to_json()[:-1] + ',"unheard_of":1}',
         record().to_json()[:-1] + ',"window":"hour"}',
+        record().to_json()[:-1] + ',"allow_networks":["somewhere"]}',
+        record().to_json()[:-1] + ',"allow_networks":5}',
         record().to_json()[:-1] + ',"oldest_unpaid_issued_on":"soon"}',
         record().to_json()[:-1] + ',"oldest_unpaid_issued_on":5}',
     ],
