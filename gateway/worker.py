@@ -140,8 +140,9 @@ class Worker:
         if proxy.calls_in_flight:
             log.warning("calls broken off at the end of the drain", calls=proxy.calls_in_flight)
         proxy.close()
-        await open_calls.close()
         await counters.close()
+        open_calls.keep(counters.unsettled())
+        await open_calls.close()
         if figures is not None:
             figures.close()
         await redis.aclose()

@@ -119,6 +119,12 @@ class Counters:
                 timer.cancel()
         await self._wire.close()
 
+    def unsettled(self) -> dict[Place, Owed]:
+        """Return what was to be settled and never sent, after `close`; what was under way may be applied."""
+        self._release()
+        owed, self._owed = self._owed, {}
+        return owed
+
     @property
     def pending(self) -> int:
         """Return how many calls wait for their count, and how many (key, day) wait for their settlement."""

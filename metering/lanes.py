@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from metering.batches import UNAVAILABLE, Done, Take
+from metering.batches import UNAVAILABLE, Done, Owed, Place, Take
 from metering.breaker import Breaker
 from metering.clients import Client, ClusterClient
 from metering.cluster import Address, Topology
@@ -58,6 +58,14 @@ class ClusterCounters:
             await asyncio.wait({self._finding, *self._starting})
         await asyncio.gather(*(lane.close() for lane in self._by_server.values()))
         self.breaker.end()
+
+    def unsettled(self) -> dict[Place, Owed]:
+        """Return what was to be settled and never sent, after `close`."""
+        found: dict[Place, Owed] = {}
+        for lane in self._by_server.values():
+            for place, owed in lane.unsettled().items():
+                found.setdefault(place, Owed()).merge(owed)
+        return found
 
     @property
     def pending(self) -> int:

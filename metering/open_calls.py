@@ -11,7 +11,7 @@ works again the journal is closed, and whoever brings counts to the ledger bring
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -83,6 +83,11 @@ class OpenCalls:
         self._close_journal()
         if self._closing:
             await asyncio.wait(self._closing)
+
+    def keep(self, unsettled: Mapping[Place, Owed]) -> None:
+        """Write what the counters could not settle before they were closed, on whatever route it came."""
+        for place, owed in unsettled.items():
+            self._open_journal().append(place, owed, _ignore)
 
     @property
     def journal_bytes(self) -> int:
@@ -181,6 +186,10 @@ class OpenCalls:
                 self._closed = {path: size for path, size in self._closed.items() if path in there}
             if not self._closed and self._journal is None and not self._closing:
                 self._spent.clear()
+
+
+def _ignore(_: bool) -> None:
+    """Nobody is left who could do anything about it."""
 
 
 def _existing(paths: list[Path]) -> set[Path]:

@@ -1,0 +1,81 @@
+"""What a process leaves on disk for whoever brings it in."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from metering.clients import connect
+from metering.counters import Counters
+from metering.journal import Content, read
+from metering.open_calls import Admission, OpenCalls
+from policies.decision import Reason
+from policies.waiver import Waiver
+from tests.metering.samples import DAY, KEY, NOW, OTHER_KEY, counting, put_record, settled, take
+
+METHOD = "SearchItemsFrame|search"
+
+
+def open_calls(counters: Counters, directory: Path) -> OpenCalls:
+    """Open calls that wait for a slow disk."""
+    return OpenCalls(counters, directory, allowance=10, journal_max_bytes=1 << 20, deadline_s=20)
+
+
+async def contents(directory: Path) -> list[Content]:
+    """Read all journals."""
+
+    def read_all() -> list[Content]:
+        found = []
+        for path in directory.glob("*.journal"):
+            with path.open("rb") as file:
+                found.append(read(file))
+        return found
+
+    return await asyncio.to_thread(read_all)
+
+
+async def test_what_could_not_be_settled_by_the_end_is_kept(tmp_path: Path) -> None:
+    """A process that ends while Redis is away leaves its waivers and denials, beside what it let through."""
+    client = connect(f"unix://{tmp_path}/nobody.sock", timeout_s=0.1)
+    counters = Counters(client, writer="w0", deadline_s=0.2, retention_days=35)
+    calls = open_calls(counters, tmp_path / "journal")
+    await counters.start()
+    await calls.start()
+    async with asyncio.timeout(20):
+        while not counters.breaker.is_open:
+            await asyncio.sleep(0.01)
+    admitted: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
+    calls.admit(take(cost=2), NOW, admitted.set_result)
+    assert await admitted is Admission.ADMITTED
+    counters.waive(take(cost=3), Waiver.ERROR_CODE)  # of a call that was granted before
+    counters.deny(OTHER_KEY, DAY, Reason.BANNED)
+    await counters.close()
+    calls.keep(counters.unsettled())
+    await calls.close()
+    await client.aclose()
+    (content,) = await contents(tmp_path / "journal")
+    assert content.owed[(KEY, DAY)].fields == {
+        f"c:{METHOD}": 1,
+        f"t:{METHOD}": 2,
+        "used": 2,
+        f"w:{METHOD}": 3,
+        "v:error_code": 3,
+        "back": 3,
+    }
+    assert content.owed[(OTHER_KEY, DAY)].fields == {"d:banned": 1}
+
+
+async def test_nothing_is_kept_of_what_was_settled(redis: Redis, tmp_path: Path) -> None:
+    """With Redis there, a process leaves no journal."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        calls = open_calls(counters, tmp_path / "journal")
+        await calls.start()
+        counters.deny(KEY, DAY, Reason.BANNED)
+        await settled(counters)
+    assert counters.unsettled() == {}
+    calls.keep(counters.unsettled())
+    await calls.close()
+    assert await contents(tmp_path / "journal") == []
