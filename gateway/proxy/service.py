@@ -29,6 +29,8 @@ log = structlog.get_logger("gateway.proxy")
 
 _ALL, _REFUSED = AccessLog.ALL, AccessLog.REFUSED
 TICK_S = 0.25  # how exactly deadlines are kept
+CLOSED_AT_ONCE = 16  # connections whose deadline has passed
+CLOSING_REST_S = 0.002
 
 
 class Proxy:
@@ -69,6 +71,7 @@ class Proxy:
         self._request_base = secrets.token_hex(5).encode() + b"-"
         self._request_number = 0
         self._ticker: asyncio.TimerHandle | None = None
+        self._overdue: list[Front] = []
         self.guesses = FailureLimit(settings.security.failures_allowed, settings.security.failures_window_s)
         self._take_settings(settings)
 
@@ -101,6 +104,7 @@ class Proxy:
         """Break off whatever is left."""
         if self._ticker is not None:
             self._ticker.cancel()
+        self._overdue = []
         for front in list(self._fronts):
             front.abort()
         for pool in self._pools.values():
@@ -260,12 +264,22 @@ class Proxy:
             reverse=True,
         )
 
+    def _close_overdue(self) -> None:
+        """Close a few connections whose time is up: hundreds in one turn of the loop would hold calls up."""
+        for _ in range(min(CLOSED_AT_ONCE, len(self._overdue))):
+            front = self._overdue.pop()
+            if front.deadline < self.tick:
+                front.on_deadline()
+        if self._overdue:
+            self.loop.call_later(CLOSING_REST_S, self._close_overdue)
+
     def _on_tick(self) -> None:
         now = self.tick = self.loop.time()
         for exchange in [exchange for exchange in self._exchanges if exchange.deadline < now]:
             exchange.on_deadline()
-        for front in [front for front in self._fronts if front.deadline < now]:
-            front.on_deadline()
+        if not self._overdue:
+            self._overdue = [front for front in self._fronts if front.deadline < now]
+            self._close_overdue()
         for pool in self._pools.values():
             pool.sweep()
         self._access_log.flush()
