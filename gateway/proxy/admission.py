@@ -84,6 +84,7 @@ class Admission:
         "_route",
         "_streaming",
         "_take",
+        "_upstream_holds",
         "deadline",
         "front",
         "request",
@@ -104,6 +105,7 @@ class Admission:
         self._body_whole = False
         self._buffered = 0  # bytes of the body that are kept and stand in the worker's books
         self._streaming = False
+        self._upstream_holds = False  # it takes no more of the body for now
         self._parts: Parts | None = None
         self._identified: Identified | None = None
         self._entry: Entry | None = None
@@ -147,7 +149,8 @@ class Admission:
             self.fail(Failure.BODY_TOO_LARGE)
             return
         if self._streaming:
-            self._earn_time(data)
+            if not self._upstream_holds:
+                self._earn_time(data)
             self._send_body(data)
             return
         if self.stage == Stage.RECEIVED:

@@ -48,7 +48,6 @@ class Exchange(Admission):
         "_pool",
         "_settled",
         "_started",
-        "_upstream_holds",
         "head_request",
         "request_id",
         "result",
@@ -68,7 +67,6 @@ class Exchange(Admission):
         self._opened = False
         self._settled = False
         self._chunk_answer = False
-        self._upstream_holds = False
         self._connection: UpstreamConnection | None = None
         self._outcome: OutcomeReader | None = None
         self._out: list[bytes] = []
