@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gateway.config import TOKEN_FILE
 from gateway.control.auth import Role, issue_token, token_digest
 from gateway.settings import Settings
-from metering.clients import Client
-from metering.ledger import accounts, keys, migrate, tables, tokens
+from metering.clients import Client, connect
+from metering.ledger import accounts, keys, make_engine, migrate, tables, tokens
 from metering.ledger.audit import Author
 from metering.ledger.credentials import NewCredential
 from metering.projection import project_pending
@@ -45,6 +45,25 @@ class Demo:
 
     account_id: str
     key: str
+
+
+async def prepare(settings: Settings, *, demo: bool) -> Demo | None:
+    """Make the ledger ready to be served from; with `demo` also the demo's account, which is returned.
+
+    Raises LedgerError.
+    """
+    stores = settings.stores
+    assert stores.database_url is not None, "the embedded store's URL is in the environment by now"
+    assert stores.redis_url is not None, "the embedded store's URL is in the environment by now"
+    engine = make_engine(stores.database_url)
+    redis = connect(stores.redis_url, timeout_s=stores.redis_timeout_s)
+    try:
+        await open_ledger(engine)
+        await first_token(engine, settings)
+        return await demo_account(engine, redis, settings) if demo else None
+    finally:
+        await redis.aclose()
+        await engine.dispose()
 
 
 async def open_ledger(engine: AsyncEngine) -> None:

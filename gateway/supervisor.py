@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -25,7 +24,7 @@ from gateway import config, first_start, migration, run_state, welcome
 from gateway.child import Child, ChildError
 from gateway.config import ConfigError
 from gateway.data_dir import DataDirError, held, leave, was_left
-from gateway.first_start import Demo, LedgerError
+from gateway.first_start import LedgerError
 from gateway.leashing import OrphanError
 from gateway.listeners import Listeners
 from gateway.ports import PortError, check_port, free_port
@@ -34,9 +33,8 @@ from gateway.run_state import ProcessState, Roll, RunState
 from gateway.settings import Settings, Stores, needs_restart
 from gateway.stores import ENVIRON, EmbeddedPostgres, EmbeddedValkey, StoreError, run_directory
 from gateway.telemetry import configure_logging
+from gateway.terminal import has_terminal, let_go_of_output
 from gateway.workforce import Workforce
-from metering.clients import connect
-from metering.ledger import make_engine
 
 CONTROL_GRACE_S = 10.0
 STORE_GRACE_S = 30.0
@@ -60,19 +58,8 @@ def serve(config_path: Path | None, environ: Mapping[str, str], *, demo: bool | 
     configure_logging(settings.logging.level)
     _warn(settings)
     status = asyncio.run(Supervisor(config_path, settings, environ, demo=demo).run())
-    _let_go_of_output()
+    let_go_of_output()
     return status
-
-
-def _let_go_of_output() -> None:
-    """Write out what is left; where the terminal is gone write it nowhere, so that the status stays what it
-    is."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path of ours
-                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class Supervisor:
@@ -105,7 +92,7 @@ class Supervisor:
         self._workers: Workforce | None = None
         self._control: Child | None = None
         self._others: list[Child] = []  # control and demo
-        self._has_terminal = _has_terminal()
+        self._has_terminal = has_terminal()
 
     async def run(self) -> int:
         """Start everything, wait for a signal, stop everything; return the exit status."""
@@ -167,7 +154,7 @@ class Supervisor:
         self._settings = await asyncio.to_thread(config.load, self._config_path, self._environ)
         self._stores_in_use = self._settings.stores
 
-        demo = await self._prepare_ledger()
+        demo = await first_start.prepare(self._settings, demo=self._is_demo)
         server = self._settings.server
         listening = self._control_port.descriptor(0)
         program = Process(
@@ -184,22 +171,6 @@ class Supervisor:
         log.info("serving", proxy=server.proxy_port, control=server.control_port, workers=server.workers)
         with contextlib.suppress(OSError):  # the terminal may be gone; serving does not hang on it
             print(welcome.text(self._settings, demo), flush=True)
-
-    async def _prepare_ledger(self) -> Demo | None:
-        stores = self._settings.stores
-        assert stores.database_url is not None, "the embedded store's URL is in the environment by now"
-        assert stores.redis_url is not None, "the embedded store's URL is in the environment by now"
-        engine = make_engine(stores.database_url)
-        redis = connect(stores.redis_url, timeout_s=stores.redis_timeout_s)
-        try:
-            await first_start.open_ledger(engine)
-            await first_start.first_token(engine, self._settings)
-            if not self._is_demo:
-                return None
-            return await first_start.demo_account(engine, redis, self._settings)
-        finally:
-            await redis.aclose()
-            await engine.dispose()
 
     async def _stop_all(self) -> None:
         """Stop in the order in which things need each other: workers, control and demo, stores."""
@@ -245,7 +216,7 @@ class Supervisor:
         self._stop.set()
 
     def _on_hangup(self) -> None:
-        if self._has_terminal and not _has_terminal():
+        if self._has_terminal and not has_terminal():
             self._stop.set()  # the terminal that this was started in is gone: nobody means "reload"
             return
         self._change(self._reload, "reload")
@@ -341,11 +312,3 @@ def _state_of(child: Child) -> ProcessState:
 def _warn(settings: Settings) -> None:
     for caution in settings.cautions:
         log.warning("the configuration is right and yet unwise", caution=caution)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR))
-    except OSError:
-        return False
-    return True
