@@ -182,6 +182,27 @@ def test_check_names_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not (tmp_path / "data").exists()
 
 
+def test_check_warns_of_secrets_that_others_can_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An open file with a secret is no error: the check ends with 0 and says what to do."""
+    example = Path(__file__).parents[3] / "config.example.toml"
+    file, pepper = tmp_path / "config.toml", tmp_path / "pepper"
+    text = example.read_text(encoding="utf-8")
+    pepper.write_text("p" * 40)
+    named = text.replace("[logging]", '[[security.peppers]]\nid = "a"\nvalue_file = "pepper"\n[logging]', 1)
+    file.write_text(named, encoding="utf-8")
+    pepper.chmod(0o644)
+    assert run(["check", "--config", str(file)]) == 0
+    err = capsys.readouterr().err
+    assert f'Caution: security.peppers["a"].value_file: {pepper}' in err
+    assert "chmod 600" in err
+    assert "is right" in err
+    pepper.chmod(0o600)
+    assert run(["check", "--config", str(file)]) == 0
+    assert "Caution" not in capsys.readouterr().err
+
+
 async def test_a_token_is_made_without_one(
     tmp_path: Path,
     database_url: str,
@@ -196,9 +217,11 @@ async def test_a_token_is_made_without_one(
     arguments = ["token", "create", "first", "--role", "admin", "--local", "--format", "json"]
     assert await asyncio.to_thread(run, arguments) == 0
     made = json.loads(capsys.readouterr().out)
-    assert (await Api(client, made["token"]).get("/v1/tokens")).body["items"][0][
-        "created_by"
-    ] == "command line"
+    api = Api(client, made["token"])
+    assert (await api.get("/v1/tokens")).body["items"][0]["created_by"] == "command line"
+    (entry,) = (await api.get(f"/v1/audit?object={made['id']}")).body["items"]
+    assert (entry["action"], entry["actor"], entry["before"]) == ("token.create", "command line", None)
+    assert entry["after"]["role"] == "admin"
 
 
 @pytest.mark.parametrize(
