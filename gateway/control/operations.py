@@ -215,9 +215,12 @@ async def _change(
     async with control.engine.begin() as connection:
         kept = None
         if scope is not None:
-            request_hash = _request_hash(control.settings.security.peppers[0][1], raw)
+            peppers = control.settings.security.peppers
+            request_hash, *earlier = (_request_hash(pepper, raw) for _, pepper in peppers)
             try:
-                kept = await idempotency.claim(connection, scope, request_hash, now=control.now())
+                kept = await idempotency.claim(
+                    connection, scope, request_hash, earlier=earlier, now=control.now()
+                )
             except idempotency.DifferentRequestError as error:
                 raise invalid(
                     [FieldError(f"header.{IDEMPOTENCY_KEY}", "was used for another request before")]

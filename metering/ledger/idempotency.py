@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,12 +35,18 @@ class Scope:
 
 
 async def claim(
-    connection: AsyncConnection, scope: Scope, request_hash: str, *, now: datetime
+    connection: AsyncConnection,
+    scope: Scope,
+    request_hash: str,
+    *,
+    earlier: Collection[str] = (),
+    now: datetime,
 ) -> Answer | None:
     """Return the answer that was given before, or None when the caller is the first and is to do the work.
 
     The claim lives in the caller's transaction: whoever comes second waits until the first commits, and
-    becomes the first if that one rolled back. Raises DifferentRequestError.
+    becomes the first if that one rolled back. `earlier` are hashes that the same request may have been
+    claimed under before. Raises DifferentRequestError.
     """
     table = tables.idempotency
     values = {"key": scope.key, "actor": scope.actor, "route": scope.route}
@@ -48,7 +55,7 @@ async def claim(
         return None
     query = sa.select(table.c.request_hash, table.c.status, table.c.body).where(_is(scope))
     row = (await connection.execute(query)).one()
-    if row.request_hash != request_hash:
+    if row.request_hash != request_hash and row.request_hash not in earlier:
         raise DifferentRequestError("this idempotency key was used for another request")
     return Answer(row.status, row.body)
 

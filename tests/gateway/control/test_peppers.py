@@ -98,6 +98,16 @@ async def test_what_was_offered_twice_or_wrongly_changes_nothing(
     assert revision == key["revision"] + 1
 
 
+async def test_a_request_is_known_again_after_the_change(admin: Api, control: Control) -> None:
+    """What was sent before the change and is repeated after it has no second effect."""
+    first = await admin.post("/v1/accounts", {"name": "Once"}, Idempotency_Key="once")
+    change_pepper(control)
+    again = await admin.post("/v1/accounts", {"name": "Once"}, Idempotency_Key="once")
+    assert again.body == first.body
+    other = await admin.post("/v1/accounts", {"name": "Other"}, Idempotency_Key="once")
+    assert other.status == 422
+
+
 async def test_a_token_is_carried_over_when_it_is_used(admin: Api, control: Control) -> None:
     """The admin's token, made under the old pepper, is known under the new one after its first use."""
     change_pepper(control)
