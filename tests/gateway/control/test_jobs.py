@@ -105,7 +105,9 @@ async def test_jobs_survive_a_store_that_is_away(
     control.redis = Redis.from_url("redis://127.0.0.1:1", socket_connect_timeout=0.2)
 
     async def has_failed() -> bool:
-        return 'job="rollup"} 0.0' not in generate_latest(control.registry).decode()
+        return (
+            'tallygate_job_failures_total{job="rollup"} 0.0' not in generate_latest(control.registry).decode()
+        )
 
     async def works() -> bool:
         figures = generate_latest(control.registry).decode()
