@@ -41,6 +41,7 @@ SETTINGS = OF_TRIALS | {
     "answer_timeout_s": "1.0",
     "on_counter_failure": '"open"',  # of one of the two routes that are called
 }
+HALF_OPEN_S = 2.0  # of the ledger's connections, whose own patience is a minute: 500 of them would take a day
 OTHERS = ("rows", "roll_up", "billed", "counter", "fault")
 
 
@@ -120,6 +121,7 @@ async def run(plan: Plan, place: Path, progress: Callable[[int], None]) -> Resul
     """Run it all in an empty directory; `progress` is told the calls made so far."""
     began = time.monotonic()
     async with stage(place, seed=plan.seed, workers=WORKERS, impatient=True, **SETTINGS) as made:
+        made.ledger.half_open_s = HALF_OPEN_S
         keys = await made.new_keys(2 * plan.keys)
         settings = await asyncio.to_thread(settings_of, made)
         load = load_of(made, keys, settings, plan.seed)

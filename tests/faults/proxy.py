@@ -6,7 +6,8 @@ Bytes pass as they come. A fault is armed by the number of times it is to strike
     request_lost   the request does not arrive, and the connection breaks
     reply_lost     the request arrives, its reply does not, and the connection breaks
     reply_cut      the reply breaks off in its middle
-    half_open      nothing passes any more, in either direction, though the connection stands
+    half_open      nothing passes any more, in either direction, though the connection stands, for
+                   `half_open_s` or for good
     delay          the reply comes `delay_s` later
 
 Besides, all connections can be cut, new ones refused, and a Redis be played that answers with an error.
@@ -35,6 +36,7 @@ class FaultProxy:
         self.target = target
         self.chance = random.Random(seed)
         self.delay_s = 0.05
+        self.half_open_s: float | None = None
         self.refusing = False  # new connections are closed at once
         self.silent = False  # nothing passes; the connections that stand now stay silent for good
         self.error: bytes | None = None  # what a played Redis answers to every command
@@ -161,6 +163,8 @@ class _Link(asyncio.Protocol):
                 return
             if fault == "half_open":
                 self._dead = True
+                if proxy.half_open_s is not None:
+                    asyncio.get_running_loop().call_later(proxy.half_open_s, self.cut)
                 if proxy.chance.random() < 0.5:
                     return  # the request does not arrive; else it is the reply alone that does not
         self._pass_on(data)

@@ -134,6 +134,15 @@ async def test_a_half_open_connection_stays_silent() -> None:
         assert not asker.reader.at_eof()
 
 
+async def test_a_half_open_connection_may_end() -> None:
+    """With a bound, the silence ends with the connection."""
+    async with between() as made:
+        made.proxy.half_open_s = 0.01
+        made.proxy.arm("half_open")
+        assert await made.ask(b"a") == b""
+        await until(lambda: made.proxy.connections == 0)
+
+
 async def test_a_delayed_reply_comes_whole_and_in_order() -> None:
     """What the server sends meanwhile waits behind it."""
     async with between() as made:
