@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from gateway.proxy.front import Front
     from gateway.proxy.requests import Request
     from gateway.proxy.service import Proxy
-    from gateway.proxy.upstream import UpstreamConnection, UpstreamPool
+    from gateway.proxy.upstream import UpstreamConnection
+    from gateway.proxy.upstream_pool import UpstreamPool
     from metering.lanes import AnyCounters
     from metering.open_calls import OpenCalls
 

@@ -19,7 +19,7 @@ from gateway.proxy.front import Front
 from gateway.proxy.headers import Header, forwarding_fields
 from gateway.proxy.records import Records
 from gateway.proxy.tally import Tally
-from gateway.proxy.upstream import UpstreamPool
+from gateway.proxy.upstream_pool import UpstreamPool
 from gateway.settings import AccessLog, Route, Settings, Upstream
 from metering.lanes import AnyCounters
 from metering.open_calls import OpenCalls
