@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from gateway.config import example_path
+from gateway.proxy import proxy_protocol
 from policies import keys
 from tests.fuzz import file_targets, wire_targets
 from tests.gateway.proxy.calls import KEY, OFFICIAL
@@ -97,6 +98,22 @@ def documents() -> list[bytes]:
     return [text.encode() for text in texts]
 
 
+def proxy_headers() -> list[bytes]:
+    """Headers of both versions of the PROXY protocol."""
+    addresses = bytes([192, 0, 2, 1, 198, 51, 100, 1, 0x1F, 0x90, 1, 187])
+    fields = b"\x20\x00\x05\x01\x00\x00\x00\x00" + b"\x01\x00\x02h2"
+    start = proxy_protocol.V2_START
+    return [
+        b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\nGET / HTTP/1.1\r\n",
+        b"PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 1 65535\r\n",
+        b"PROXY UNKNOWN\r\n",
+        start + b"\x21\x11\x00\x0c" + addresses,
+        start + b"\x21\x11\x00" + bytes([12 + len(fields)]) + addresses + fields,
+        start + b"\x20\x00\x00\x00",
+        start + b"\x21\x21\x00\x24" + bytes(36),
+    ]
+
+
 def answers() -> list[bytes]:
     """Answers of marketplaces, each under every dialect and coding."""
     bodies = [
@@ -137,6 +154,7 @@ TARGETS = {
         ),
         Target("envelope", wire_targets.check_envelope, lambda: [SOAP, RPC]),
         Target("outcome", wire_targets.check_outcome, answers),
+        Target("proxy_header", wire_targets.check_proxy_header, proxy_headers),
         Target(
             "key",
             file_targets.check_key,

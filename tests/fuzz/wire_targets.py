@@ -6,10 +6,12 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 from gateway.dialects import read_outcome
 from gateway.dialects.otapi import CHARGED
 from gateway.failures import Failure
+from gateway.proxy import proxy_protocol
 from gateway.proxy.envelopes import UnreadableError, read_json_rpc, read_soap
 from gateway.proxy.identify import Identified, Parts, identify
 from gateway.proxy.key_out import rewrite
@@ -216,3 +218,23 @@ def check_outcome(data: bytes) -> None:
     result = body.get("Result")
     if items is not None and isinstance(result, dict) and isinstance(result.get("Items"), list):
         assert items == len(result["Items"])
+
+
+def check_proxy_header(data: bytes) -> None:
+    """A header of the PROXY protocol is read the same whatever follows it, and never before it is whole."""
+    whole = _proxy_header(data)
+    for end in range(len(data) if len(data) <= 200 else 0):
+        part = _proxy_header(data[:end])
+        assert part is None or part == whole, f"after {end} bytes"
+        assert whole is None or isinstance(whole, str) or end >= whole.length or part is None
+    if isinstance(whole, proxy_protocol.Header):
+        assert whole.length <= len(data)
+        assert _proxy_header(data[: whole.length] + b"GET / HTTP/1.1") == whole
+        assert whole.address is None or str(ip_address(whole.address)) == whole.address
+
+
+def _proxy_header(data: bytes) -> proxy_protocol.Header | str | None:
+    try:
+        return proxy_protocol.read(data)
+    except proxy_protocol.ProxyProtocolError:
+        return "refused"
