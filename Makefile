@@ -15,7 +15,7 @@ KILLS ?= 500
 UV ?= uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-deep fuzz check compiled bench bench-billing bench-outage rehearse lock clean
+.PHONY: help install run test test-deep fuzz mutation check compiled bench bench-billing bench-outage rehearse lock clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -60,6 +60,9 @@ MINUTES ?= 30
 
 fuzz: $(VENV)/.dev ## Fuzz what reads bytes from outside, for MINUTES=30 in all
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+mutation: $(VENV)/.dev ## Change the rules in small ways and see that the tests notice (takes hours for all of it)
+	@$(BIN)/python -m tests.mutation $(PARTS)
 
 COMPILED := build/compiled
 
