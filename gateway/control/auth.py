@@ -137,12 +137,12 @@ class Guesses:
     """
 
     def __init__(self) -> None:
-        self._limit = FailureLimit(FAILURES_ALLOWED, FAILURES_WINDOW_S)
+        self.limit = FailureLimit(FAILURES_ALLOWED, FAILURES_WINDOW_S)
         self._right: OrderedDict[str, None] = OrderedDict()
 
     def check(self, address: str, digests: Sequence[str], now: float) -> None:
         """Raise a Problem when the address has failed too often, and none of the digests was right before."""
-        wait_s = self._limit.wait_s(address, now)
+        wait_s = self.limit.wait_s(address, now)
         if wait_s and not any(digest in self._right for digest in digests):
             seconds = int(wait_s) + 1
             raise Problem(
@@ -164,7 +164,7 @@ class Guesses:
         """Count a failure."""
         for digest in digests:
             self._right.pop(digest, None)
-        if self._limit.note(address, now):
+        if self.limit.note(address, now):
             log.warning("an address is held off: it has named too many wrong tokens", client=address)
 
 

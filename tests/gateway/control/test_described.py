@@ -19,7 +19,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control import auth
+from gateway.control.app import Control
 from gateway.control.auth import Role
 from tests.gateway.control.bills import Shop
 from tests.gateway.control.conftest import Api, Clock
@@ -44,10 +44,10 @@ async def shop(
     as_role: Callable[[Role], Awaitable[Api]],
     engine: AsyncEngine,
     clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
+    control: Control,
 ) -> Shop:
     """A shop with an invoice, in a world where wrong tokens do not slow anybody down."""
-    monkeypatch.setattr(auth, "FAILURES_ALLOWED", 10**9)
+    control.guesses.limit.allowed = 10**9
     made = Shop(await as_role(Role.ADMIN), engine, clock)
     await made.open()
     await made.count(date(2026, 10, 5), 1_200)
