@@ -71,9 +71,9 @@ async def test_redis_that_refuses_under_load(tmp_path: Path, error: str) -> None
 async def test_redis_away_for_a_minute(tmp_path: Path, open_route: bool) -> None:
     """A minute without Redis: closed routes refuse at once, open ones go on, and the bill is exact."""
     settings = {"on_counter_failure": '"open"', "open_allowance": "1000000"} if open_route else {}
-    async with under_load(tmp_path, connections=25, **settings) as trial:
+    async with under_load(tmp_path, connections=60, **settings) as trial:
         load = trial.load
-        load.pause_s, load.took = 0.05, []
+        load.pause_s, load.took = 0.11, []  # some 500 calls a second
         await asyncio.sleep(AWAY_S / 10)
         gone = time.time()
         await asyncio.to_thread(trial.stage.valkey.kill)
