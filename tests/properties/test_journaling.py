@@ -317,6 +317,7 @@ class Journaling(RuleBasedStateMachine):
         self.run(compare())
 
 
+@pytest.mark.deeper
 def test_what_was_let_through_counts_once(valkey_url: str, database_url: str) -> None:
     """Whatever is killed, lost or repeated, a call that was let through is in the ledger once."""
 
