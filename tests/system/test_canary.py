@@ -19,13 +19,13 @@ CANARY = "canary-key-that-must-not-be-seen-4711"
 SECRET = "canary-signing-secret-0815"
 
 
-def test_a_key_is_found_nowhere(tmp_path: Path, valkey_url: str, postgres_url: str) -> None:
+def test_a_key_is_found_nowhere(tmp_path: Path, valkey_url: str, database_url: str) -> None:
     """Used in every way that works and fails, it is in no log, figure, answer, store or upstream request."""
     asyncio.run(_clear(valkey_url))
     config_file = write_config(tmp_path)
     text = config_file.read_text()
     text = text.replace('redis = "embedded"', f'redis = "{valkey_url}"')
-    config_file.write_text(text.replace('database = "embedded"', f'database = "{postgres_url}"'))
+    config_file.write_text(text.replace('database = "embedded"', f'database = "{database_url}"'))
     answers = []
     with serving(config_file) as program:
         _, issued = new_key(program, daily_limit=3)
@@ -60,7 +60,7 @@ def test_a_key_is_found_nowhere(tmp_path: Path, valkey_url: str, postgres_url: s
         assert text not in journal
         assert all(text.encode() not in answer for answer in answers)
     stored = asyncio.run(_everything_in_redis(valkey_url)) + asyncio.run(
-        _everything_in_postgres(postgres_url)
+        _everything_in_postgres(database_url)
     )
     for file in (tmp_path / "data").rglob("*"):
         if file.is_file() and file.name != "demo-key":

@@ -17,10 +17,11 @@ from tests.gateway.control.conftest import Api, Clock
 
 # What only reads, and what runs processes: `serve` and `restart` change no books.
 READS = {
-    "account list", "account show", "audit list", "bill balance", "bill credit-notes", "bill disputes",
-    "bill list", "bill payments", "bill show", "check", "demo", "export focus", "export focus-schema",
-    "key list", "key show", "notice list", "plan example", "plan list", "plan price", "plan show",
-    "plan subscriptions", "reconcile", "rehearse", "restart", "serve", "token list", "usage", "webhook list",
+    "account list", "account show", "audit list", "backup create", "backup verify", "bill balance",
+    "bill credit-notes", "bill disputes", "bill list", "bill payments", "bill show", "check", "demo",
+    "export focus", "export focus-schema", "key list", "key show", "notice list", "pepper status",
+    "plan example", "plan list", "plan price", "plan show", "plan subscriptions",
+    "reconcile", "rehearse", "restart", "serve", "token list", "usage", "webhook list",
 }  # fmt: skip
 
 
