@@ -184,6 +184,7 @@ async def perform(operation: Operation, control: Control, request: web.Request) 
     dry_run = _dry_run(operation, request)
     try:
         if dry_run:
+            _once(operation, request, caller)  # what would be refused is refused
             return await _rehearse(operation, control, call)
         if not operation.changes:
             return _response(await operation.handle(call(None)), request if operation.etag else None)
@@ -206,11 +207,7 @@ async def _change(
     call: Callable[[AsyncConnection | None], Call[Any, Any]],
 ) -> web.Response:
     """Do it once: the change, its audit rows and the kept answer are one transaction."""
-    scope = _scope(request, caller)
-    if scope is None and operation.once:
-        raise invalid(
-            [FieldError(f"header.{IDEMPOTENCY_KEY}", "is required: repeating with it has no second effect")]
-        )
+    scope = _once(operation, request, caller)
     text, headers, status = "", {}, operation.status
     async with control.engine.begin() as connection:
         kept = None
@@ -365,6 +362,16 @@ def _errors(where: str, kind: type[BaseModel], error: ValidationError) -> list[F
         joint = "." if finding.place and not finding.place.startswith("[") else ""
         named.append(FieldError(f"{where}{joint}{finding.place}", finding.message))
     return named
+
+
+def _once(operation: Operation, request: web.Request, caller: Caller | None) -> idempotency.Scope | None:
+    """Return under what a change is done once; raises a Problem where it has to be, and nothing is given."""
+    scope = _scope(request, caller)
+    if scope is None and operation.once:
+        raise invalid(
+            [FieldError(f"header.{IDEMPOTENCY_KEY}", "is required: repeating with it has no second effect")]
+        )
+    return scope
 
 
 def _scope(request: web.Request, caller: Caller | None) -> idempotency.Scope | None:

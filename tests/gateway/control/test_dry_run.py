@@ -68,7 +68,7 @@ async def test_a_credit_note_is_told_and_takes_no_number(shop: Shop) -> None:
     )
     path = f"/v1/disputes/{opened.body['id']}/resolve"
     body = {"accepted": True, "resolution": "x", "quantity": 1_400}
-    told = await shop.api.post(path, body, **DRY)
+    told = await shop.api.post(path, body, Idempotency_Key="dry", **DRY)
     assert (told.body["credit_note"]["reference"], told.body["credit_note"]["total"]) == (
         "CRN-000001",
         "5.00",
@@ -76,6 +76,12 @@ async def test_a_credit_note_is_told_and_takes_no_number(shop: Shop) -> None:
     assert (await shop.api.get("/v1/credit-notes")).body["items"] == []
     done = await shop.post(path, body)
     assert done.body["credit_note"]["reference"] == "CRN-000001"
+
+
+async def test_a_payment_needs_its_key_in_a_dry_run_too(shop: Shop) -> None:
+    """What is done once is refused without an Idempotency-Key, whether it is done or only told."""
+    refused = await shop.api.post("/v1/payments", {"account_id": shop.account, "amount": "1.00"}, **DRY)
+    assert (refused.status, refused.fields) == (422, {"header.Idempotency-Key"})
 
 
 async def test_what_is_refused_is_refused_in_a_dry_run(admin: Api) -> None:
