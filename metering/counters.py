@@ -98,6 +98,10 @@ class Counters:
 
     async def start(self) -> None:
         """Begin to count; Redis may be away."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to count, at once."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(), name="counters")
         self.doubt(self._loop.time())

@@ -40,7 +40,6 @@ class ClusterCounters:
         self._by_shard: dict[str, Counters] = {}
         self._version = -1
         self._finding: asyncio.Task[None] | None = None
-        self._starting: set[asyncio.Task[None]] = set()
         self._closing = False
         self.breaker = Breaker(time.monotonic)
 
@@ -55,7 +54,7 @@ class ClusterCounters:
         self._closing = True
         if self._finding is not None:
             self._finding.cancel()
-            await asyncio.wait({self._finding, *self._starting})
+            await asyncio.wait({self._finding})
         await asyncio.gather(*(lane.close() for lane in self._by_server.values()))
         self.breaker.end()
 
@@ -135,9 +134,7 @@ class ClusterCounters:
             if lane is None:
                 lane = self._by_server[address] = self._new_lane(shard)
                 lane.breaker.listen(self._on_change)
-                starting = self._loop.create_task(lane.start())
-                self._starting.add(starting)
-                starting.add_done_callback(self._starting.discard)
+                lane.begin()
             self._by_shard[shard] = lane
         self._on_change(None)
 

@@ -92,10 +92,10 @@ def test_a_program_starts_without_redis_and_goes_on_when_it_comes(tmp_path: Path
         assert {code(program) for _ in range(5)} == {"NotAvailable"}
         status, _ = program.request("GET", "/rest/items/1", None, {"X-Api-Key": program.key})
         assert status == 503
-        assert "calls cannot be counted" in program.output
+        wait_until(lambda: "calls cannot be counted" in program.output)
         store.start()
         wait_until(lambda: code(program) == "Ok")
-        assert "calls are counted again" in program.output
+        wait_until(lambda: "calls are counted again" in program.output)
         store.kill()
         wait_until(lambda: code(program) == "NotAvailable")
         store.start()
