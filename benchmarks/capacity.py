@@ -100,10 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print a line for each load."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__)
     for name, default_us, what in (
-        ("call", 95, "a worker's time for a call"),
-        ("round", 18, "the store's time for a script of one call"),
-        ("key", 7, "for each further key of a script"),
-        ("again", 0.3, "for each further call on a key of it"),
+        ("call", 87, "a worker's time for a call"),
+        ("round", 23, "the store's time for a script of one call"),
+        ("key", 8.5, "for each further key of a script"),
+        ("again", 0.05, "for each further call on a key of it"),
         ("round-trip", 200, "the network's and the kernel's time for a round"),
     ):
         told = f"{what}, in microseconds ({default_us})"
