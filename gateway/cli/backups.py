@@ -117,6 +117,7 @@ def restore(
     if done.journals:
         note(f"{done.journals} journals were put back; they are brought in after the next start.")
     note("Start the gateway: it makes Redis fit. Then: tallygate reconcile --period MONTH")
+    note("Numbers of invoices sent since the backup would be given again: tallygate bill pass-over NUMBER")
 
 
 @contextmanager

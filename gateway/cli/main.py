@@ -20,6 +20,7 @@ from gateway.cli import (
     keys,
     months,
     notices,
+    passing_over,
     peppers,
     plans,
     processes,
@@ -55,6 +56,7 @@ app.add_typer(peppers.app, name="pepper")
 app.add_typer(audit.app, name="audit")
 app.add_typer(backups.app, name="backup")
 months.register(bills.app)
+passing_over.register(bills.app)
 usage.register(app)
 exports.register(app)
 jobs.register(app)

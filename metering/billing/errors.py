@@ -16,6 +16,7 @@ Code = Literal[
     "wrong_amount",
     "wrong_date",
     "wrong_move",
+    "wrong_number",
 ]
 
 

@@ -95,7 +95,7 @@ async def reconcile(
             told.differences.append(Difference(Kind.CREDIT_NOTE, row["id"], row["account_id"], *given))
         for row in await comparing.numbers(connection):
             expected = f"1 to {row['last']} without a gap"
-            found = f"{row['count']} numbers up to {row['highest']}"
+            found = f"{row['count']} numbers up to {row['highest']}, {row['passed_over']} passed over"
             text = f"numbers of the series {row['series']!r} are missing"
             told.differences.append(Difference(Kind.NUMBERS, row["series"], None, expected, found, text))
         await _payments(connection, told, terms)

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from metering.ledger.numbers import PASSED_OVER
 from policies.period import Period
 
 TIMEOUT_S = 900.0
@@ -62,11 +63,21 @@ _NOTES = """
     GROUP BY 1, 2, 3 HAVING note.total <> COALESCE(sum(line.amount), 0) ORDER BY 1"""
 
 _NUMBERS = """
-    SELECT series, count, highest, COALESCE(given.last, 0) AS last FROM (
+    SELECT series, numbered.count, COALESCE(passed_over.count, 0) AS passed_over,
+        GREATEST(numbered.highest, passed_over.highest) AS highest, COALESCE(given.last, 0) AS last
+    FROM (
         SELECT 'invoice' AS series, count(number), COALESCE(max(number), 0) AS highest FROM invoices
         UNION ALL SELECT 'credit note', count(number), COALESCE(max(number), 0) FROM credit_notes
     ) AS numbered LEFT JOIN number_series AS given USING (series)
-    WHERE count <> highest OR highest <> COALESCE(given.last, 0) ORDER BY 1"""
+    LEFT JOIN (
+        SELECT object_id AS series,
+            sum((after->>'last')::bigint - (before->>'last')::bigint)::bigint AS count,
+            max((after->>'last')::bigint) AS highest
+        FROM audit WHERE object_id IN ('invoice', 'credit note') AND action = $1 GROUP BY 1
+    ) AS passed_over USING (series)
+    WHERE numbered.count + COALESCE(passed_over.count, 0) <> COALESCE(given.last, 0)
+        OR GREATEST(numbered.highest, passed_over.highest) <> COALESCE(given.last, 0)
+    ORDER BY 1"""
 
 _SUMS = """
     SELECT
@@ -108,8 +119,8 @@ async def credit_notes(connection: AsyncConnection, month: Period) -> list[Any]:
 
 
 async def numbers(connection: AsyncConnection) -> list[Any]:
-    """Return the series whose numbers have gaps."""
-    return await _fetch(connection, _NUMBERS)
+    """Return the series whose numbers have gaps other than those that were passed over."""
+    return await _fetch(connection, _NUMBERS, PASSED_OVER)
 
 
 async def billed_accounts(connection: AsyncConnection, month: Period, *, after: str, limit: int) -> list[str]:
@@ -141,6 +152,6 @@ async def standing_days(connection: AsyncConnection, account_ids: list[str]) -> 
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-async def _fetch(connection: AsyncConnection, query: str, *arguments: date | list[str]) -> list[Any]:
+async def _fetch(connection: AsyncConnection, query: str, *arguments: date | str | list[str]) -> list[Any]:
     driver: Any = (await connection.get_raw_connection()).driver_connection
     return list(await driver.fetch(query, *arguments, timeout=TIMEOUT_S))

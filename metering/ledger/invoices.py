@@ -17,6 +17,8 @@ from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read
 from metering.rating import LineKind
 from policies.period import Period
 
+PREFIX = "INV"  # of the numbers that customers see
+
 
 class Status(StrEnum):
     """Where an invoice is in its life; whether it is paid follows from payments."""
@@ -49,7 +51,7 @@ class Invoice:
     @property
     def reference(self) -> str | None:
         """The number as customers see it, None before it has one."""
-        return None if self.number is None else f"INV-{self.number:06d}"
+        return None if self.number is None else f"{PREFIX}-{self.number:06d}"
 
 
 @dataclass(frozen=True, slots=True)

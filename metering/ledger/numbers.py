@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from metering.ledger import billing_tables as tables
 
 Series = Literal["invoice", "credit note"]
+PASSED_OVER = "numbers.pass_over"  # in the audit log, with the last number before and after
 
 
 async def lock(connection: AsyncConnection, series: Series) -> int:

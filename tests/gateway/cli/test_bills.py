@@ -152,6 +152,27 @@ async def test_books_are_compared(shop: Shop, cli: Cli) -> None:
     assert [each["kind"] for each in differs.json["differences"]] == ["billed"]
 
 
+async def test_numbers_that_customers_have_are_passed_over(shop: Shop, cli: Cli) -> None:
+    """The command says which numbers, does so once it is told to, and the next invoice comes behind them."""
+    line = ("bill", "pass-over", "inv-41", "--reason", "issued after the backup", "--format", "json")
+    dry = await cli(*line, "--dry-run")
+    assert "Would: Pass over 41 numbers, INV-000001 to INV-000041, for good." in dry.err
+    done = await cli(*line, "--yes")
+    assert done.json == {"first": "INV-000001", "last": "INV-000041", "count": 41}
+    again = await cli(*line, "--yes")
+    assert (again.code, "the last invoice has the number 41" in again.err) == (1, True), again.err
+    await shop.bill()
+    assert [each["reference"] for each in (await cli("bill", "list", "--format", "json")).json] == [
+        "INV-000042"
+    ]
+    [change] = (await cli("audit", "list", "--object", "invoice", "--format", "json")).json
+    assert (change["action"], change["before"]["last"], change["after"]["last"]) == (
+        "numbers.pass_over",
+        0,
+        41,
+    )
+
+
 async def test_a_month_is_exported_for_accountants(shop: Shop, cli: Cli) -> None:
     """FOCUS rows add up to what was issued, with periods in UTC, and a credit note is a correction."""
     await shop.bill()

@@ -118,6 +118,7 @@ async def _bills(walk: Walk) -> None:
     verdict = {"accepted": False, "resolution": "no"}
     await walk.do("resolveDispute", f"/v1/disputes/{dispute['id']}/resolve", verdict)
     await walk.do("voidInvoice", f"/v1/invoices/{invoice}/void", {"reason": "a mistake"})
+    await walk.do("passOverNumbers", body={"through": "INV-000007", "reason": "issued before a loss"})
     async with shop.engine.begin() as connection:
         await connection.execute(sa.update(tables.notice_deliveries).values(state="failed"))
     notice = (await walk.api.get(f"/v1/notices?account={shop.account}")).body["items"][0]

@@ -44,6 +44,7 @@ BILLING = {
     "reversePayment",
     "openDispute",
     "resolveDispute",
+    "passOverNumbers",
     "retryNotice",
     "createWebhook",
     "listWebhooks",

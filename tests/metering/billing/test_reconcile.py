@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
 import sqlalchemy as sa
 from redis.asyncio import Redis
 
+from metering.billing.errors import BillingError
+from metering.billing.passing_over import pass_over
 from metering.billing.reconcile import Kind, Reconciliation, reconcile
 from metering.ledger import billing_tables, tables
 from metering.names import day_name
-from tests.metering.billing.books import Books, month, version
+from tests.metering.billing.books import BY, Books, month, version
 
 
 async def found(books: Books, redis: Redis | None = None, text: str = "2026-10") -> Reconciliation:
@@ -82,6 +85,26 @@ async def test_counters_that_differ_are_named(books: Books, redis: Redis) -> Non
         "520 calls, 521 taken, 20 waived",
         "520 calls, 520 taken, 20 waived",
     )
+
+
+async def test_numbers_that_were_passed_over_are_not_missing(books: Books) -> None:
+    """The next invoice bears the number behind them, and what was given out already cannot be passed over."""
+    await billed(books)
+    async with books.engine.begin() as connection:
+        done = await pass_over(
+            connection, "invoice", 7, reason="issued before the loss", now=books.at("2026-11-06"), by=BY
+        )
+    assert (done.first, done.last) == (2, 7)
+    assert (await found(books)).differences == []
+    [issued] = await books.bill("2026-11", "2026-12-05")
+    assert issued.number == 8
+    assert (await found(books)).differences == []
+    async with books.engine.begin() as connection:
+        for given_out in (7, 8):
+            with pytest.raises(BillingError, match="the last invoice has the number 8"):
+                await pass_over(
+                    connection, "invoice", given_out, reason="x", now=books.at("2026-12-06"), by=BY
+                )
 
 
 async def test_books_that_were_tampered_with(books: Books) -> None:
