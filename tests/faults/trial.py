@@ -84,7 +84,7 @@ async def under_load(
             await trial.rest()
         await made.settle(workers)
         trial.accounts = await account_for(made, trial.load, known)
-        assert trial.accounts.findings == []
+        assert trial.accounts.findings == [], list(trial.accounts.findings)[:20]
         assert trial.load.hung == 0
         print(told(trial))
 
