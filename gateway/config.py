@@ -35,6 +35,7 @@ from gateway.settings import (
     UpstreamCredential,
 )
 from gateway.validation import suggestion
+from metering.clients import may_fail_over
 from policies.decision import Contract
 from policies.methods import OFFICIAL_SEARCH, MethodRule, MethodTable
 from policies.trial import TrialTerms
@@ -43,6 +44,10 @@ PEPPER_FILE = "pepper"
 TOKEN_FILE = "control-token"  # noqa: S105 - a file's name
 GENERATED_PEPPER_ID = "p1"
 DEMO_UPSTREAM = "demo"
+UNCONFIRMED = (
+    "stores.redis_replicas: with 0 a master that dies takes the counts along that its replica did not have "
+    "yet; with 1 a call goes on only when a replica has its count"
+)
 
 REDIS_URL, DATABASE_URL = "TALLYGATE_REDIS_URL", "TALLYGATE_DATABASE_URL"
 DATA_DIR, DEMO_URL = "TALLYGATE_DATA_DIR", "TALLYGATE_DEMO_URL"
@@ -158,6 +163,9 @@ class _Reader:
             server and stores and security and billing and metering and logging and notices and zone
         ):
             return None
+        redis_url = _url(self.environ.get(REDIS_URL) or stores.redis)
+        if redis_url is not None and stores.redis_replicas == 0 and may_fail_over(redis_url):
+            self.files.cautions.append(UNCONFIRMED)
         proxy_host, proxy_port = model.address_of(server.proxy_listen)
         control_host, control_port = model.address_of(server.control_listen)
         return Settings(
@@ -185,7 +193,7 @@ class _Reader:
                 proxy_protocol=server.proxy_protocol,
             ),
             stores=Stores(
-                redis_url=_url(self.environ.get(REDIS_URL) or stores.redis),
+                redis_url=redis_url,
                 database_url=_url(self.environ.get(DATABASE_URL) or stores.database),
                 data_dir=data_dir,
                 redis_timeout_s=stores.redis_timeout_s,

@@ -89,6 +89,11 @@ def check_url(url: str) -> None:
         _addresses(rest.partition("/")[0], DEFAULT_SENTINEL_PORT)
 
 
+def may_fail_over(url: str) -> bool:
+    """Say whether a replica may take the place of a server behind this URL."""
+    return url.startswith(tuple(f"{scheme}://" for scheme in (*SENTINEL_SCHEMES, *CLUSTER_SCHEMES)))
+
+
 def wire_to(client: Client, timeout_s: float | None = None, *, replicas: int = 0) -> Wire:
     """Return a way to what a client is connected to, for one user at a time.
 

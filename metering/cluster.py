@@ -16,7 +16,7 @@ from redis.asyncio.connection import ConnectionPool
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from metering.wire import LOST, Command, ServerWire, Wire, key_of, refuse_errors
+from metering.wire import LOST, Command, Holder, ServerWire, Wire, key_of, refuse_errors
 
 Address = tuple[str, int]
 MAX_HOPS = 5  # that a command is sent on, until its slot is where it was said to be
@@ -39,6 +39,10 @@ class Topology:
     def servers(self) -> list[Address]:
         """Return the servers that hold keys, in the order of their first slot."""
         return list(dict.fromkeys(address for _, _, address in self._ranges))
+
+    def slots_of(self, address: Address) -> tuple[tuple[int, int], ...]:
+        """Return the first and the last slot of each range that a server has."""
+        return tuple((first, last) for first, last, owner in self._ranges if owner == address)
 
     def find(self, key: str) -> Address | None:
         """Return who has a key, or None when nobody has its slot."""
@@ -181,10 +185,19 @@ class ClusterWire(Wire):
             await wire.close()
         return answer
 
-    async def servers(self) -> Sequence[Wire]:
-        """Return the connection to each server that holds keys."""
-        await self._topology.look()
-        return [self._wire(address) for address in self._topology.servers]
+    async def holders(self) -> Sequence[Holder]:
+        """Return each server that holds keys, as the cluster is now; raises one of `LOST`."""
+        topology = self._topology
+        await topology.refresh()
+        return [
+            Holder(f"{address[0]}:{address[1]}", topology.slots_of(address), self._wire(address))
+            for address in topology.servers
+        ]
+
+    def beside(self, address: str, timeout_s: float) -> Wire | None:
+        """Return a way to any server, whether it holds keys or not."""
+        host, _, port = address.rpartition(":")
+        return ServerWire(self._topology.pool_of((host, int(port))), timeout_s)
 
     async def close(self) -> None:
         """Drop the connections, and ask anew who has what."""

@@ -43,3 +43,8 @@ def touched_name(shard: str) -> str:
 def collected_name(shard: str) -> str:
     """Return the name of the set of `<key_id>:<day>` that a roll-up is working on."""
     return f"tg:{{{shard}}}:collected"
+
+
+def rolled_name(shard: str) -> str:
+    """Return the name of the mark that a roll-up leaves with a server; missing when the server lost it."""
+    return f"tg:{{{shard}}}:rolled"

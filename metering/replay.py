@@ -75,15 +75,16 @@ def released(directory: Path) -> list[Path]:
 
 
 async def bring_in(
-    redis: Client, engine: AsyncEngine, paths: Sequence[Path], *, ttl_s: int
+    redis: Client, engine: AsyncEngine, paths: Sequence[Path], *, ttl_s: int, replicas: int = 0
 ) -> list[Replayed]:
     """Bring in those of the journals that nobody writes or brings in; what it raises is of the stores.
 
     A roll-up has to come before it: one that finds that Redis lost data brings everything back, here it is
-    the counters that a journal adds to. A day's hash that is made lives `ttl_s`.
+    the counters that a journal adds to. A day's hash that is made lives `ttl_s`. A journal is kept until so
+    many `replicas` have what it held.
     """
     done: list[Replayed] = []
-    wire = wire_to(redis)
+    wire = wire_to(redis, replicas=replicas)
     try:
         async with engine.connect() as connection, marks.carrying(connection):
             for path in paths:

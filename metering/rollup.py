@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.clients import Client, wire_to
+from metering.interruptions import Interruption
 from metering.ledger import accounts, marks, usage
 from metering.ledger.audit import Author
 from metering.live import CHUNK, key_of, read
@@ -28,6 +29,7 @@ from metering.projection import project_pending
 from metering.restore import raise_call
 from metering.scripts import ADVANCE, COLLECT, RAISE
 from metering.snapshot import Snapshot, behind, day_text
+from metering.watch import Watch
 from metering.wire import Command, Wire, refuse_errors
 from policies.period import day_of
 
@@ -52,7 +54,10 @@ class RollupReport:
 
     `rows` counts rows of `usage_daily` that changed. `lost` says that Redis came back without its data and
     `older` that it came back with older data: either way the counters and records are to be rebuilt.
-    `new` says that there was never a roll-up, and Redis is to be filled for the first time.
+    `new` says that there was never a roll-up, and Redis is to be filled for the first time. `interruptions`
+    are those that it noticed, `proven` earlier ones that turned out to have lost nothing; with `unsure`
+    changes of keys may be missing too, and everything is to be rebuilt. `blind` says that Redis does not let
+    itself be asked about its past.
     """
 
     key_days: int
@@ -62,6 +67,10 @@ class RollupReport:
     lost: bool
     older: bool
     new: bool
+    interruptions: tuple[Interruption, ...] = ()
+    proven: tuple[Interruption, ...] = ()
+    unsure: bool = False
+    blind: bool = False
 
 
 async def roll_up(
@@ -72,12 +81,13 @@ async def roll_up(
     now: float,
     full: bool = False,
     sandbox_plans: Collection[str] = (),
+    replicas: int = 0,
 ) -> RollupReport:
     """Bring the ledger up to the counters that changed, or with `full` to all there are.
 
     A full one also looks for today's and yesterday's counters of the ledger that Redis does not have. The
-    first call with a key on one of `sandbox_plans` is its account's first request (contract OT-2). What it
-    raises is of the stores.
+    first call with a key on one of `sandbox_plans` is its account's first request (contract OT-2). Calls wait
+    for their counts to reach so many `replicas`. What it raises is of the stores.
     """
     wire = wire_to(redis)
     try:
@@ -85,13 +95,16 @@ async def roll_up(
             (ready,) = refuse_errors(await wire.exchange([("GET", READY)]))
             mark = await marks.get(connection, marks.ROLLUP)
             older = ready is not None and int(ready) < mark
+            watch = Watch(wire, now, replicas)
+            await watch.begin(connection)
             members = await _changed(wire)
             if full or older:
-                yesterday = day_of(now, zone) - timedelta(days=1)
-                members |= await _all(wire) | await _in_ledger(connection, yesterday)
+                members |= await _all(wire)
+            if full or older or watch.is_unsure:
+                members |= await _in_ledger(connection, day_of(now, zone) - timedelta(days=1))
             carried = _Carried(sandbox_plans, datetime.fromtimestamp(now, UTC))
             await carried.carry(redis, engine, sorted(members))
-            if older:
+            if older or watch.is_unsure:
                 # The records are as old as the counters were: without the mark everything is rebuilt.
                 refuse_errors(await wire.exchange([("DEL", READY)]))
             elif ready is not None:
@@ -100,6 +113,8 @@ async def roll_up(
                 if advanced:
                     await marks.raise_to(connection, marks.ROLLUP, stamp)
                     await connection.commit()
+            noticed = await watch.end(connection)
+            proven = await watch.look_back(connection)
         if carried.stamped:
             await project_pending(redis, engine)
         return RollupReport(
@@ -110,6 +125,10 @@ async def roll_up(
             lost=ready is None and mark > 0,
             older=older,
             new=ready is None and mark == 0,
+            interruptions=tuple(noticed),
+            proven=tuple(proven),
+            unsure=watch.is_unsure,
+            blind=watch.is_blind,
         )
     finally:
         await wire.close()
@@ -186,7 +205,7 @@ async def _changed(wire: Wire) -> set[str]:
 
 async def _all(wire: Wire) -> set[str]:
     found: set[str] = set()
-    for server in await wire.servers():
+    for holder in await wire.holders():
         cursor = b"0"
         while True:
             scan: Command = (
@@ -197,7 +216,7 @@ async def _all(wire: Wire) -> set[str]:
                 "COUNT",
                 5000,
             )
-            ((cursor, names),) = refuse_errors(await server.exchange([scan]))
+            ((cursor, names),) = refuse_errors(await holder.wire.exchange([scan]))
             found.update(":".join(name.decode().split(":")[-2:]) for name in names)
             if cursor == b"0":
                 break

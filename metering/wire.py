@@ -11,10 +11,17 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -28,6 +35,7 @@ Command = tuple[Argument, ...]
 LOST = (RedisError, OSError)  # what a broken connection or an unfit server raises
 DEFAULT_TIMEOUT_S = 1.0
 WAIT_SHARE = 0.8  # of the time limit, for replicas
+SLOTS = 16_384  # of a cluster; a server that stands alone has them all
 _INCOMPLETE = object()
 _PLAIN_REPLIES = ("HELLO", "2")
 
@@ -47,7 +55,7 @@ def key_of(command: Command) -> str | None:
     match command[0]:
         case "EVALSHA":
             return str(command[3]) if command[2] else None
-        case "SCRIPT" | "SCAN" | "CLUSTER" | "ASKING" | "PING":
+        case "SCRIPT" | "SCAN" | "CLUSTER" | "ASKING" | "PING" | "INFO":
             return None
         case _:
             return str(command[1])
@@ -76,8 +84,16 @@ class Wire(ABC):
         """
 
     @abstractmethod
-    async def servers(self) -> Sequence[Wire]:
-        """Return a way to each server that holds keys, for what has to be asked of all of them."""
+    async def holders(self) -> Sequence[Holder]:
+        """Return each server that holds keys, for what has to be asked of all of them; raises one of `LOST`.
+
+        The ways to them end with this one.
+        """
+
+    @abstractmethod
+    def beside(self, address: str, timeout_s: float) -> Wire | None:
+        """Return a way to a server at another address that is opened as these are; None when that is not
+        known."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -99,6 +115,15 @@ class Wire(ABC):
             await self.exchange([load(script)])
             replies = await self.exchange(commands)
         return refuse_errors(replies)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A server that holds keys: its address, its slots (first and last of each range), and the way to it."""
+
+    address: str
+    slots: tuple[tuple[int, int], ...]
+    wire: Wire
 
 
 class ServerWire(Wire):
@@ -146,9 +171,29 @@ class ServerWire(Wire):
             await self.close()
             raise
 
-    async def servers(self) -> Sequence[Wire]:
-        """Return itself: there is one server."""
-        return (self,)
+    async def holders(self) -> Sequence[Holder]:
+        """Return the one server there is, under the address that it is connected to."""
+        refuse_errors(await self.exchange([("PING",)]))
+        connection = self._connection
+        if isinstance(connection, Connection):
+            address = f"{connection.host}:{connection.port}"
+        else:
+            assert isinstance(connection, UnixDomainSocketConnection)
+            address = connection.path
+        return (Holder(address, ((0, SLOTS - 1),), self),)
+
+    def beside(self, address: str, timeout_s: float) -> Wire | None:
+        """Return a way to another server with the same credentials; None for one on a socket of this host."""
+        host, _, port = address.rpartition(":")
+        over_tls = issubclass(self._pool.connection_class, SSLConnection)
+        if not port.isdecimal() or not issubclass(self._pool.connection_class, Connection):
+            return None
+        options = {
+            name: value for name, value in self._pool.connection_kwargs.items() if name != "connection_pool"
+        }
+        options |= {"host": host, "port": int(port)}
+        kind = SSLConnection if over_tls else Connection
+        return ServerWire(ConnectionPool(connection_class=kind, **options), timeout_s)
 
     async def close(self) -> None:
         """Drop the connection; the next exchange makes a new one."""

@@ -40,6 +40,18 @@ class Node:
         self.process.kill()
         self.process.wait()
 
+    def start_again(self) -> None:
+        """Start it on what it left behind, and wait until it answers."""
+        self.process = subprocess.Popen(
+            self.process.args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+        )
+        eventually(self.client.ping)
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as clients write it down."""
+        return f"127.0.0.1:{self.port}"
+
     def stop(self) -> None:
         """Freeze it; `go_on` thaws it."""
         self.process.send_signal(signal.SIGSTOP)
@@ -69,10 +81,15 @@ def nodes(directory: Path, count: int, *options: str) -> Iterator[list[Node]]:
 
 
 @contextlib.contextmanager
-def cluster(directory: Path, replicas_of: Sequence[int] = (0, 0, 0)) -> Iterator[list[Node]]:
-    """Run a cluster of masters with so many replicas each; gives the masters first."""
+def cluster(
+    directory: Path, replicas_of: Sequence[int] = (0, 0, 0), *, node_timeout_ms: int = NODE_TIMEOUT_MS
+) -> Iterator[list[Node]]:
+    """Run a cluster of masters with so many replicas each; gives the masters first.
+
+    With a long `node_timeout_ms` no replica takes over by itself.
+    """
     masters = len(replicas_of)
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS))
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms))
     with nodes(directory, masters + sum(replicas_of), *options) as all_nodes:
         first = all_nodes[0]
         for node in all_nodes[1:]:
@@ -116,9 +133,9 @@ def url(kind: str, all_nodes: list[Node], rest: str = "") -> str:
     return f"redis+{kind}://" + ",".join(f"127.0.0.1:{node.port}" for node in all_nodes) + rest
 
 
-def eventually(holds: Callable[[], object]) -> None:
+def eventually(holds: Callable[[], object], *, within_s: float = START_S) -> None:
     """Wait until something holds; raises AssertionError when it does not for long."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + within_s
     while True:
         with contextlib.suppress(RedisError, OSError):
             if holds():

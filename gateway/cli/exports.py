@@ -142,7 +142,8 @@ def reconcile(
 ) -> None:
     """Compare counters, ledger, invoices and payments of a month; every difference is named.
 
-    Exit code 1 says that something does not agree.
+    So is every interruption in which counts may have been lost, until it is acknowledged. Exit code 1 says
+    that something does not agree.
     """
     query = values.given(period=None if period is None else values.month(period, "--period"))
     found = client.of(context).call("GET", "/v1/reconcile", query=query, timeout_s=client.LONG_S)
@@ -158,4 +159,6 @@ def reconcile(
         note("All books agree.")
         return
     note(f"{len(found['differences'])} differences.")
+    if any(each["kind"] == "interruption" for each in found["differences"]):
+        note("Calls may lack in the count: `tallygate interruption show ID` says which, then acknowledge it.")
     raise typer.Exit(1)

@@ -16,6 +16,7 @@ from gateway.cli import (
     backups,
     bills,
     exports,
+    interruptions,
     jobs,
     keys,
     months,
@@ -49,6 +50,7 @@ app.add_typer(keys.app, name="key")
 app.add_typer(plans.app, name="plan")
 app.add_typer(bills.app, name="bill")
 app.add_typer(exports.app, name="export")
+app.add_typer(interruptions.app, name="interruption")
 app.add_typer(notices.app, name="notice")
 app.add_typer(notices.webhooks, name="webhook")
 app.add_typer(tokens.app, name="token")

@@ -224,7 +224,8 @@ OPERATIONS = (
         "reconcile",
         "GET",
         "/v1/reconcile",
-        "Compare counters, ledger, invoices and payments of a month, and name every difference",
+        "Compare counters, ledger, invoices and payments of a month; name every difference, and when counts "
+        "may have been lost",
         compare,
         rights=(Right.BILLS_READ, Right.JOBS_RUN),
         query=PeriodQuery,

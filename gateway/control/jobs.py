@@ -37,7 +37,10 @@ class RolledUp(Output):
     raised: int = Field(description="Counters that Redis had lost a part of, raised again.")
     first_raised: list[RaisedCounter] = Field(description=f"The first {SHOWN_RAISED} of them.")
     stamped_accounts: list[str] = Field(description="Accounts whose first request was found.")
-    rebuilt: bool = Field(description="Whether Redis had lost its data and was filled from the ledger.")
+    rebuilt: bool = Field(
+        description="Whether Redis had lost its data, or may have, and was filled from the ledger."
+    )
+    interruptions: list[str] = Field(description="Ids of the interruptions that were noticed.")
 
 
 class Rebuilt(Output):
@@ -61,7 +64,8 @@ async def roll_up(call: Call[RollUp, NoQuery]) -> Reply:
                 for each in report.raised[:SHOWN_RAISED]
             ],
             stamped_accounts=list(report.stamped_accounts),
-            rebuilt=report.lost or report.older or report.new,
+            rebuilt=report.lost or report.older or report.new or report.unsure,
+            interruptions=[each.id for each in report.interruptions],
         )
     )
 

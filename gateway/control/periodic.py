@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.carrying import genuine
 from gateway.control.billing import BillingRounds
 from gateway.control.months import tell_issued
+from gateway.control.noticing import Noticing
 from gateway.control.terms import terms_of
 from gateway.notices.delivery import Postman
 from metering import carrying, replay, rollup
@@ -90,6 +91,7 @@ class Jobs:
             ["job"],
             registry=registry,
         )
+        self._noticing = Noticing(registry)
         self._began = control.clock()
         self._last_success: dict[str, float] = {}
         for job in ("rollup", "project", "replay", "clean", "notices", "billing", "reminders"):
@@ -115,7 +117,9 @@ class Jobs:
             now=control.clock(),
             full=full,
             sandbox_plans=[plan.name for plan in contract.plans.values() if plan.sandbox],
+            replicas=control.settings.stores.redis_replicas,
         )
+        await self._noticing.tell(report, control.engine)
         if report.raised:
             self._raised.inc(len(report.raised))
             log.error(
@@ -132,7 +136,7 @@ class Jobs:
             )
             await self.rebuild()
             self._rebuilds.inc()
-        elif report.new:
+        elif report.new or report.unsure:
             await self.rebuild()
         self._last_rollup.set(control.clock())
         self._note_success("rollup")
@@ -159,7 +163,10 @@ class Jobs:
             return
         await self.roll_up()
         ttl_s = stores.counter_retention_days * 86_400
-        for each in await replay.bring_in(control.redis, control.engine, journals, ttl_s=ttl_s):
+        replicas = stores.redis_replicas
+        for each in await replay.bring_in(
+            control.redis, control.engine, journals, ttl_s=ttl_s, replicas=replicas
+        ):
             self._tell(each)
             if each.waiting:
                 self._replay_every_s = REPLAY_AGAIN_S

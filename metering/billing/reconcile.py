@@ -1,12 +1,13 @@
 """Reconciling a month: counters against the ledger, the ledger against invoices, invoices against payments.
 
-Every difference is named; none is mended here. Counters are compared as far as Redis still has them.
+Every difference is named; none is mended here. Counters are compared as far as Redis still has them. Counts
+that a server of Redis took along are in no book; that there may be some is named as an interruption.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -17,12 +18,14 @@ from metering.billing.balance import ZERO
 from metering.billing.standing import balances
 from metering.billing.terms import Terms
 from metering.clients import Client, wire_to
-from metering.ledger import comparing, keys, usage
+from metering.histories import shards_in
+from metering.interruptions import Interruption, explained
+from metering.ledger import comparing, interruptions, keys, usage
 from metering.ledger.rows import NotFoundError
 from metering.live import CHUNK, read
-from metering.names import day_name
+from metering.names import SHARDS, day_name
 from metering.wire import Command, Wire, refuse_errors
-from policies.period import Period
+from policies.period import Period, midnight
 
 ACCOUNTS = 1_000  # whose payments are looked at in one go
 
@@ -36,6 +39,7 @@ class Kind(StrEnum):
     CREDIT_NOTE = "credit_note"  # a credit note's total and its lines
     NUMBERS = "numbers"  # a series of numbers and what bears them
     STANDING = "standing"  # what is unpaid and the day on a key
+    INTERRUPTION = "interruption"  # what was answered and what was counted, as far as anybody can say
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ async def reconcile(
             text = f"numbers of the series {row['series']!r} are missing"
             told.differences.append(Difference(Kind.NUMBERS, row["series"], None, expected, found, text))
         await _payments(connection, told, terms)
+        await _interruptions(connection, told, terms)
     return told
 
 
@@ -130,13 +135,15 @@ async def _members(wire: Wire, month: date) -> set[str]:
     """Return `<key_id>:<day>` of every counter of a month."""
     pattern = day_name("*", f"{month:%Y%m}*").replace("{*}", "{??}")
     found: set[str] = set()
-    cursor = b"0"
-    while True:
-        scan: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 5000)
-        ((cursor, names),) = refuse_errors(await wire.exchange([scan]))
-        found.update(":".join(name.decode().split(":")[-2:]) for name in names)
-        if cursor == b"0":
-            return found
+    for holder in await wire.holders():
+        cursor = b"0"
+        while True:
+            scan: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 5000)
+            ((cursor, names),) = refuse_errors(await holder.wire.exchange([scan]))
+            found.update(":".join(name.decode().split(":")[-2:]) for name in names)
+            if cursor == b"0":
+                break
+    return found
 
 
 async def _account(connection: AsyncConnection, key_id: str) -> str | None:
@@ -198,3 +205,28 @@ async def _payments(connection: AsyncConnection, told: Reconciliation, terms: Te
                 told.differences.append(
                     Difference(Kind.STANDING, key_id, account_id, str(due), str(day), text)
                 )
+
+
+async def _interruptions(connection: AsyncConnection, told: Reconciliation, terms: Terms) -> None:
+    """Name the interruptions in which calls of the month may have been lost, until somebody acknowledges."""
+    since, until = (
+        datetime.fromtimestamp(midnight(day, terms.zone), UTC)
+        for day in (told.period.first, told.period.last_excluded)
+    )
+    cursor = None
+    while True:
+        page = await interruptions.listed(
+            connection, is_open=True, since=since, until=until, cursor=cursor, limit=CHUNK
+        )
+        for each in page.items:
+            given = ("every call that was answered", _may_lack(each), explained(each))
+            told.differences.append(Difference(Kind.INTERRUPTION, each.id, None, *given))
+        if (cursor := page.next_cursor) is None:
+            return
+
+
+def _may_lack(interruption: Interruption) -> str:
+    shards = len(shards_in(interruption.slots))
+    whose = "all keys" if shards == len(SHARDS) else f"keys of {shards} of {len(SHARDS)} shards"
+    since, until = (f"{each:%Y-%m-%dT%H:%M:%S}Z" for each in (interruption.since, interruption.until))
+    return f"calls of {whose} between {since} and {until} may lack in the count"

@@ -210,6 +210,49 @@ marks = sa.Table(
     sa.Column("value", sa.BigInteger, nullable=False),
 )
 
+# Who held the counters when the last roll-up came through, a row for each server.
+counter_servers = sa.Table(
+    "counter_servers",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("seen_at", Instant, nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("slots", Json, nullable=False),
+    sa.Column("replid", sa.Text, nullable=False),
+    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("former_replid", sa.Text),
+    sa.Column("former_offset", sa.BigInteger),
+    sa.Column("appends", sa.Boolean, nullable=False),
+    sa.Column("shard", sa.Text),
+    sa.Column("mark", sa.BigInteger, nullable=False),
+    sa.Column("replicas", sa.Integer, nullable=False),
+)
+
+interruptions = sa.Table(
+    "interruptions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("since", Instant, nullable=False),
+    sa.Column("until", Instant, nullable=False),
+    sa.Column("slots", Json, nullable=False),
+    sa.Column("former_address", sa.Text, nullable=False),
+    sa.Column("former_run_id", sa.Text, nullable=False),
+    sa.Column("former_replid", sa.Text, nullable=False),
+    sa.Column("seen_offset", sa.BigInteger, nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("replid", sa.Text, nullable=False),
+    sa.Column("reached_offset", sa.BigInteger),
+    sa.Column("acknowledged_at", Instant),
+    sa.Column("acknowledged_by", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.CheckConstraint("kind IN ('failover', 'restart', 'replacement', 'emptied')", name="kind"),
+    sa.CheckConstraint("evidence IN ('confirmed', 'proven', 'unknown', 'behind')", name="evidence"),
+    sa.Index(None, "until", "id"),
+)
+
 idempotency = sa.Table(
     "idempotency",
     metadata,

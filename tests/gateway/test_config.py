@@ -447,6 +447,23 @@ def test_a_password_in_an_open_file_is_a_caution(tmp_path: Path, environ: dict[s
     assert load(config_file, without).cautions == ()
 
 
+@pytest.mark.parametrize("kind", ["sentinel://host:1/counts", "cluster://host:1"])
+def test_counts_that_wait_for_no_replica_are_a_caution(
+    tmp_path: Path, environ: dict[str, str], kind: str
+) -> None:
+    """Where a replica may take over, counting without waiting for one is told to be unwise."""
+    config_file = write(tmp_path, SMALL)
+    (caution,) = load(config_file, environ | {"TALLYGATE_REDIS_URL": f"redis+{kind}"}).cautions
+    assert caution.startswith("stores.redis_replicas: with 0 a master that dies")
+    config_file = write(tmp_path, f'[stores]\nredis = "rediss+{kind}"\n{SMALL}')
+    without = {name: value for name, value in environ.items() if name != "TALLYGATE_REDIS_URL"}
+    assert len(load(config_file, without).cautions) == 1
+    config_file = write(tmp_path, f'[stores]\nredis = "rediss+{kind}"\nredis_replicas = 1\n{SMALL}')
+    assert load(config_file, without).cautions == ()
+    alone = environ | {"TALLYGATE_REDIS_URL": "redis://host:1/0"}
+    assert load(write(tmp_path, SMALL), alone).cautions == ()
+
+
 def test_the_proxy_protocol_needs_somebody_to_trust(tmp_path: Path, environ: dict[str, str]) -> None:
     """PROXY headers of nobody would be believed of nobody; networks are written in their usual spelling."""
     with pytest.raises(ConfigError, match="trusted_proxies"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,16 +11,16 @@ import pytest
 from redis.crc import key_slot
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.clients import Client, ClusterClient, check_url, connect, wire_to
-from metering.counters import Outcome, Taken
-from metering.lanes import AnyCounters, counters_on
-from metering.names import READY, SHARDS, day_name, record_name
+from metering.clients import ClusterClient, check_url, connect, wire_to
+from metering.counters import Outcome
+from metering.names import READY, day_name, record_name
 from metering.projection import Projection
 from metering.rebuild import rebuild
 from metering.rollup import roll_up
 from metering.wire import refuse_errors
 from policies.waiver import Waiver
 from tests import clusters
+from tests.metering.clustered import ask, counting, key_ids
 from tests.metering.samples import DAY, NOW, ZONE, record, take
 
 LIMIT = 100
@@ -71,36 +70,6 @@ async def client(three: list[clusters.Node]) -> AsyncIterator[ClusterClient]:
     assert isinstance(made, ClusterClient)
     yield made
     await made.aclose()
-
-
-@contextlib.asynccontextmanager
-async def counting(
-    client: Client, *, writer: str = "w0", replicas: int = 0, deadline_s: float = 5.0
-) -> AsyncIterator[AnyCounters]:
-    counters = counters_on(client, writer=writer, deadline_s=deadline_s, retention_days=35, replicas=replicas)
-    await counters.start()
-    async with asyncio.timeout(20):
-        while counters.breaker.is_open:
-            await asyncio.sleep(0.01)
-    try:
-        yield counters
-    finally:
-        await counters.close()
-
-
-async def ask(counters: AnyCounters, key_id: str, calls: int, limit: int | None = None) -> list[Taken]:
-    loop = asyncio.get_running_loop()
-    waiting: list[asyncio.Future[Taken]] = [loop.create_future() for _ in range(calls)]
-    for future in waiting:
-        counters.take(take(key_id=key_id, limit=limit), NOW, future.set_result)
-    return await asyncio.gather(*waiting)
-
-
-def key_ids(count: int = 12) -> list[str]:
-    """Keys of different shards, on all servers."""
-    found = [f"key_{'0' * 14}{shard}" for shard in SHARDS[:: len(SHARDS) // count]]
-    assert len({key_slot(record_name(each).encode()) // (clusters.SLOTS // 3) for each in found}) >= 3
-    return found
 
 
 async def test_counts_of_keys_on_all_servers_are_exact(client: ClusterClient) -> None:
@@ -153,7 +122,7 @@ async def test_slot_that_moves_under_way_is_followed(
     """Calls go on exactly while their slot is handed from one server to another."""
     (key_id,) = key_ids()[:1]
     slot = key_slot(record_name(key_id).encode())
-    await wire_to(client).servers()
+    await wire_to(client).holders()
     _, port = client.topology.server_of(record_name(key_id))
     source, target, *_ = sorted(three, key=lambda node: node.port != port)
     await Projection(client).put([record(key_id)])

@@ -133,7 +133,7 @@ def restored(lost: Lost, *, redis: bool) -> Iterator[Serving]:
 
 
 def test_with_redis_lost_the_counts_are_those_of_the_last_roll_up_before_the_backup(lost: Lost) -> None:
-    """Keys work and bills are there; no book disagrees; what came after the backup is gone, with its key."""
+    """Keys and bills are there, no book disagrees; what came later is gone, and its time is named."""
     with restored(lost, redis=False) as running:
         assert counted(running, lost.key_id, live=True) == {"taken": BEFORE, "waived": 0}
         assert running.control("GET", f"/v1/invoices/{lost.invoice}")["status"] == "issued"
@@ -142,6 +142,8 @@ def test_with_redis_lost_the_counts_are_those_of_the_last_roll_up_before_the_bac
         wait_until(lambda: counted(running, lost.key_id, live=False)["taken"] == BEFORE + 1)
         told = run_cli(running, "reconcile", "--period", lost.month, "--format", "json")
         assert (told.returncode, json.loads(told.stdout)["differences"]) == (0, []), told.stdout
+        told = run_cli(running, "reconcile", "--period", f"{datetime.now(UTC):%Y-%m}", "--format", "json")
+        assert "interruption" in {each["kind"] for each in json.loads(told.stdout)["differences"]}
 
 
 def test_with_redis_kept_all_counts_are_back_and_what_is_gone_is_named(lost: Lost) -> None:

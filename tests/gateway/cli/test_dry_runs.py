@@ -19,9 +19,9 @@ from tests.gateway.control.conftest import Api, Clock
 READS = {
     "account list", "account show", "audit list", "backup create", "backup verify", "bill balance",
     "bill credit-notes", "bill disputes", "bill list", "bill payments", "bill show", "check", "demo",
-    "export focus", "export focus-schema", "key list", "key show", "notice list", "pepper status",
-    "plan example", "plan list", "plan price", "plan show", "plan subscriptions",
-    "reconcile", "rehearse", "restart", "serve", "token list", "usage", "webhook list",
+    "export focus", "export focus-schema", "interruption list", "interruption show", "key list", "key show",
+    "notice list", "pepper status", "plan example", "plan list", "plan price", "plan show",
+    "plan subscriptions", "reconcile", "rehearse", "restart", "serve", "token list", "usage", "webhook list",
 }  # fmt: skip
 
 

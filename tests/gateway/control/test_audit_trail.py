@@ -8,12 +8,14 @@ from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.control.app import OPERATIONS, Control
 from metering.ledger import tables
 from tests.gateway.control.bills import PRICES, Shop
 from tests.gateway.control.conftest import Answer, Api, Clock
+from tests.gateway.control.interrupting import interrupted
 
 # They write down what was counted, and may be repeated at will: nobody decides anything by them.
 DECIDE_NOTHING = {"rollUp", "rebuild"}
@@ -55,7 +57,7 @@ class Walk:
 
 
 async def test_every_change_is_audited(
-    admin: Api, engine: AsyncEngine, clock: Clock, control: Control
+    admin: Api, engine: AsyncEngine, clock: Clock, control: Control, redis: Redis
 ) -> None:
     """Each operation that is no GET writes rows with the token that did it and what was before and after."""
     shop = Shop(admin, engine, clock)
@@ -64,7 +66,7 @@ async def test_every_change_is_audited(
     await _prices_and_keys(walk)
     await shop.open()
     await shop.count(date(2026, 10, 5), 1_200)
-    await _bills(walk)
+    await _bills(walk, redis)
     clock.now = now
     await _tokens_and_webhooks(walk)
     security = control.settings.security
@@ -97,7 +99,7 @@ async def _prices_and_keys(walk: Walk) -> None:
     await walk.do("closeAccount", f"/v1/accounts/{account}/close")
 
 
-async def _bills(walk: Walk) -> None:
+async def _bills(walk: Walk, redis: Redis) -> None:
     shop = walk.shop
 
     def doing(name: str) -> Callable[[str, Any], Awaitable[Answer]]:
@@ -119,6 +121,8 @@ async def _bills(walk: Walk) -> None:
     await walk.do("resolveDispute", f"/v1/disputes/{dispute['id']}/resolve", verdict)
     await walk.do("voidInvoice", f"/v1/invoices/{invoice}/void", {"reason": "a mistake"})
     await walk.do("passOverNumbers", body={"through": "INV-000007", "reason": "issued before a loss"})
+    noticed = await interrupted(walk.api, redis)
+    await walk.do("acknowledgeInterruption", f"/v1/interruptions/{noticed}/acknowledge", {"reason": "no"})
     async with shop.engine.begin() as connection:
         await connection.execute(sa.update(tables.notice_deliveries).values(state="failed"))
     notice = (await walk.api.get(f"/v1/notices?account={shop.account}")).body["items"][0]

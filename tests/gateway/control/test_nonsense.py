@@ -47,7 +47,7 @@ VALUES: list[Any] = [
     {"a": {"b": []}},
 ]
 ROUNDS = 12
-NOUNS = ("token", "invoice", "payment", "dispute", "note", "notice", "webhook")
+NOUNS = ("token", "invoice", "payment", "dispute", "note", "notice", "webhook", "interruption")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)

@@ -31,7 +31,7 @@ BILLS = {
     "exportFocus",
     "showFocusSchema",
     "reconcile",
-}
+} | {"listInterruptions", "showInterruption"}
 NOTICES = {"listNotices", "showNotice"}
 BILLING = {
     "applyPrices",
@@ -45,6 +45,7 @@ BILLING = {
     "openDispute",
     "resolveDispute",
     "passOverNumbers",
+    "acknowledgeInterruption",
     "retryNotice",
     "createWebhook",
     "listWebhooks",
@@ -58,6 +59,7 @@ MAY: dict[Role, set[str]] = {
     | HOLDING
     | NOTICES
     | {"listAudit", "rollUp", "rebuild", "metrics", "retryNotice", "reconcile"}
+    | {"listInterruptions", "showInterruption"}
     | {"listPeppers", "resealSecrets"},
     Role.BILLING: READING
     | BILLS

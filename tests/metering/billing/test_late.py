@@ -17,6 +17,7 @@ from metering.ledger.billing_tables import late_usage
 from metering.rating import LineKind
 from metering.snapshot import Snapshot
 from tests.metering.billing.books import Books, month, version
+from tests.schema import set_back
 
 METHOD = ("SearchItemsFrame", "search")
 
@@ -207,15 +208,10 @@ async def test_what_was_late_before_is_found_by_the_migration(books: Books, data
     for each in (key, even):
         await books.use(each, "2026-10-03", 100)
     await books.bill("2026-10")
+    await set_back(database_url, "0005")
     connection = await asyncpg.connect(database_url)
     try:
-        await connection.execute("DROP TRIGGER note_late_insert ON usage_daily")
-        await connection.execute("DROP TRIGGER note_late_update ON usage_daily")
-        await connection.execute("DROP FUNCTION note_late_usage")
-        await connection.execute("DROP TABLE late_usage")
-        await connection.execute("DELETE FROM marks WHERE name = 'rated'")
         await connection.execute("UPDATE usage_daily SET calls = 101, taken = 101 WHERE key_id = $1", key)
-        await connection.execute("UPDATE alembic_version SET version_num = '0005'")
     finally:
         await connection.close()
     await migrate(books.engine)
