@@ -258,8 +258,10 @@ class Counters:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _taken(self, flight: _Round, batch: TakeBatch, replies: list[Any]) -> None:
+        # Whoever waits for an answer that cannot be read is answered by giving up.
+        groups = list(batch.read(replies))
         flight.takes.remove(batch)
-        for take, waiting, calls, granted, otherwise in batch.read(replies):
+        for take, waiting, calls, granted, otherwise in groups:
             if not flight.given_up:
                 self._answer(waiting, 1, calls + 1, granted)
                 self._answer(waiting, calls + 1, len(waiting), otherwise)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.ledger import make_engine, migrate
 from tests import servers
+from tests.mutation.patience import SECONDS, Patience
 
 settings.register_profile(
     "fast",
@@ -27,6 +28,12 @@ settings.register_profile(
     "deep", max_examples=1000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give up tests that do not end, where that was asked for."""
+    if SECONDS in os.environ:
+        config.pluginmanager.register(Patience(int(os.environ[SECONDS])))
 
 
 MAY_BLOCK = [

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from redis.asyncio import Redis
 
+from metering.batches import Owed
 from metering.counters import Outcome, Taken
 from metering.names import day_name, touched_name
 from policies.decision import Reason
@@ -176,18 +177,32 @@ async def test_key_without_a_record_is_not_counted(redis: Redis) -> None:
     assert await redis.keys("*") == []
 
 
-async def test_settlement_waits_for_the_record(redis: Redis) -> None:
+async def test_settlement_waits_for_the_record(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is owed to a key whose counters are being restored is kept and written once they are there."""
+    monkeypatch.setattr("metering.counters.HELD_S", 0.2)
     async with counting(redis) as counters:
-        counters.deny(KEY, DAY, Reason.BANNED)
-        async with asyncio.timeout(5):
-            while not counters._held:
-                await asyncio.sleep(0.001)
+        for reason, calls in ((Reason.BANNED, 1), (Reason.RESTRICTED, 2)):
+            counters.deny(KEY, DAY, reason)
+            async with asyncio.timeout(15):
+                while sum(map(len, (each.fields for each in counters._held.values()))) < calls:
+                    await asyncio.sleep(0.001)
+            assert counters.pending == 1
         assert await redis.keys("*") == []
         await put_record(redis)
-        counters._release()
         await settled(counters)
-    assert await day_of_key(redis) == {"d:banned": 1}
+    assert await day_of_key(redis) == {"d:banned": 1, "d:restricted": 1}
+
+
+async def test_what_is_held_at_the_end_is_told(redis: Redis) -> None:
+    """What could not be settled by the end is handed over once, to be kept."""
+    async with counting(redis) as counters:
+        counters.deny(KEY, DAY, Reason.BANNED)
+        async with asyncio.timeout(15):
+            while not counters._held:
+                await asyncio.sleep(0.001)
+    assert counters.pending == 1
+    assert counters.unsettled() == {(KEY, DAY): Owed({"d:banned": 1})}
+    assert (counters.unsettled(), counters.pending) == ({}, 0)
 
 
 async def test_call_across_midnight_belongs_to_its_start(redis: Redis) -> None:
@@ -238,9 +253,8 @@ async def test_answer_never_comes_within_the_take(redis: Redis) -> None:
 async def test_callers_mistake_costs_nobody_else_the_answer(redis: Redis) -> None:
     """A callback that raises is reported, and the calls beside it are answered."""
     await put_record(redis)
-    reported: list[object] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    reported: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     mistake = ValueError("mine")
 
     def fail(taken: Taken) -> None:
@@ -250,7 +264,28 @@ async def test_callers_mistake_costs_nobody_else_the_answer(redis: Redis) -> Non
         counters.take(take(), NOW, fail)
         (other,) = await counted(counters, take())
     assert other.outcome is Outcome.GRANTED
-    assert reported == [mistake]
+    assert reported == [{"message": "a counted call failed", "exception": mistake}]
+
+
+async def test_answer_that_cannot_be_read_leaves_nobody_waiting(redis: Redis) -> None:
+    """A round whose answer makes no sense is given up and reported; the next one counts."""
+    await put_record(redis)
+    reported: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        exchange = counters._wire.exchange
+
+        async def nonsense(commands: list[object]) -> list[object]:
+            counters._wire.exchange = exchange
+            return [[b"nonsense", b"nonsense"]]
+
+        counters._wire.exchange = nonsense
+        results = await asyncio.wait_for(counted(counters, take(), take(key_id=OTHER_KEY)), 15)
+        assert [each.outcome for each in results] == [Outcome.UNAVAILABLE] * 2
+        assert [each["message"] for each in reported] == ["a round of counts failed"]
+        assert isinstance(reported[0]["exception"], ValueError)
+        assert [each.outcome for each in await counted(counters, take())] == [Outcome.GRANTED]
 
 
 async def test_pending_counts_calls_and_settlements(redis: Redis) -> None:
@@ -380,8 +415,10 @@ async def test_calls_arriving_one_by_one_grant_exactly_the_limit(redis: Redis) -
 async def test_more_entries_than_a_batch_holds_take_several(redis: Redis) -> None:
     """Calls of more keys than fit one script are all counted."""
     ids = [f"key_{number:016x}" for number in range(1200)]
-    for key_id in ids:
-        await put_record(redis, key_id)
+    async with redis.pipeline(transaction=False) as together:
+        for key_id in ids:
+            await put_record(together, key_id)
+        await together.execute()
     async with counting(redis) as counters:
         results = await counted(counters, *[take(key_id=key_id) for key_id in ids])
     assert Counter(each.outcome for each in results) == {Outcome.GRANTED: 1200}
