@@ -25,6 +25,7 @@ _FUNCTIONS = {"min": "math", "max": "math", "pcall": "redis"}  # what these are 
 _BLOCK_BEGINS = {"then", "else", "do"}
 _BLOCK_ENDS = {"end", "else", "elseif"}
 _NO_STATEMENT = {"local", "return", "if", "elseif", "for", "while", "function", *_BLOCK_ENDS}
+_NO_OPERAND = {"and", "or", "not", *_BLOCK_BEGINS, *_NO_STATEMENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ def _others(tokens: list[_Token], index: int) -> Iterator[str]:
     elif text == "not":
         yield ""
     elif text == "-":
-        binary = before is not None and (before.kind in {"number", "name"} or before.text in {")", "]"})
-        yield "+" if binary and before is not None and before.text != "return" else ""
+        operand = before is not None and (before.kind in {"number", "name"} or before.text in {")", "]"})
+        yield "+" if operand and before is not None and before.text not in _NO_OPERAND else ""
     elif text in _OTHERS and (text not in _FUNCTIONS or tokens[index - 2].text == _FUNCTIONS[text]):
         yield _OTHERS[text]
 
