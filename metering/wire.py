@@ -179,7 +179,8 @@ class ServerWire(Wire):
             address = f"{connection.host}:{connection.port}"
         else:
             assert isinstance(connection, UnixDomainSocketConnection)
-            address = connection.path
+            # The directory may be another one after a restart: sockets of long paths lie in temporary ones.
+            address = f"unix:{connection.path.rpartition('/')[2]}"
         return (Holder(address, ((0, SLOTS - 1),), self),)
 
     def beside(self, address: str, timeout_s: float) -> Wire | None:

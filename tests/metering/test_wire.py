@@ -110,6 +110,15 @@ async def test_script_is_loaded_when_it_is_not_known(redis: Redis) -> None:
     await wire.close()
 
 
+async def test_server_on_a_socket_is_known_by_its_name(redis: Redis, valkey_url: str) -> None:
+    """Wherever the socket lies; nobody else is to be found beside it."""
+    wire = wire_to(redis)
+    (holder,) = await wire.holders()
+    assert (holder.address, holder.slots) == ("unix:valkey.sock", ((0, 16_383),))
+    assert wire.beside(holder.address, 1.0) is None
+    await wire.close()
+
+
 def test_other_urls_are_refused() -> None:
     """A URL that is none of Redis is an error at once."""
     with pytest.raises(ValueError, match="redis://"):

@@ -45,6 +45,7 @@ def test_a_call_goes_through_and_shows_up_in_the_usage(tmp_path: Path) -> None:
         assert second.units() == 1
         assert second.search()["ErrorCode"] == "Ok"
         wait_until(lambda: second.units(live=False) == 2)
+        assert second.control("GET", "/v1/interruptions")["items"] == []  # the store came back whole
 
 
 def test_the_secrets_of_the_data_directory_are_closed_to_others(program: Serving) -> None:
