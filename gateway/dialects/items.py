@@ -7,6 +7,8 @@ answer.
 
 from __future__ import annotations
 
+import re
+from codecs import BOM_UTF8
 from collections.abc import Generator
 from typing import Any, Protocol
 from xml.parsers import expat
@@ -16,6 +18,15 @@ import ijson
 MAX_DEPTH = 128
 # The JSON parser keeps a text until it ends.
 MAX_TEXT_BYTES = 8 * 1024 * 1024
+
+# A number that fits into no machine word would end the parser's reading. What it is does not matter here, so
+# it becomes another one: the same in a text changes no structure, as escapes keep their digits.
+_LONG_NUMBER = re.compile(rb"([0-9]{18})[0-9]+")
+_LONG_EXPONENT = re.compile(rb"(?<=[0-9][eE])([+-]?)([0-9]{3,})")
+_OF_NUMBERS = b"0123456789eE+-."
+_FORM = bytes.maketrans(b"123456789E-", b"000000000e+")
+_LONG_FORMS = (b"0" * 19, b"0e000", b"0e+000")
+_MAX_NUMBER = 1024  # bytes in a row that could be one; more of them are none
 
 _STARTS = frozenset({"start_map", "start_array"})
 _ENDS = frozenset({"end_map", "end_array"})
@@ -33,6 +44,7 @@ class ItemCounter:
     def __init__(self, path: str) -> None:
         self._path = path
         self._counter: _Counter | None = None
+        self._mark = b""  # as much of a byte order mark as has come
 
     @property
     def count(self) -> int:
@@ -42,7 +54,12 @@ class ItemCounter:
     def feed(self, data: bytes) -> None:
         """Take decoded bytes of the answer."""
         if self._counter is None:
-            data = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+            data = self._mark + data
+            if len(data) < len(BOM_UTF8) and BOM_UTF8.startswith(data):
+                self._mark = data
+                return
+            self._mark = b""
+            data = data.removeprefix(BOM_UTF8).lstrip()
             if not data:
                 return
             self._counter = _XmlItems(self._path) if data.startswith(b"<") else _JsonItems(self._path)
@@ -60,6 +77,7 @@ class _JsonItems:
         # For every open object its current member, for every open array None.
         self._path: list[str | None] = []
         self._open = True
+        self._tail = b""  # the last bytes that came, where they may be a part of a number
         self._without_event = 0  # bytes of a text that has not ended
         events = self._events()
         next(events)
@@ -69,8 +87,18 @@ class _JsonItems:
         if not self._open:
             return
         self._without_event += len(data)
+        data = self._tail + data
+        form = data.translate(_FORM)
+        if any(long in form for long in _LONG_FORMS):
+            data = _LONG_EXPONENT.sub(_no_exponent, _LONG_NUMBER.sub(rb"\1", data))
+        whole = data.rstrip(_OF_NUMBERS)
+        self._tail = data[len(whole) :]
+        if len(self._tail) > _MAX_NUMBER:
+            whole, self._tail = data, b""
+        if not whole:
+            return  # to the parser it would be the end
         try:
-            self._parser.send(data)
+            self._parser.send(whole)
             self._open = self._without_event <= MAX_TEXT_BYTES
         except (ijson.JSONError, ValueError, OverflowError, StopIteration):
             self._open = False
@@ -93,6 +121,10 @@ class _JsonItems:
                 path.append(None)
                 if len(path) > MAX_DEPTH:
                     raise ValueError("nested too deep")
+
+
+def _no_exponent(found: re.Match[bytes]) -> bytes:
+    return found[1] + b"0" * len(found[2])
 
 
 class _XmlItems:

@@ -91,7 +91,7 @@ def refuse(cause: Reason | Failure, path: bytes, request_id: str, retry_after_s:
 
 def judge(prefix: bytes, ended: bool) -> tuple[bool, Waiver | None]:
     """Say whether an answer's beginning tells its outcome yet, and why the call is waived if it is."""
-    if _ERROR.match(prefix):
+    if _ERROR.match(prefix, 0, _ENOUGH):  # so that it does not matter how much came at once
         return True, Waiver.ERROR_CODE
     if len(prefix) >= _ENOUGH:
         return True, None

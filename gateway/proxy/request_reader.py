@@ -145,7 +145,7 @@ class RequestReader:
         The parser is fed the target with the offending bytes escaped. The upstream gets them as they came,
         but for the spaces, at which it might end the target.
         """
-        head = self._head + data
+        head = (self._head + data).lstrip(b"\r\n")  # empty lines before a request are skipped
         line, end, rest = head.partition(b"\r\n")
         if len(line) > self._max_head_bytes:
             return False

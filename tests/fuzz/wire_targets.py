@@ -12,7 +12,7 @@ from gateway.dialects import read_outcome
 from gateway.dialects.otapi import CHARGED
 from gateway.failures import Failure
 from gateway.proxy import proxy_protocol
-from gateway.proxy.envelopes import UnreadableError, read_json_rpc, read_soap
+from gateway.proxy.envelopes import Envelope, UnreadableError, read_json_rpc, read_soap
 from gateway.proxy.identify import Identified, Parts, identify
 from gateway.proxy.key_out import rewrite
 from gateway.proxy.parameters import folded_name, percent_decode, split
@@ -159,11 +159,7 @@ def check_envelope(data: bytes) -> None:
     except UnreadableError:
         pass
     else:
-        method, arguments = oracle.soap_call(data)
-        assert soap.method == method
-        for own, (name, text, plain) in zip(soap.arguments, arguments, strict=True):
-            assert (own.name, own.plain) == (name, plain)
-            assert not plain or own.value == text
+        _check_soap(soap, data)
     try:
         rpc = read_json_rpc(data)
     except UnreadableError:
@@ -178,6 +174,16 @@ def check_envelope(data: bytes) -> None:
         assert [each.name for each in rpc.arguments] == list(given)
         for each in rpc.arguments:
             assert not isinstance(given[each.name], str) or each.value == given[each.name]
+
+
+def _check_soap(soap: Envelope, data: bytes) -> None:
+    if b"}" in data:
+        return  # the other reader puts names of namespaces into braces, and takes none that holds one
+    method, arguments = oracle.soap_call(data)
+    assert soap.method == method
+    for own, (name, text, plain) in zip(soap.arguments, arguments, strict=True):
+        assert (own.name, own.plain) == (name, plain)
+        assert not plain or own.value == text
 
 
 CODINGS = ((b"", bytes), (b"gzip", gzip.compress), (b"deflate", zlib.compress), (b"gzip", bytes))

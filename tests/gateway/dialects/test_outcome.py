@@ -285,6 +285,28 @@ def test_bulk_results_are_counted_on_plain_http_routes_too() -> None:
     assert found.items == 2
 
 
+def test_a_byte_order_mark_may_come_in_pieces() -> None:
+    """An answer is counted behind its mark, however that was split."""
+    body = b"\xef\xbb\xbf" + bulk(ITEMS)
+    for at in range(1, 5):
+        found = reader(Dialect.PROBLEM, cost_items="Result.Items")
+        assert judged(found, [body[:at], body[at:]]) is None
+        assert found.items == len(ITEMS)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_numbers_of_any_length_are_counted(size: int) -> None:
+    """A number that fits into no machine word is an element like others, and one in a text stays a text."""
+    body = (
+        b'{"ErrorCode":"Ok","Result":{"Items":[%b,-1.%b,1e999,1E-99999,{"\\u1e12345678901234567890":"\\u1234%b"},2]}}'
+        % (b"9" * 20, b"1" * 5_000, b"5" * 30)
+    )
+    assert json.loads(body)
+    found = reader(cost_items="Result.Items")
+    assert judged(found, (body[at : at + size] for at in range(0, len(body), size))) is None
+    assert found.items == 6
+
+
 def test_counting_keeps_no_answer_in_memory() -> None:
     """A result of many megabytes is counted as it passes."""
 

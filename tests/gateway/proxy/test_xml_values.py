@@ -79,6 +79,7 @@ EVASIONS = {
     "a comment beside": "<P><!----><SearchMethod>Official</SearchMethod></P>",
     "a comment in the value": "<P><SearchMethod>Offi<!-- -->cial</SearchMethod></P>",
     "in CDATA": "<P><![CDATA[<SearchMethod>Official</SearchMethod>]]></P>",
+    "the end of CDATA that never began": "<P><SearchMethod>Official</SearchMethod><A>x]]>y</A></P>",
     "CDATA in the value": "<P><SearchMethod><![CDATA[Official]]></SearchMethod></P>",
     "an entity in the value": "<P><SearchMethod>Offici&#97;l</SearchMethod></P>",
     "entities for the brackets": "<P>&lt;SearchMethod&gt;Extended&lt;/SearchMethod&gt;</P>",
