@@ -1,7 +1,8 @@
 """A small load generator that cuts no call off: `python -m benchmarks.drive`, which reads what to do as JSON.
 
 Every connection sends the next request as soon as its answer is whole, until the time or the number of calls
-is used up; then all wait for the answers under way. So the calls it reports are exactly the calls it made.
+is used up, or without either until its standard input is closed; then all wait for the answers under way. So
+the calls it reports are exactly the calls it made.
 
 With a rate, calls come due one after another at even distances, whatever the answers do. One that finds every
 connection busy waits for the first that is free, and its wait is part of its latency.
@@ -39,6 +40,10 @@ class Budget:
             return False
         self.left -= 1
         return True
+
+    def end(self) -> None:
+        """Allow no further call."""
+        self.left = 0
 
     def is_spent(self, now: float) -> bool:
         """Say whether no call may be sent any more."""
@@ -156,6 +161,8 @@ async def drive(
     endless = cycle([numbered(request, number, keys).encode() for number in range(variants)])
     began = perf_counter()
     budget = Budget(calls, seconds)
+    if not calls and not seconds:
+        _end_with_input(loop, budget)
     pace = None if rate is None else Pace(rate, budget)
     pairs = [
         await loop.create_connection(lambda: Client(endless, budget, latencies_s, pace), "127.0.0.1", port)
@@ -180,6 +187,14 @@ async def drive(
     }
 
 
+def _end_with_input(loop: asyncio.AbstractEventLoop, budget: Budget) -> None:
+    def closed() -> None:  # nothing more is written to it, so that this is all there can be to read
+        loop.remove_reader(sys.stdin.fileno())
+        budget.end()
+
+    loop.add_reader(sys.stdin.fileno(), closed)
+
+
 async def _end(clients: Sequence[Client], latencies_s: Sequence[float], seconds: float) -> None:
     """Wait until every connection has ended, or no answer has come for long."""
     timeout_s, answered = seconds + _ANSWER_DEADLINE_S, -1
@@ -191,4 +206,4 @@ async def _end(clients: Sequence[Client], latencies_s: Sequence[float], seconds:
 
 
 if __name__ == "__main__":
-    print(json.dumps(uvloop.run(drive(**json.load(sys.stdin)))))
+    print(json.dumps(uvloop.run(drive(**json.loads(sys.stdin.readline())))))

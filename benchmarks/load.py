@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.machine import python
+from benchmarks.machine import placed_on, python
 from benchmarks.workloads import KEY_MARK, MARK, VARIANTS, Request, Workload
 
 _GRACE_S = 600.0  # of which the least is needed on a quiet machine
@@ -74,6 +75,51 @@ def drive(
     rate: float | None = None,
 ) -> Load:
     """Ask a peer for `seconds` or for so many `calls`, and wait for the last answer: no call is cut off."""
+    asked = _asked(port, request, workload, seconds=seconds, calls=calls, rate=rate)
+    return _read(_output(python("benchmarks.drive"), cores, seconds, asked))
+
+
+@contextmanager
+def driven(
+    port: int, request: Request, workload: Workload, cores: frozenset[int], folder: Path, rate: float
+) -> Iterator[Callable[[], Load]]:
+    """Ask a peer at a `rate` while the block lasts; gives what ends the load and returns what it measured."""
+    asked = _asked(port, request, workload, rate=rate)
+    with (folder / "driven.log").open("w+") as told, placed_on(cores):
+        process = subprocess.Popen(
+            python("benchmarks.drive"),
+            stdin=subprocess.PIPE,
+            stdout=told,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    assert process.stdin is not None
+    print(asked, file=process.stdin, flush=True)
+
+    def end() -> Load:
+        process.stdin.close()
+        if process.wait(_GRACE_S) != 0:
+            raise LoadError(f"the load failed: {(folder / 'driven.log').read_text().strip()}")
+        return _read((folder / "driven.log").read_text())
+
+    try:
+        yield end
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _asked(
+    port: int,
+    request: Request,
+    workload: Workload,
+    *,
+    seconds: float = 0,
+    calls: int = 0,
+    rate: float | None = None,
+) -> str:
+    """Write what `benchmarks.drive` is to do; without seconds and calls it goes on until its input ends."""
     asked = {
         "port": port,
         "request": wire(request, port),
@@ -84,7 +130,7 @@ def drive(
         "calls": calls,
         "rate": rate,
     }
-    return _read(_output(python("benchmarks.drive"), cores, seconds, json.dumps(asked)))
+    return json.dumps(asked)
 
 
 def wire(request: Request, port: int) -> str:
@@ -97,14 +143,10 @@ def wire(request: Request, port: int) -> str:
 
 
 def _output(command: list[str], cores: frozenset[int], seconds: float, told: str = "") -> str:
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
+    with placed_on(cores):
         done = subprocess.run(
             command, input=told, capture_output=True, text=True, check=False, timeout=seconds + _GRACE_S
         )
-    finally:
-        os.sched_setaffinity(0, own)
     if done.returncode != 0:
         raise LoadError(f"{command[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

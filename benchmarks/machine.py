@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def free_port() -> int:
         return port
 
 
+@contextlib.contextmanager
+def placed_on(cores: frozenset[int]) -> Iterator[None]:
+    """Let processes that are started in the block run on `cores` only.
+
+    A child inherits its parent's affinity from its first instruction on, its later threads included.
+    """
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
+
+
 class Process:
     """A pinned child process whose output goes to a file; stop it with `stop`, or leave the `with` block."""
 
@@ -68,16 +83,10 @@ class Process:
         self.name = name
         self._log = folder / f"{name}.log"
         environ = dict(os.environ) | dict(env or {})
-        own = os.sched_getaffinity(0)
-        # A child inherits its parent's affinity from its first instruction on, its later threads included.
-        os.sched_setaffinity(0, cores)
-        try:
-            with self._log.open("wb") as log:
-                self._child = subprocess.Popen(
-                    list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, cwd=_ROOT
-                )
-        finally:
-            os.sched_setaffinity(0, own)
+        with placed_on(cores), self._log.open("wb") as log:
+            self._child = subprocess.Popen(
+                list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, cwd=_ROOT
+            )
 
     def __enter__(self) -> Process:
         return self
@@ -169,6 +178,18 @@ def _memory_bytes(pid: int) -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def cpu_s_by_program() -> dict[str, float]:
+    """Return the CPU seconds of all processes below this one by the name of their program."""
+    used: dict[str, float] = {}
+    for pid in _family(os.getpid())[1:]:
+        try:
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+        except OSError:
+            continue
+        used[name] = used.get(name, 0.0) + _cpu_s(pid)
+    return used
 
 
 def busy_s(cores: frozenset[int]) -> float:

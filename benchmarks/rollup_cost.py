@@ -1,107 +1,184 @@
-"""`python -m benchmarks.rollup_cost [KEYS]`: how long a roll-up of many keys takes, on stores of the wheels.
+"""`python -m benchmarks.rollup_cost [KEYS] [--rate CALLS]`: what a roll-up of many keys costs, and whom it
+delays.
 
-Each key has calls of five methods. They are rolled up three times: into an empty ledger, again when every
-counter has grown, and again when every key was touched and none has. PostgreSQL is crash-safe, as embedded.
+Each key has calls of five methods out of twenty. They are rolled up three times: into an empty ledger, again
+when every counter has grown, and again when every key was touched and none has. PostgreSQL is crash-safe, as
+embedded. With a rate, calls go through a gateway before and meanwhile, all of it on the same cores, and what
+was answered is compared with the ledger at the end.
 """
 
 from __future__ import annotations
 
-import contextlib
+import argparse
+import asyncio
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import sqlalchemy as sa
 import uvloop
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from benchmarks.load import Load, driven
+from benchmarks.machine import Layout, cpu_s_by_program
+from benchmarks.origin import Origin
+from benchmarks.peers import Bench
+from benchmarks.peers.tallygate import Tallygate
 from benchmarks.store import Store
-from gateway import collector
-from gateway.stores import EmbeddedPostgres, run_directory
-from metering.clients import connect, wire_to
-from metering.ledger import make_engine, migrate
+from benchmarks.workloads import SMALL_BYTES, Workload, request_of
+from gateway import collector, throwaway
+from metering.clients import Client, connect, wire_to
+from metering.ledger import make_engine, migrate, tables
 from metering.names import READY, day_name, touched_name
 from metering.rollup import roll_up
+from metering.snapshot import day_text
 from metering.wire import Command, Wire
+from policies.period import day_of
 
 KEYS = 100_000
-METHODS = 5
+METHODS, METHODS_OF_A_KEY = 20, 5
 CHUNK = 1000
-NOW = 1_795_000_000.0
-DAY = "20261118"
+UTC = ZoneInfo("UTC")
+TRAFFIC = Workload("traffic", "GET", SMALL_BYTES, 64, keys=1_000)
+BEFORE_S = 20.0
+PROGRAMS = {"postgres": "PostgreSQL", "valkey-server": "Redis"}
+GOAL_KEYS, GOAL_S, GOAL_P99 = 1_000_000, 60.0, 2.0
 
 
-@contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """Run PostgreSQL until the block ends; gives its URL."""
-    store = EmbeddedPostgres(folder, run_directory(folder))
-    store.prepare()
-    with store.log_file.open("wb") as log:
-        started = subprocess.Popen(store.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        while not store.is_ready():
-            if started.poll() is not None:
-                raise RuntimeError(store.log_file.read_text())
-            time.sleep(0.05)
-        yield store.url
-    finally:
-        started.send_signal(store.stop_signal)
-        started.wait()
+class Traffic:
+    """Calls that go through a gateway at a rate; with a rate of 0 there are none."""
+
+    def __init__(self, store: Store, folder: Path, rate: float, stack: ExitStack) -> None:
+        self._cores, self._folder, self.rate = frozenset(os.sched_getaffinity(0)), folder, rate
+        self.answered = self.failed = 0
+        if rate:
+            origin = stack.enter_context(Origin(TRAFFIC.answer_bytes, self._cores, folder))
+            bench = Bench(Layout(self._cores, self._cores), store, origin.port, folder, TRAFFIC.keys)
+            self._gateway = stack.enter_context(Tallygate(bench))
+
+    @contextmanager
+    def going_on(self) -> Iterator[list[Load]]:
+        """Let calls go on while the block lasts; what was measured is in the list after it."""
+        seen: list[Load] = []
+        if not self.rate:
+            yield seen
+            return
+        request = request_of(TRAFFIC, self._gateway.credential)
+        port = self._gateway.port
+        with driven(port, request, TRAFFIC, self._cores, self._folder, self.rate) as end:
+            yield seen
+            seen.append(end())
+        self.answered += seen[0].answered
+        self.failed += seen[0].failed
+
+    async def in_ledger(self, engine: AsyncEngine) -> int:
+        """Return the calls of its keys that the ledger has."""
+        rows = tables.usage_daily.c
+        query = sa.select(sa.func.sum(rows.calls)).where(rows.key_id.in_(self._gateway.key_ids))
+        async with engine.connect() as connection:
+            return int((await connection.execute(query)).scalar_one() or 0)
 
 
-async def count(wire: Wire, keys: int, calls: int) -> None:
+async def count(wire: Wire, keys: int, calls: int, day: str) -> None:
     """Write counters as they stand after so many calls of each method."""
+    began = int(time.time() * 1000)
     for first in range(0, keys, CHUNK):
         commands: list[Command] = []
         for number in range(first, min(keys, first + CHUNK)):
             # Odd multipliers spread the ids over all shards, as random ones would be.
             key_id = f"key_{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
-            fields: list[str | int] = ["used", calls * METHODS, "first", int(NOW * 1000), "bt:w0-0000", calls]
-            for method in range(METHODS):
+            used = calls * METHODS_OF_A_KEY
+            fields: list[str | int] = ["used", used, "first", began, "bt:w0-0000", calls]
+            for place in range(METHODS_OF_A_KEY):  # not the same ones for all, nor in the same order
+                method = (number * 7 + place * (1, 3, 7, 9)[number % 4]) % METHODS
                 fields += [f"c:Method{method}|item", calls, f"t:Method{method}|item", calls]
-            commands.append(("HSET", day_name(key_id, DAY), *fields))
-            commands.append(("SADD", touched_name(key_id[-2:]), f"{key_id}:{DAY}"))
+            commands.append(("HSET", day_name(key_id, day), *fields))
+            commands.append(("SADD", touched_name(key_id[-2:]), f"{key_id}:{day}"))
         await wire.exchange(commands)
+        if sys.stderr.isatty():
+            done = min(keys, first + CHUNK)
+            print(f"\r\033[Kcounters of {done:,} keys", end="", file=sys.stderr, flush=True)
 
 
-async def report(redis_url: str, database_url: str, keys: int) -> None:
-    """Print a line per roll-up."""
-    redis = connect(redis_url, timeout_s=60)
-    engine = make_engine(database_url)
+async def report(redis: Client, engine: AsyncEngine, keys: int, traffic: Traffic) -> bool:
+    """Print what was measured; returns whether each answered call is in the ledger once."""
     await migrate(engine)
     wire = wire_to(redis)
     await wire.exchange([("SET", READY, 1)])
-    print(f"{keys} keys, {METHODS} methods each")
+    print(f"{keys:,} keys, {METHODS_OF_A_KEY} methods each")
+    usual = None
+    if traffic.rate:
+        with traffic.going_on() as before:
+            await asyncio.sleep(BEFORE_S)
+        usual = before[0]
+        print(f"traffic alone: {usual.rate:,.0f} calls/s, {_latencies(usual)}")
     for calls, what in ((10, "new"), (11, "grown"), (11, "unchanged")):
-        await count(wire, keys, calls)
-        began, cpu = time.perf_counter(), time.process_time()
-        done = await roll_up(redis, engine, zone=ZoneInfo("UTC"), now=NOW)
-        took, cpu = time.perf_counter() - began, time.process_time() - cpu
-        assert done.key_days == keys
-        print(
-            f"{what:>10}: {took:6.1f} s, {keys / took:8.0f} keys/s, {done.rows} rows changed, "
-            f"{cpu / keys * 1e6:.0f} us of this process a key"
-        )
+        await count(wire, keys, calls, day_text(day_of(time.time(), UTC)))
+        used = cpu_s_by_program()
+        with traffic.going_on() as meanwhile:
+            began, own = time.perf_counter(), time.process_time()
+            done = await roll_up(redis, engine, zone=UTC, now=time.time())
+            took, own = time.perf_counter() - began, time.process_time() - own
+        assert done.key_days >= keys
+        costs = {"this process": own}
+        costs |= {
+            PROGRAMS[name]: now - used[name] for name, now in cpu_s_by_program().items() if name in PROGRAMS
+        }
+        told = ", ".join(f"{name} {cpu_s / keys * 1e6:.1f}" for name, cpu_s in costs.items())
+        print(f"{what}: {took:.1f} s{_met(took <= GOAL_S, keys)}, {done.rows:,} rows changed")
+        print(f"    us of a core for a key: {told}")
+        for load in meanwhile:
+            assert usual is not None
+            ratio = load.p99_ms / usual.p99_ms
+            goal = _met(ratio <= GOAL_P99, keys)
+            print(f"    traffic: {_latencies(load)}, {ratio:.1f} times that alone{goal}")
     await wire.close()
-    await engine.dispose()
-    await redis.aclose()
+    if not traffic.rate:
+        return True
+    await roll_up(redis, engine, zone=UTC, now=time.time())
+    difference = traffic.answered - await traffic.in_ledger(engine)
+    print(
+        f"answered {traffic.answered:,} calls, failed {traffic.failed}, difference to the ledger {difference}"
+    )
+    return difference == traffic.failed == 0
 
 
-def main() -> None:
-    """Measure on stores of its own."""
-    keys = int(sys.argv[1]) if len(sys.argv) > 1 else KEYS
-    collector.settle()
-    cores = frozenset(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        # PostgreSQL may run as another user, who has to reach its directory.
-        folder.chmod(0o755)
-        with Store(cores, folder) as store, postgres(folder) as database_url:
-            uvloop.run(report(store.url, database_url, keys))
+def _latencies(load: Load) -> str:
+    return f"p50 {load.p50_ms:.2f} ms, p99 {load.p99_ms:.2f} ms"
+
+
+def _met(is_met: bool, keys: int) -> str:
+    """Say whether a goal is met, of as many keys as it is set for."""
+    return "" if keys < GOAL_KEYS else " (goal met)" if is_met else " (goal missed)"
+
+
+def main() -> int:
+    """Measure on stores of its own; returns 1 when the count is not exact."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.rollup_cost", description=__doc__)
+    options.add_argument("keys", type=int, nargs="?", default=KEYS)
+    options.add_argument("--rate", type=float, default=0, help="calls a second that go on meanwhile (0)")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as name, throwaway.postgres(durable=True) as url, ExitStack() as stack:
+        store = stack.enter_context(Store(frozenset(os.sched_getaffinity(0)), Path(name)))
+        traffic = Traffic(store, Path(name), given.rate, stack)
+        collector.settle()
+        return 0 if uvloop.run(measure(store.url, url, given.keys, traffic)) else 1
+
+
+async def measure(redis_url: str, database_url: str, keys: int, traffic: Traffic) -> bool:
+    """Connect as the control process does, and report."""
+    redis, engine = connect(redis_url, timeout_s=60), make_engine(database_url)
+    try:
+        return await report(redis, engine, keys, traffic)
+    finally:
+        await engine.dispose()
+        await redis.aclose()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from benchmarks.rollup_cost import postgres
 from benchmarks.store import Store
+from gateway import throwaway
 from metering.clients import Client, connect
 from metering.ledger import make_engine, migrate
 from metering.ledger.rows import write_cursor
@@ -97,12 +97,13 @@ async def report(redis_url: str, database_url: str, keys: int) -> None:
 def main() -> None:
     """Measure on stores of its own."""
     keys = int(sys.argv[1]) if len(sys.argv) > 1 else KEYS
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL may run as another user, who has to reach its directory
-        cores = frozenset(os.sched_getaffinity(0))
-        with Store(cores, folder) as store, postgres(folder) as database_url:
-            uvloop.run(report(store.url, database_url, keys))
+    cores = frozenset(os.sched_getaffinity(0))
+    with (
+        tempfile.TemporaryDirectory() as name,
+        throwaway.postgres(durable=True) as database_url,
+        Store(cores, Path(name)) as store,
+    ):
+        uvloop.run(report(store.url, database_url, keys))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
 
 from metering.clients import Client, wire_to
 from metering.names import SHARDS, collected_name, day_name, roll_name, shard_of, touched_name
@@ -11,6 +13,24 @@ from metering.wire import Command, Wire, refuse_errors
 from policies.quota import Window, oldest_counted_bucket
 
 CHUNK = 2000
+AT_ONCE = 250  # hashes that Redis is asked for in one go: about a millisecond, for which calls wait
+ROLLING = b"rolling"  # the field of a day whose key has a rolling window
+
+
+@dataclass(slots=True)
+class Found:
+    """A day's hash as names and values in turn, and the rolling window of a key that has one."""
+
+    key_id: str
+    day: date
+    pairs: Sequence[bytes]
+    buckets: dict[str, int] | None = None
+
+    def snapshot(self) -> Snapshot:
+        """Return the counters as numbers."""
+        snapshot = read_hash(self.key_id, self.day, self.pairs)
+        snapshot.buckets = self.buckets or {}
+        return snapshot
 
 
 def key_of(member: str) -> str:
@@ -18,23 +38,29 @@ def key_of(member: str) -> str:
     return member.partition(":")[0]
 
 
+async def find(wire: Wire, members: Sequence[str]) -> list[Found]:
+    """Read the hash of each `<key_id>:<day>`, in order, with the rolling window of keys that have one."""
+    found: list[Found] = []
+    for start in range(0, len(members), AT_ONCE):
+        places = [member.split(":") for member in members[start : start + AT_ONCE]]
+        hashes = refuse_errors(
+            await wire.exchange([("HGETALL", day_name(key_id, day)) for key_id, day in places])
+        )
+        found += [
+            Found(key_id, read_day(day), pairs) for (key_id, day), pairs in zip(places, hashes, strict=True)
+        ]
+    rolling = [each for each in found if ROLLING in each.pairs[::2]]
+    for start in range(0, len(rolling), AT_ONCE):
+        some = rolling[start : start + AT_ONCE]
+        windows = refuse_errors(await wire.exchange([("HGETALL", roll_name(each.key_id)) for each in some]))
+        for each, pairs in zip(some, windows, strict=True):
+            each.buckets = read_window(pairs)
+    return found
+
+
 async def read(wire: Wire, members: Sequence[str]) -> list[Snapshot]:
-    """Read the counters of each `<key_id>:<day>`, in order, with the rolling window of keys that have one."""
-    if not members:
-        return []
-    places = [member.split(":") for member in members]
-    hashes = refuse_errors(
-        await wire.exchange([("HGETALL", day_name(key_id, day)) for key_id, day in places])
-    )
-    snapshots = [
-        read_hash(key_id, read_day(day), pairs) for (key_id, day), pairs in zip(places, hashes, strict=True)
-    ]
-    rolling = [snapshot for snapshot in snapshots if snapshot.rolling]
-    if rolling:
-        commands: list[Command] = [("HGETALL", roll_name(snapshot.key_id)) for snapshot in rolling]
-        for snapshot, pairs in zip(rolling, refuse_errors(await wire.exchange(commands)), strict=True):
-            snapshot.buckets = read_window(pairs)
-    return snapshots
+    """Read the counters of each `<key_id>:<day>` as numbers, in order."""
+    return [found.snapshot() for found in await find(wire, members)]
 
 
 async def read_changed(

@@ -12,6 +12,7 @@ and reported: never billed less in silence, never twice.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -20,10 +21,11 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.clients import Client, wire_to
+from metering.day_lines import lines_of_hash
 from metering.interruptions import Interruption
 from metering.ledger import accounts, marks, usage
 from metering.ledger.audit import Author
-from metering.live import CHUNK, key_of, read
+from metering.live import CHUNK, Found, find
 from metering.names import READY, SHARDS, collected_name, day_name, touched_name
 from metering.projection import project_pending
 from metering.restore import raise_call
@@ -34,6 +36,8 @@ from metering.wire import Command, Wire, refuse_errors
 from policies.period import day_of
 
 LANES = 3  # connections to PostgreSQL that one roll-up works on, beside that of its lock
+SHARDS_TOGETHER, ASKED_TOGETHER = 64, 1_000  # shards and members in one exchange: calls wait for it
+REMOVED_TOGETHER = 8_000
 AUTHOR = Author("rollup")
 
 
@@ -144,7 +148,7 @@ class _Carried:
         self._sandbox_plans = sandbox_plans
         self._now = now
 
-    async def carry(self, redis: Client, engine: AsyncEngine, members: Sequence[str]) -> None:
+    async def carry(self, redis: Client, engine: AsyncEngine, members: Sequence[bytes]) -> None:
         """Carry counters in lanes: while PostgreSQL takes the chunk of one, another reads from Redis."""
         chunks = iter([members[first : first + CHUNK] for first in range(0, len(members), CHUNK)])
         count = min(LANES, -(-len(members) // CHUNK))
@@ -157,28 +161,28 @@ class _Carried:
             if lanes:
                 await asyncio.wait(lanes)
 
-    async def _lane(self, redis: Client, engine: AsyncEngine, chunks: Iterator[Sequence[str]]) -> None:
+    async def _lane(self, redis: Client, engine: AsyncEngine, chunks: Iterator[Sequence[bytes]]) -> None:
         wire = wire_to(redis)
+        done = _Done(wire)
         try:
             async with engine.connect() as connection:
                 for chunk in chunks:
-                    snapshots = await read(wire, chunk)
-                    higher = await self._write(connection, snapshots)
-                    await self._raise(wire, snapshots, higher)
+                    found = await find(wire, [member.decode() for member in chunk])
+                    higher = await self._write(connection, found)
+                    await self._raise(wire, found, higher)
                     # Only now: what is taken out of the set is what the ledger has.
-                    done: list[Command] = [
-                        ("SREM", collected_name(key_of(each)[-2:]), each) for each in chunk
-                    ]
-                    refuse_errors(await wire.exchange(done))
+                    await done.add(chunk)
+                await done.remove()
         finally:
             await wire.close()
 
-    async def _write(self, connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
-        written = await usage.write(connection, snapshots)
-        self.rows += written
-        higher = await usage.higher_than(connection, snapshots)
+    async def _write(self, connection: AsyncConnection, found: Sequence[Found]) -> list[Snapshot]:
+        days = [lines_of_hash(each.key_id, each.day, each.pairs, each.buckets) for each in found]
+        written = await usage.write_lines(connection, days)
+        self.rows += written.rows
+        higher = await usage.higher_than(connection, written)
         if self._sandbox_plans:
-            key_ids = sorted({each.key_id for each in snapshots if each.first_at is not None})
+            key_ids = sorted({each.key_id for each in days if not each.is_empty})
             stamped = await accounts.stamp_first_requests(
                 connection, key_ids, self._sandbox_plans, now=self._now, by=AUTHOR
             )
@@ -186,11 +190,13 @@ class _Carried:
         await connection.commit()
         return higher
 
-    async def _raise(self, wire: Wire, snapshots: Sequence[Snapshot], higher: Sequence[Snapshot]) -> None:
-        seen = {(each.key_id, each.day): each for each in snapshots}
+    async def _raise(self, wire: Wire, found: Sequence[Found], higher: Sequence[Snapshot]) -> None:
+        if not higher:
+            return
+        seen = {(each.key_id, each.day): each for each in found}
         calls = []
         for ledger in higher:
-            lower = behind(seen[(ledger.key_id, ledger.day)], ledger)
+            lower = behind(seen[(ledger.key_id, ledger.day)].snapshot(), ledger)
             calls.append(raise_call(ledger, [(name, *values) for name, values in lower.items()]))
             self.raised += [
                 Raised(ledger.key_id, ledger.day, name, *values) for name, values in lower.items()
@@ -198,13 +204,66 @@ class _Carried:
         await wire.run(RAISE, calls)
 
 
-async def _changed(wire: Wire) -> set[str]:
-    calls = [((touched_name(shard), collected_name(shard)), ()) for shard in SHARDS]
-    return {member.decode() for members in await wire.run(COLLECT, calls) for member in members}
+class _Done:
+    """Members that the ledger has, taken out of the collected sets many at a time."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._by_shard: dict[bytes, list[bytes]] = {}
+        self._waiting = 0
+
+    async def add(self, members: Sequence[bytes]) -> None:
+        """Take members out soon."""
+        for member in members:
+            self._by_shard.setdefault(member.partition(b":")[0][-2:], []).append(member)
+        self._waiting += len(members)
+        if self._waiting >= REMOVED_TOGETHER:
+            await self.remove()
+
+    async def remove(self) -> None:
+        """Take out what waits, a shard or a few at a time."""
+        by_shard, self._by_shard, self._waiting = self._by_shard, {}, 0
+        commands: list[Command] = []
+        size = 0
+        for shard, members in by_shard.items():
+            commands.append(("SREM", collected_name(shard.decode()), *members))
+            size += len(members)
+            if size >= ASKED_TOGETHER:
+                refuse_errors(await self._wire.exchange(commands))
+                commands, size = [], 0
+        if commands:
+            refuse_errors(await self._wire.exchange(commands))
 
 
-async def _all(wire: Wire) -> set[str]:
-    found: set[str] = set()
+async def _changed(wire: Wire) -> set[bytes]:
+    """Set aside which counters changed, and return them; Redis is asked for some shards at a time."""
+    counts: list[int] = []
+    for first in range(0, len(SHARDS), SHARDS_TOGETHER):
+        shards = SHARDS[first : first + SHARDS_TOGETHER]
+        counts += await wire.run(
+            COLLECT, [((touched_name(shard), collected_name(shard)), ()) for shard in shards]
+        )
+    waiting = deque((shard, count, b"0") for shard, count in zip(SHARDS, counts, strict=True) if count)
+    found: set[bytes] = set()
+    while waiting:
+        asked: list[tuple[str, int, bytes]] = []
+        size = 0
+        while waiting and size < ASKED_TOGETHER:
+            asked.append(waiting.popleft())
+            size += min(asked[-1][1], ASKED_TOGETHER)
+        commands: list[Command] = [
+            ("SSCAN", collected_name(shard), cursor, "COUNT", ASKED_TOGETHER) for shard, _, cursor in asked
+        ]
+        replies = refuse_errors(await wire.exchange(commands))
+        for (shard, count, _), (cursor, members) in zip(asked, replies, strict=True):
+            found.update(members)
+            if cursor != b"0":
+                waiting.append((shard, count, cursor))
+    return found
+
+
+async def _all(wire: Wire) -> set[bytes]:
+    found: set[bytes] = set()
     for holder in await wire.holders():
         cursor = b"0"
         while True:
@@ -217,16 +276,16 @@ async def _all(wire: Wire) -> set[str]:
                 5000,
             )
             ((cursor, names),) = refuse_errors(await holder.wire.exchange([scan]))
-            found.update(":".join(name.decode().split(":")[-2:]) for name in names)
+            found.update(b":".join(name.split(b":")[-2:]) for name in names)
             if cursor == b"0":
                 break
     return found
 
 
-async def _in_ledger(connection: AsyncConnection, since: date) -> set[str]:
-    found: set[str] = set()
+async def _in_ledger(connection: AsyncConnection, since: date) -> set[bytes]:
+    found: set[bytes] = set()
     after = None
     while places := await usage.places_since(connection, since, after=after, limit=CHUNK):
-        found.update(f"{key_id}:{day_text(day)}" for key_id, day in places)
+        found.update(f"{key_id}:{day_text(day)}".encode() for key_id, day in places)
         after = places[-1]
     return found

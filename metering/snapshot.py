@@ -12,6 +12,7 @@ Method = tuple[str, str]  # counted name, class
 DENIED, WAIVED = "denied", "waived"
 _EFFECT_OF = {"d": DENIED, "v": WAIVED}
 _PREFIX_OF = {effect: prefix for prefix, effect in _EFFECT_OF.items()}
+METHOD_PREFIXES = ("c", "t", "w")  # calls, units taken, units waived
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ class Snapshot:
         if self.back:
             yield "back", self.back
         for (method, klass), numbers in self.methods.items():
-            for prefix, number in zip("ctw", numbers, strict=True):
+            for prefix, number in zip(METHOD_PREFIXES, numbers, strict=True):
                 if number:
                     yield f"{prefix}:{method}|{klass}", number
         for (effect, reason), units in self.reasons.items():
@@ -83,12 +84,18 @@ def _name_of(raw: bytes) -> tuple[_Kind, tuple[str, str], int]:
     if prefix in _PLACE_OF:
         method, _, klass = rest.rpartition("|")
         return _Kind.METHOD, (method, klass), _PLACE_OF[prefix]
-    if prefix in _EFFECT_OF:
-        return _Kind.REASON, (_EFFECT_OF[prefix], rest), 0
+    if (reason := reason_of(raw.decode())) is not None:
+        return _Kind.REASON, reason, 0
     return _PLAIN.get(prefix, _Kind.OTHER), ("", ""), 0
 
 
-_PLACE_OF = {"c": 0, "t": 1, "w": 2}
+def reason_of(name: str) -> tuple[str, str] | None:
+    """Return effect and reason that a hash's field counts, None for one that counts something else."""
+    prefix, _, rest = name.partition(":")
+    return (_EFFECT_OF[prefix], rest) if prefix in _EFFECT_OF else None
+
+
+_PLACE_OF = {prefix: place for place, prefix in enumerate(METHOD_PREFIXES)}
 _PLAIN = {"used": _Kind.USED, "back": _Kind.BACK, "first": _Kind.FIRST, "rolling": _Kind.ROLLING}
 
 

@@ -67,7 +67,7 @@ class Tallygate(Peer):
             )
             for credential in self.credentials
         ]
-        self._key_ids = {record.key_id for record in records}
+        self.key_ids = {record.key_id for record in records}
         asyncio.run(_put(self.bench.store.url, records))
         command = python("gateway.worker", "--index", "0")
         self.process = Process(self.name, command, self.bench.layout.proxy, self.bench.folder, environment)
@@ -78,7 +78,7 @@ class Tallygate(Peer):
         return sum(int(day.get("used", 0)) - int(day.get("back", 0)) for day in found)
 
     def _is_own(self, name: str) -> bool:
-        return name.split(":")[3] in self._key_ids
+        return name.split(":")[3] in self.key_ids
 
 
 class CompiledTallygate(Tallygate):

@@ -6,33 +6,54 @@ greatest that was ever seen, and a row that holds it already is not touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from metering.day_lines import DayLines, lines_of
 from metering.ledger import tables
 from metering.snapshot import Snapshot
 
 Place = tuple[str, date]
 
 
-def _arrays(**types: sa.types.TypeEngine[Any]) -> list[sa.BindParameter[Any]]:
-    return [sa.bindparam(name, type_=sa.ARRAY(kind)) for name, kind in types.items()]
+# Which of some key days are in the ledger. What is not is copied straight in, for a third of the price:
+# roll-ups wait for each other, so that nobody else brings it. If somebody did, the primary key tells.
+_KEPT = sa.text(
+    """
+    SELECT given.number
+    FROM unnest(string_to_array(:key_ids, ' '), string_to_array(:days, ' ')::date[])
+        WITH ORDINALITY AS given (key_id, day, number)
+    JOIN key_days USING (key_id, day)
+    """
+)
 
+_METHODS, _REASONS, _DAYS = "usage_daily", "usage_reasons_daily", "key_days"
 
-_PLACES = _arrays(key_id=sa.Text(), day=sa.Date())
-
-# Rows of methods are many: copying them in takes half the time that arrays of parameters take.
-_STAGE = sa.text("CREATE TEMPORARY TABLE IF NOT EXISTS given_usage (LIKE usage_daily) ON COMMIT DELETE ROWS")
+# What is in the ledger already comes to it by way of tables that are emptied with the transaction.
+_GIVEN = "given_"
+_STAGE = """
+    CREATE TEMPORARY TABLE IF NOT EXISTS given_usage_daily (LIKE usage_daily) ON COMMIT DELETE ROWS;
+    CREATE TEMPORARY TABLE IF NOT EXISTS given_usage_reasons_daily (LIKE usage_reasons_daily)
+        ON COMMIT DELETE ROWS;
+    CREATE TEMPORARY TABLE IF NOT EXISTS given_key_days (LIKE key_days) ON COMMIT DELETE ROWS;
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM given_key_days) THEN
+            TRUNCATE given_usage_daily, given_usage_reasons_daily, given_key_days;
+        END IF;
+    END $$
+    """
 
 _WRITE_METHODS = sa.text(
     """
     WITH written AS (
         INSERT INTO usage_daily AS old (key_id, day, method, class, calls, taken, waived)
-        SELECT * FROM given_usage ORDER BY 1, 2, 3, 4
+        SELECT * FROM given_usage_daily ORDER BY 1, 2, 3, 4
         ON CONFLICT (key_id, day, method, class) DO UPDATE SET
             calls = GREATEST(old.calls, excluded.calls),
             taken = GREATEST(old.taken, excluded.taken),
@@ -43,24 +64,21 @@ _WRITE_METHODS = sa.text(
     """
 )
 
-_UNSTAGE = sa.text("TRUNCATE given_usage")
-_METHOD_COLUMNS = ("key_id", "day", "method", "class", "calls", "taken", "waived")
-
 _WRITE_REASONS = sa.text(
     """
     INSERT INTO usage_reasons_daily AS old (key_id, day, effect, reason, units)
-    SELECT * FROM unnest(:key_id, :day, :effect, :reason, :units) ORDER BY 1, 2, 3, 4
+    SELECT * FROM given_usage_reasons_daily ORDER BY 1, 2, 3, 4
     ON CONFLICT (key_id, day, effect, reason) DO UPDATE SET units = excluded.units
     WHERE old.units < excluded.units
     """
-).bindparams(*_PLACES, *_arrays(effect=sa.Text(), reason=sa.Text(), units=sa.BigInteger()))
+)
 
 # The window is replaced, not raised: what is given back lowers a bucket. One that comes with counters behind
 # the ledger is out of date like them.
 _WRITE_DAYS = sa.text(
     """
     INSERT INTO key_days AS old (key_id, day, used, back, first_at, buckets)
-    SELECT * FROM unnest(:key_id, :day, :used, :back, :first_at, :buckets) ORDER BY 1, 2
+    SELECT * FROM given_key_days ORDER BY 1, 2
     ON CONFLICT (key_id, day) DO UPDATE SET
         used = GREATEST(old.used, excluded.used),
         back = GREATEST(old.back, excluded.back),
@@ -72,82 +90,114 @@ _WRITE_DAYS = sa.text(
         OR (excluded.used = old.used AND excluded.back = old.back
             AND COALESCE(excluded.buckets, old.buckets) IS DISTINCT FROM old.buckets)
     """
-).bindparams(
-    *_PLACES,
-    *_arrays(used=sa.BigInteger(), back=sa.BigInteger(), first_at=tables.Instant, buckets=tables.Json),
 )
 
 # No row is lower than what was just written, so the sums are equal exactly when no row is higher either.
 _HIGHER = sa.text(
     """
     SELECT given.key_id, given.day
-    FROM unnest(:key_id, :day, :used, :back, :numbers, :units)
-        AS given (key_id, day, used, back, numbers, units)
-    LEFT JOIN key_days AS kept USING (key_id, day)
+    FROM given_key_days AS given
+    JOIN key_days AS kept USING (key_id, day)
+    LEFT JOIN (
+        SELECT key_id, day, sum(calls + taken + waived) AS numbers FROM given_usage_daily GROUP BY key_id, day
+    ) AS methods USING (key_id, day)
+    LEFT JOIN (
+        SELECT key_id, day, sum(units) AS units FROM given_usage_reasons_daily GROUP BY key_id, day
+    ) AS reasons USING (key_id, day)
     WHERE kept.used > given.used OR kept.back > given.back
-        OR given.numbers < (SELECT COALESCE(sum(calls + taken + waived), 0) FROM usage_daily AS rows
-                            WHERE rows.key_id = given.key_id AND rows.day = given.day)
-        OR given.units < (SELECT COALESCE(sum(units), 0) FROM usage_reasons_daily AS rows
-                          WHERE rows.key_id = given.key_id AND rows.day = given.day)
+        OR COALESCE(methods.numbers, 0) < (
+            SELECT COALESCE(sum(calls + taken + waived), 0) FROM usage_daily AS rows
+            WHERE rows.key_id = given.key_id AND rows.day = given.day)
+        OR COALESCE(reasons.units, 0) < (
+            SELECT COALESCE(sum(units), 0) FROM usage_reasons_daily AS rows
+            WHERE rows.key_id = given.key_id AND rows.day = given.day)
     ORDER BY 1, 2
     """
-).bindparams(
-    *_PLACES,
-    *_arrays(used=sa.BigInteger(), back=sa.BigInteger(), numbers=sa.BigInteger(), units=sa.BigInteger()),
 )
 
 
 async def write(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> int:
     """Raise the ledger's rows to these numbers, and return how many rows of `usage_daily` that changed."""
-    methods = [
-        (snapshot.key_id, snapshot.day, *method, *numbers)
-        for snapshot in snapshots
-        for method, numbers in snapshot.methods.items()
-    ]
-    changed = 0
-    if methods:
-        await connection.execute(_STAGE)
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        await driver.copy_records_to_table("given_usage", records=methods, columns=_METHOD_COLUMNS)
-        changed = (await connection.execute(_WRITE_METHODS)).scalar_one()
-        await connection.execute(_UNSTAGE)
-    reasons = [
-        (snapshot.key_id, snapshot.day, *reason, units)
-        for snapshot in snapshots
-        for reason, units in snapshot.reasons.items()
-    ]
-    if reasons:
-        columns = _columns(("key_id", "day", "effect", "reason", "units"), reasons)
-        await connection.execute(_WRITE_REASONS, columns)
-    days = [
-        (each.key_id, each.day, each.used, each.back, each.first_at, each.buckets if each.rolling else None)
-        for each in snapshots
-        if not each.is_empty
-    ]
-    if days:
-        columns = _columns(("key_id", "day", "used", "back", "first_at", "buckets"), days)
-        await connection.execute(_WRITE_DAYS, columns)
-    return changed
+    return (await write_lines(connection, [lines_of(snapshot) for snapshot in snapshots])).rows
 
 
-async def higher_than(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> list[Snapshot]:
-    """Return the ledger's own numbers of those key days where, after writing these, one of them is higher."""
-    given = [
-        (
-            each.key_id,
-            each.day,
-            each.used,
-            each.back,
-            sum(sum(numbers) for numbers in each.methods.values()),
-            sum(each.reasons.values()),
-        )
-        for each in snapshots
-    ]
-    if not given:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many rows of `usage_daily` changed, and which key days were in the ledger before."""
+
+    rows: int
+    kept: Sequence[DayLines]
+
+
+async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> Written:
+    """Raise the ledger's rows as `write` does."""
+    if not days:
+        return Written(0, ())
+    given = {
+        "key_ids": " ".join([each.key_id for each in days]),
+        "days": " ".join([each.day.isoformat() for each in days]),
+    }
+    known = set((await connection.execute(_KEPT, given)).scalars())
+    kept = [each for number, each in enumerate(days, 1) if number in known]
+    fresh = [each for number, each in enumerate(days, 1) if number not in known and not each.is_empty]
+    rows = 0
+    if fresh:
+        try:
+            async with connection.begin_nested():
+                rows = await _copy_days(connection, fresh)
+        except sa.exc.IntegrityError:
+            kept = list(days)
+    if kept:
+        await (await _driver(connection)).execute(_STAGE)
+        await _copy_days(connection, kept, _GIVEN)
+        await connection.execute(_WRITE_DAYS)
+        rows += (await connection.execute(_WRITE_METHODS)).scalar_one()
+        if any(each.reasons for each in kept):
+            await connection.execute(_WRITE_REASONS)
+    return Written(rows, kept)
+
+
+async def higher_than(connection: AsyncConnection, written: Written) -> list[Snapshot]:
+    """Return the ledger's own numbers of key days where one of them is higher than what was written.
+
+    It looks at what was last written in the same transaction.
+    """
+    if not written.kept:
         return []
-    columns = _columns(("key_id", "day", "used", "back", "numbers", "units"), given)
-    rows = await connection.execute(_HIGHER, columns)
+    rows = await connection.execute(_HIGHER)
     return await read(connection, [(row.key_id, row.day) for row in rows])
+
+
+async def _copy_days(connection: AsyncConnection, days: Sequence[DayLines], to: str = "") -> int:
+    """Copy days into the tables whose names begin with `to`, and return the rows of methods.
+
+    The transaction has begun: SQLAlchemy begins it with its own first statement only.
+    """
+    await _copy(connection, to + _DAYS, [each.facts for each in days])
+    await _copy(connection, to + _REASONS, [each.reasons for each in days])
+    return await _copy(connection, to + _METHODS, [each.methods for each in days])
+
+
+async def _copy(connection: AsyncConnection, table: str, lines: Sequence[bytes]) -> int:
+    """Copy lines into a table, and return how many that was."""
+    text = b"".join(lines)
+    if not text:
+        return 0
+
+    async def source() -> AsyncIterator[bytes]:
+        yield text
+
+    try:
+        done: str = await (await _driver(connection)).copy_to_table(table, source=source())
+    except asyncpg.UniqueViolationError as error:
+        raise sa.exc.IntegrityError(f"COPY {table}", None, error) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise sa.exc.DBAPIError(f"COPY {table}", None, error) from error
+    return int(done.rpartition(" ")[2])
+
+
+async def _driver(connection: AsyncConnection) -> Any:
+    return (await connection.get_raw_connection()).driver_connection
 
 
 async def read(connection: AsyncConnection, places: Sequence[Place]) -> list[Snapshot]:
@@ -193,10 +243,6 @@ async def latest_places(connection: AsyncConnection, key_ids: Sequence[str]) -> 
     )
     rows = await connection.execute(last)
     return [(row.key_id, day) for row in rows for day in (row.day - timedelta(days=1), row.day)]
-
-
-def _columns(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, list[Any]]:
-    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def _wanted(places: Sequence[Place]) -> sa.TableValuedAlias:

@@ -6,9 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.ledger import usage
+from metering.day_lines import lines_of, lines_of_hash
+from metering.ledger import tables, usage
 from metering.snapshot import Snapshot
 from tests.metering.samples import KEY, OTHER_KEY, TODAY
 
@@ -95,9 +98,43 @@ async def test_any_number_that_is_lower_than_the_ledgers_is_found(
     seen = snapshot(**{"reasons": DENIED} | changes)
     async with engine.begin() as connection:
         await usage.write(connection, [snapshot(reasons=DENIED)])
-        await usage.write(connection, [seen])
-        found = await usage.higher_than(connection, [seen, Snapshot(OTHER_KEY, TODAY)])
+        written = await usage.write_lines(connection, [lines_of(seen), lines_of(Snapshot(OTHER_KEY, TODAY))])
+        found = await usage.higher_than(connection, written)
     assert [each.key_id for each in found] == ([KEY] if higher else [])
+
+
+async def test_new_days_and_known_ones_are_written_together(engine: AsyncEngine) -> None:
+    """Days that the ledger has grow, others come to it, and rows that changed are counted."""
+    reasons = {("waived", "error_code"): 1}
+    more = snapshot(3, 6, reasons=reasons)
+    other = snapshot(key_id=OTHER_KEY, reasons=reasons, buckets={"7": 4})
+    async with engine.begin() as connection:
+        assert await usage.write(connection, [snapshot()]) == 1
+        assert await usage.write(connection, [more, other, Snapshot("key_none", TODAY)]) == 2
+        assert await usage.write(connection, [more, other]) == 0
+        found = await usage.read(connection, [(KEY, TODAY), (OTHER_KEY, TODAY)])
+    assert found == [more, other]
+
+
+async def test_rows_that_somebody_else_brought_are_raised_too(engine: AsyncEngine) -> None:
+    """Rows of a day of which nothing else is known, as those of another writer, grow with the rest."""
+    async with engine.begin() as connection:
+        await usage.write(connection, [snapshot()])
+        await connection.execute(sa.delete(tables.key_days))
+        other = snapshot(key_id=OTHER_KEY)
+        assert await usage.write(connection, [snapshot(9), other]) == 2
+        found = await usage.read(connection, [(KEY, TODAY), (OTHER_KEY, TODAY)])
+    assert found == [snapshot(9), other]
+
+
+async def test_text_that_is_no_number_is_an_error_of_the_ledger(engine: AsyncEngine) -> None:
+    """What PostgreSQL does not take raises what a lost connection raises, and leaves nothing behind."""
+    async with engine.connect() as connection:
+        days = [lines_of(snapshot()), lines_of_hash(OTHER_KEY, TODAY, [b"c:Search|search", b"many"], None)]
+        with pytest.raises(SQLAlchemyError, match="usage_daily"):
+            await usage.write_lines(connection, days)
+    async with engine.connect() as connection:
+        assert (await usage.read(connection, [(KEY, TODAY)]))[0].is_empty
 
 
 async def test_places_are_found_in_order_and_by_pages(engine: AsyncEngine) -> None:
@@ -122,4 +159,5 @@ async def test_nothing_written_and_nothing_asked_is_nothing(engine: AsyncEngine)
     async with engine.begin() as connection:
         assert await usage.write(connection, [Snapshot(KEY, TODAY)]) == 0
         assert await usage.places_since(connection, date(2000, 1, 1)) == []
-        assert await usage.read(connection, []) == await usage.higher_than(connection, []) == []
+        assert await usage.read(connection, []) == []
+        assert await usage.higher_than(connection, await usage.write_lines(connection, [])) == []
