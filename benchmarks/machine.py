@@ -163,13 +163,13 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _cpu_s(pid: int) -> float:
+def _cpu_s(pid: int, *, with_ended: bool = False) -> float:
     try:
         # The second field is the name in parentheses, which may hold spaces.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return sum(map(int, fields[11 : 15 if with_ended else 13])) / _TICKS_PER_S
 
 
 def _memory_bytes(pid: int) -> int:
@@ -181,14 +181,17 @@ def _memory_bytes(pid: int) -> int:
 
 
 def cpu_s_by_program() -> dict[str, float]:
-    """Return the CPU seconds of all processes below this one by the name of their program."""
+    """Return the CPU seconds of all processes below this one by the name of their program.
+
+    What a process has ended counts as its own.
+    """
     used: dict[str, float] = {}
     for pid in _family(os.getpid())[1:]:
         try:
             name = Path(f"/proc/{pid}/comm").read_text().strip()
         except OSError:
             continue
-        used[name] = used.get(name, 0.0) + _cpu_s(pid)
+        used[name] = used.get(name, 0.0) + _cpu_s(pid, with_ended=True)
     return used
 
 

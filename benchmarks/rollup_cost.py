@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -25,17 +29,18 @@ import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.load import Load, driven
-from benchmarks.machine import Layout, cpu_s_by_program
+from benchmarks.machine import Layout, cpu_s_by_program, python
 from benchmarks.origin import Origin
 from benchmarks.peers import Bench
 from benchmarks.peers.tallygate import Tallygate
 from benchmarks.store import Store
 from benchmarks.workloads import SMALL_BYTES, Workload, request_of
-from gateway import collector, throwaway
+from gateway import throwaway
+from gateway.leashing import BEHIND_CALLS, leashed
 from metering.clients import Client, connect, wire_to
-from metering.ledger import make_engine, migrate, tables
+from metering.ledger import accounts, make_engine, migrate, tables
+from metering.ledger.audit import Author
 from metering.names import READY, day_name, touched_name
-from metering.rollup import roll_up
 from metering.snapshot import day_text
 from metering.wire import Command, Wire
 from policies.period import day_of
@@ -43,7 +48,13 @@ from policies.period import day_of
 KEYS = 100_000
 METHODS, METHODS_OF_A_KEY = 20, 5
 CHUNK = 1000
-UTC = ZoneInfo("UTC")
+BY = Author("bench")
+_FILL = sa.text(
+    """
+    INSERT INTO keys (id, account_id, plan, created_at, unlimited, revision, projected_revision)
+    SELECT id, :account, 'K1', :now, false, 1, 1 FROM unnest(CAST(:ids AS text[])) AS id
+    """
+)
 TRAFFIC = Workload("traffic", "GET", SMALL_BYTES, 64, keys=1_000)
 BEFORE_S = 20.0
 PROGRAMS = {"postgres": "PostgreSQL", "valkey-server": "Redis"}
@@ -84,31 +95,47 @@ class Traffic:
             return int((await connection.execute(query)).scalar_one() or 0)
 
 
+def key_id(number: int) -> str:
+    """Return the id of a key: odd multipliers spread the ids over all shards, as random ones would be."""
+    return f"key_{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
+
+
+async def fill(engine: AsyncEngine, keys: int) -> None:
+    """Let the ledger know the keys: a roll-up looks there for those on sandbox plans."""
+    async with engine.begin() as connection:
+        now = datetime.now(UTC)
+        account = await accounts.create(connection, name="Bench", currency="EUR", now=now, by=BY)
+        for first in range(0, keys, CHUNK):
+            ids = [key_id(number) for number in range(first, min(keys, first + CHUNK))]
+            await connection.execute(_FILL, {"ids": ids, "account": account.id, "now": now})
+        await connection.execute(sa.text("ANALYZE keys"))
+
+
 async def count(wire: Wire, keys: int, calls: int, day: str) -> None:
     """Write counters as they stand after so many calls of each method."""
     began = int(time.time() * 1000)
     for first in range(0, keys, CHUNK):
         commands: list[Command] = []
         for number in range(first, min(keys, first + CHUNK)):
-            # Odd multipliers spread the ids over all shards, as random ones would be.
-            key_id = f"key_{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
+            name = key_id(number)
             used = calls * METHODS_OF_A_KEY
             fields: list[str | int] = ["used", used, "first", began, "bt:w0-0000", calls]
             for place in range(METHODS_OF_A_KEY):  # not the same ones for all, nor in the same order
                 method = (number * 7 + place * (1, 3, 7, 9)[number % 4]) % METHODS
                 fields += [f"c:Method{method}|item", calls, f"t:Method{method}|item", calls]
-            commands.append(("HSET", day_name(key_id, day), *fields))
-            commands.append(("SADD", touched_name(key_id[-2:]), f"{key_id}:{day}"))
+            commands.append(("HSET", day_name(name, day), *fields))
+            commands.append(("SADD", touched_name(name[-2:]), f"{name}:{day}"))
         await wire.exchange(commands)
         if sys.stderr.isatty():
             done = min(keys, first + CHUNK)
             print(f"\r\033[Kcounters of {done:,} keys", end="", file=sys.stderr, flush=True)
 
 
-async def report(redis: Client, engine: AsyncEngine, keys: int, traffic: Traffic) -> bool:
+async def report(stores: Stores, keys: int, traffic: Traffic) -> bool:
     """Print what was measured; returns whether each answered call is in the ledger once."""
-    await migrate(engine)
-    wire = wire_to(redis)
+    await migrate(stores.engine)
+    await fill(stores.engine, keys)
+    wire = wire_to(stores.redis)
     await wire.exchange([("SET", READY, 1)])
     print(f"{keys:,} keys, {METHODS_OF_A_KEY} methods each")
     usual = None
@@ -118,19 +145,18 @@ async def report(redis: Client, engine: AsyncEngine, keys: int, traffic: Traffic
         usual = before[0]
         print(f"traffic alone: {usual.rate:,.0f} calls/s, {_latencies(usual)}")
     for calls, what in ((10, "new"), (11, "grown"), (11, "unchanged")):
-        await count(wire, keys, calls, day_text(day_of(time.time(), UTC)))
+        await count(wire, keys, calls, day_text(day_of(time.time(), ZoneInfo("UTC"))))
         used = cpu_s_by_program()
         with traffic.going_on() as meanwhile:
-            began, own = time.perf_counter(), time.process_time()
-            done = await roll_up(redis, engine, zone=UTC, now=time.time())
-            took, own = time.perf_counter() - began, time.process_time() - own
-        assert done.key_days >= keys
-        costs = {"this process": own}
+            done = await rolled_up(stores)
+        assert done["key_days"] >= keys
+        costs = {"control process": done["cpu_s"]}
         costs |= {
             PROGRAMS[name]: now - used[name] for name, now in cpu_s_by_program().items() if name in PROGRAMS
         }
         told = ", ".join(f"{name} {cpu_s / keys * 1e6:.1f}" for name, cpu_s in costs.items())
-        print(f"{what}: {took:.1f} s{_met(took <= GOAL_S, keys)}, {done.rows:,} rows changed")
+        took = done["seconds"]
+        print(f"{what}: {took:.1f} s{_met(took <= GOAL_S, keys)}, {done['rows']:,} rows changed")
         print(f"    us of a core for a key: {told}")
         for load in meanwhile:
             assert usual is not None
@@ -140,12 +166,24 @@ async def report(redis: Client, engine: AsyncEngine, keys: int, traffic: Traffic
     await wire.close()
     if not traffic.rate:
         return True
-    await roll_up(redis, engine, zone=UTC, now=time.time())
-    difference = traffic.answered - await traffic.in_ledger(engine)
+    await rolled_up(stores)
+    difference = traffic.answered - await traffic.in_ledger(stores.engine)
     print(
         f"answered {traffic.answered:,} calls, failed {traffic.failed}, difference to the ledger {difference}"
     )
     return difference == traffic.failed == 0
+
+
+async def rolled_up(stores: Stores) -> dict[str, float]:
+    """Roll up in a process of its own that stands behind calls, as the control process does."""
+    line = python("benchmarks.rollup_once", stores.redis_url, stores.database_url)
+    line = leashed(line, on_parent_death=signal.SIGTERM, nice=BEHIND_CALLS)
+    process = await asyncio.create_subprocess_exec(*line, stdout=asyncio.subprocess.PIPE)
+    told, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError("the roll-up failed")
+    done: dict[str, float] = json.loads(told)
+    return done
 
 
 def _latencies(load: Load) -> str:
@@ -157,6 +195,16 @@ def _met(is_met: bool, keys: int) -> str:
     return "" if keys < GOAL_KEYS else " (goal met)" if is_met else " (goal missed)"
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores' addresses, and what is connected to them."""
+
+    redis_url: str
+    database_url: str
+    redis: Client
+    engine: AsyncEngine
+
+
 def main() -> int:
     """Measure on stores of its own; returns 1 when the count is not exact."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.rollup_cost", description=__doc__)
@@ -166,15 +214,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, throwaway.postgres(durable=True) as url, ExitStack() as stack:
         store = stack.enter_context(Store(frozenset(os.sched_getaffinity(0)), Path(name)))
         traffic = Traffic(store, Path(name), given.rate, stack)
-        collector.settle()
         return 0 if uvloop.run(measure(store.url, url, given.keys, traffic)) else 1
 
 
 async def measure(redis_url: str, database_url: str, keys: int, traffic: Traffic) -> bool:
-    """Connect as the control process does, and report."""
+    """Connect, and report."""
     redis, engine = connect(redis_url, timeout_s=60), make_engine(database_url)
     try:
-        return await report(redis, engine, keys, traffic)
+        return await report(Stores(redis_url, database_url, redis, engine), keys, traffic)
     finally:
         await engine.dispose()
         await redis.aclose()

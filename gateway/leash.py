@@ -4,6 +4,7 @@ Standard library only, so that it is there within milliseconds. In this order it
 
 - leaves the terminal's process group, so that Ctrl-C reaches the supervisor alone, which stops things in
   order;
+- lets others go first where COMMAND may wait, by as many steps of niceness as were named;
 - takes an exclusive lock on a file and leaves it open for COMMAND and its children: the lock ends with the
   last of them, whatever killed them, so nobody has to judge whether a process id in a file is the right
   process;
@@ -34,12 +35,14 @@ def main() -> None:
     options.add_argument("--parent", type=int, required=True, help="id of the process that starts this one")
     options.add_argument("--signal", type=int, required=True, help="sent when the parent dies")
     options.add_argument("--lock", help="file to hold a lock on")
+    options.add_argument("--nice", type=int, default=0)
     options.add_argument("--uid", type=int)
     options.add_argument("--gid", type=int)
     options.add_argument("--keep", type=int, default=0, help="capabilities to keep as that user, a bit mask")
     options.add_argument("command", nargs="+")
     given = options.parse_args()
     os.setsid()
+    os.nice(given.nice)
     if given.lock is not None:
         _lock(given.lock)
     if given.uid is not None:

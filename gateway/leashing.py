@@ -14,6 +14,8 @@ from pathlib import Path
 
 LEASH = Path(__file__).with_name("leash.py")
 ORPHAN_DEADLINE_S = 20.0
+# Steps of niceness of what may wait: with all cores busy it gets a third of what a worker gets.
+BEHIND_CALLS = 5
 
 
 class OrphanError(Exception):
@@ -35,10 +37,13 @@ def leashed(
     on_parent_death: signal.Signals,
     lock: Path | None = None,
     user: Identity | None = None,
+    nice: int = 0,
 ) -> list[str]:
     """Return the command line that runs `command` bound to this process, see `gateway.leash`."""
     line = [sys.executable, "-I", "-S", str(LEASH)]
     line += ["--parent", str(os.getpid()), "--signal", str(int(on_parent_death))]
+    if nice:
+        line += ["--nice", str(nice)]
     if lock is not None:
         line += ["--lock", str(lock)]
     if user is not None:

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from gateway.leashing import Identity, end_orphan, leashed
+from gateway.leashing import BEHIND_CALLS, Identity, end_orphan, leashed
 
 _SOCKET_PATH_MAX_BYTES = 103  # of macOS; Linux has 107
 _POSTGRES_PORT = 5432  # part of the socket's name only
@@ -195,7 +195,9 @@ class EmbeddedPostgres:
         line = [str(self._binaries() / "postgres"), "-D", str(self._data)]
         for setting, value in settings.items():
             line += ["-c", f"{setting}={value}"]
-        return leashed(line, on_parent_death=self.stop_signal, lock=self._lock, user=self._user())
+        return leashed(
+            line, on_parent_death=self.stop_signal, lock=self._lock, user=self._user(), nice=BEHIND_CALLS
+        )
 
     def is_ready(self) -> bool:
         """Say whether the server takes connections, by the last line of the file that it keeps for this."""

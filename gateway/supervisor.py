@@ -25,7 +25,7 @@ from gateway.child import Child, ChildError
 from gateway.config import ConfigError
 from gateway.data_dir import DataDirError, held, leave, was_left
 from gateway.first_start import LedgerError
-from gateway.leashing import OrphanError
+from gateway.leashing import BEHIND_CALLS, OrphanError
 from gateway.listeners import Listeners
 from gateway.ports import PortError, check_port, free_port
 from gateway.programs import Marketplace, Process
@@ -163,6 +163,7 @@ class Supervisor:
             run_dir,
             arguments=("--listen-fd", str(listening)),
             descriptors=(listening,),
+            nice=BEHIND_CALLS,
         )
         self._control = Child(program, self._environ, self._tell)
         self._others.append(self._control)

@@ -36,9 +36,9 @@ from gateway.telemetry import configure_logging
 from gateway.tls import tls_context
 from metering.clients import connect
 from metering.lanes import counters_on
+from metering.lookups import Lookups
 from metering.open_calls import DIRECTORY as JOURNALS
 from metering.open_calls import OpenCalls
-from metering.projection import Projection
 
 # Connections are accepted for so long after the signal: what waits at the socket may have nobody else.
 LAST_ACCEPTS_S = 0.1
@@ -99,8 +99,9 @@ class Worker:
             journal_max_bytes=settings.stores.journal_max_bytes,
             deadline_s=settings.stores.counter_deadline_s,
         )
+        lookups = Lookups(redis)
         records = Records(
-            Projection(redis),
+            lookups,
             contract=settings.contract,
             capacity=settings.server.cached_keys,
             negative_s=settings.security.negative_cache_s,
@@ -145,6 +146,7 @@ class Worker:
         await open_calls.close()
         if figures is not None:
             figures.close()
+        await lookups.close()
         await redis.aclose()
         await counting.aclose()
         log.info("worker stopped", index=self._index)

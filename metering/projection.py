@@ -47,6 +47,9 @@ class Projection:
         """Say whether Redis was filled from the ledger since it was empty."""
         return bool(await self._redis.exists(READY))
 
+    async def close(self) -> None:
+        """Let go of what lookups have opened; the client is its owner's to close."""
+
     async def put(self, records: Sequence[KeyRecord], *, restored: bool = False) -> dict[str, int]:
         """Bring records into force where they are newer, and return each key's revision in force.
 

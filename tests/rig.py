@@ -28,6 +28,7 @@ from gateway.settings import AccessLog, KeyOut, Settings
 from gateway.tls import tls_context
 from metering.clients import connect
 from metering.counters import Counters
+from metering.lookups import Lookups
 from metering.names import READY
 from metering.open_calls import OpenCalls
 from metering.projection import Projection
@@ -224,8 +225,9 @@ async def rig(
     def clock() -> float:
         return made.clock()
 
+    lookups = Lookups(redis)
     records = Records(
-        Projection(redis),
+        lookups,
         contract=settings.contract,
         capacity=1000,
         negative_s=0.2,
@@ -259,6 +261,7 @@ async def rig(
         proxy.close()
         await open_calls.close()
         await counters.close()
+        await lookups.close()
         await redis.aclose()
         await counting.aclose()
 

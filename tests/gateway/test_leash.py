@@ -28,6 +28,14 @@ def test_the_command_takes_the_leashes_place() -> None:
     assert done.returncode == 7
 
 
+def test_a_command_that_may_wait_lets_others_go_first() -> None:
+    """It is nicer by as many steps as were named, up to the most there is; with none it is as its starter."""
+    shown = [sys.executable, "-c", "import os; print(os.nice(0))"]
+    for steps in (0, 3, 40):
+        done = run(leashed(shown, on_parent_death=signal.SIGTERM, nice=steps))
+        assert int(done.stdout) == min(19, os.nice(0) + steps)
+
+
 def test_a_command_whose_starter_is_gone_is_not_run() -> None:
     """There is no moment in which a dead parent goes unnoticed."""
     command = leashed(["/bin/sh", "-c", "echo ran"], on_parent_death=signal.SIGTERM)

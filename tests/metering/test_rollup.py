@@ -134,6 +134,27 @@ async def test_many_chunks_all_arrive(
     assert await redis.keys("tg:*touched") == await redis.keys("tg:*collected") == []
 
 
+async def test_large_sets_are_read_and_emptied_in_parts(
+    redis: Redis, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of keys of one shard, some left behind by a roll-up before, are carried once and taken out."""
+    monkeypatch.setattr(rollup, "ASKED_TOGETHER", 50)
+    monkeypatch.setattr(rollup, "REMOVED_TOGETHER", 70)
+    members = [f"key_{number:014x}ab:{DAY}" for number in range(400)]
+    async with redis.pipeline(transaction=False) as pipeline:
+        for member in members:
+            pipeline.hset(
+                day_name(*member.split(":")), mapping={f"c:{METHOD}": 1, f"t:{METHOD}": 1, "used": 1}
+            )
+        await pipeline.execute()
+    await redis.sadd(collected_name("ab"), *members[:150])
+    await redis.sadd(touched_name("ab"), *members[100:])
+    report = await rolled(redis, engine)
+    assert (report.key_days, report.rows) == (400, 400)
+    assert len(await usage_of(engine)) == 400
+    assert await redis.exists(collected_name("ab"), touched_name("ab")) == 0
+
+
 async def test_calls_go_on_meanwhile(redis: Redis, engine: AsyncEngine) -> None:
     """Roll-ups in the midst of calls lose none and double none."""
     await put_record(redis)

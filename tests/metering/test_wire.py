@@ -101,7 +101,7 @@ async def test_script_is_loaded_when_it_is_not_known(redis: Redis) -> None:
     """A script runs on a server that forgot it, and its errors are raised."""
     await redis.script_flush()
     wire = wire_to(redis)
-    assert await wire.run(COLLECT, [(("a", "b"), ()), (("c", "d"), ())]) == [[], []]
+    assert await wire.run(COLLECT, [(("a", "b"), ()), (("c", "d"), ())]) == [0, 0]
     assert await wire.run(COLLECT, []) == []
     text = b"return redis.error_reply('nonsense')"
     with pytest.raises(RedisError, match="nonsense"):
