@@ -97,7 +97,7 @@ def table(figures: Figures) -> str:
         [title, *(format(median(value(turn) for turn in turns), form) for _, value, form in _COLUMNS)]
         for title, turns in figures.turns.items()
     ]
-    return _aligned([head, *rows])
+    return aligned([head, *rows])
 
 
 def ratio_lines(figures: Figures, subject: str, goals: dict[str, float]) -> str:
@@ -115,7 +115,7 @@ def ratio_lines(figures: Figures, subject: str, goals: dict[str, float]) -> str:
     if not rows:
         return ""
     rounds = [f"round {number}" for number in range(1, len(rows[0]) - 3)]
-    return _aligned([["requests/s as a multiple", *rounds, "median", "median per CPU second", ""], *rows])
+    return aligned([["requests/s as a multiple", *rounds, "median", "median per CPU second", ""], *rows])
 
 
 def account_lines(figures: Figures) -> str:
@@ -134,14 +134,14 @@ def account_lines(figures: Figures) -> str:
                 _number(reached),
             ]
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _number(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Set the first column to the left and all others to the right."""
     if not rows:
         return ""

@@ -33,6 +33,10 @@ class Store:
         """Return the address that clients connect to."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that it has used so far."""
+        return self._process.cpu_s()
+
     def __enter__(self) -> Store:
         self._process.wait_for_port(self.port)
         return self

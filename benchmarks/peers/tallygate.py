@@ -14,6 +14,7 @@ import redis.asyncio
 from benchmarks.machine import Process, free_port, python
 from benchmarks.peers import DAY_LIMIT, MissingError, Peer, day_counters
 from gateway import config
+from gateway.settings import Settings
 from metering.projection import Projection
 from policies import keys
 from policies.record import KeyRecord
@@ -34,23 +35,41 @@ class Tallygate(Peer):
         return {}
 
     def start(self) -> None:
-        environment = self.environment()
+        self.home.mkdir()
+        environment = self.configured()
+        self._make_keys(config.load(Path(environment["TALLYGATE_CONFIG"]), dict(os.environ) | environment))
+        self.serve(environment, 0)
+
+    @property
+    def home(self) -> Path:
+        """Return the data directory."""
+        return self.bench.folder / self.name
+
+    def configured(self) -> dict[str, str]:
+        """Choose a port, write the configuration, and return the environment that names it."""
         self.port = free_port()
-        home = self.bench.folder / self.name
-        home.mkdir()
         text = EXAMPLE.read_text()
         assert text.count(_LISTEN) == 1, "the example configuration names its port in another way"
-        path = home / "config.toml"
+        path = self.home / f"config-{self.port}.toml"
         path.write_text(text.replace(_LISTEN, f'proxy_listen = "127.0.0.1:{self.port}"'))
-        environment |= {
+        return self.environment() | {
             "TALLYGATE_CONFIG": str(path),
-            "TALLYGATE_DATA_DIR": str(home),
-            "TALLYGATE_RUN_DIR": str(home),
+            "TALLYGATE_DATA_DIR": str(self.home),
+            "TALLYGATE_RUN_DIR": str(self.home),
             "TALLYGATE_DEMO_URL": f"http://127.0.0.1:{self.bench.origin_port}",
             "TALLYGATE_REDIS_URL": self.bench.store.url,
             "TALLYGATE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/unused",  # a worker asks it nothing
         }
-        settings = config.load(path, dict(os.environ) | environment)
+
+    def serve(self, environment: dict[str, str], index: int) -> None:
+        """Start the worker with this index on its core."""
+        command = python("gateway.worker", "--index", str(index))
+        self.process = Process(
+            f"{self.name}-{index}", command, self.bench.layout.proxy, self.bench.folder, environment
+        )
+        self.process.wait_for_port(self.port)
+
+    def _make_keys(self, settings: Settings) -> None:
         if self.bench.keys == 1:
             self.credential = keys.issue(secrets.token_bytes(keys.ENTROPY_BYTES))
         _, pepper = settings.security.peppers[0]
@@ -69,9 +88,6 @@ class Tallygate(Peer):
         ]
         self.key_ids = {record.key_id for record in records}
         asyncio.run(_put(self.bench.store.url, records))
-        command = python("gateway.worker", "--index", "0")
-        self.process = Process(self.name, command, self.bench.layout.proxy, self.bench.folder, environment)
-        self.process.wait_for_port(self.port)
 
     def counted(self) -> int:
         found = day_counters(self.bench.store.client, "tg:{??}:day:*", self._is_own)
