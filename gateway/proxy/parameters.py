@@ -17,6 +17,7 @@ MAX_PARAMETERS = 1000
 PERCENT, PLUS, EQUALS, SEMICOLON, CR, LF = b"%+=;\r\n"
 
 _ESCAPE = re.compile(rb"%(?:[0-9A-Fa-f]{2})?")
+_AS_QUOTED_PRINTABLE = bytes.maketrans(b"+%", b" =")
 _CORE = re.compile(r"[^\w\-]*([\w\-.]*[\w\-])")
 
 
@@ -34,20 +35,18 @@ def percent_decode(raw: bytes) -> bytes | None:
     The quoted-printable decoder of the standard library does the work in C: with `%` for its `=`, both use
     the same escapes. A malformed escape shows in the length, because every good one shortens the text by two.
     """
-    if PLUS in raw:
-        raw = raw.replace(b"+", b" ")
     escapes = raw.count(b"%")
     if not escapes:
-        return raw
+        return raw.replace(b"+", b" ") if PLUS in raw else raw
     if LF in raw or CR in raw:
         # To the quoted-printable decoder an escape before a line end means something of its own.
         if any(len(match) == 1 for match in _ESCAPE.findall(raw)):
             return None
-        return unquote_to_bytes(raw)
+        return unquote_to_bytes(raw.replace(b"+", b" "))
     if EQUALS in raw:
         raw = raw.replace(b"=", b"%3D")
         escapes = raw.count(b"%")
-    decoded = a2b_qp(raw.replace(b"%", b"="))
+    decoded = a2b_qp(raw.translate(_AS_QUOTED_PRINTABLE))
     return decoded if len(decoded) == len(raw) - 2 * escapes else None
 
 

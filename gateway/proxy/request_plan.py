@@ -97,7 +97,7 @@ class RuleView:
         if decoded is None:
             return self.watch.uncertain(decode_text(raw))
         try:
-            return self.watch.read(decoded.decode())
+            return self.watch.read_encoded(decoded)
         except UnicodeDecodeError:
             return self.watch.uncertain(decoded.decode("latin-1"))
 

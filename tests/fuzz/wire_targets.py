@@ -130,6 +130,7 @@ def check_xml(data: bytes) -> None:
     except UnicodeDecodeError:
         return
     reading = WATCH.read(text)
+    assert WATCH.read_encoded(data) == reading
     if not reading.certain:
         assert reading.mentions <= WATCHED
         return

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.xml_values import MAX_DEPTH, Watch
+from gateway.proxy.xml_values import MAX_DEPTH, REMEMBERED_LEAVES, REMEMBERED_LEAVES_BYTES, Watch
+from policies.methods import Reading
 
 WATCH = Watch(frozenset({"Provider", "SearchMethod", "CategoryId"}))
 OFFICIAL = {"Provider": "Taobao", "SearchMethod": "Official"}
@@ -18,6 +19,14 @@ PLAIN = (
     "<SearchItemsParameters><Provider>Taobao</Provider><SearchMethod>Official</SearchMethod>"
     "<ItemTitle>red dress</ItemTitle></SearchItemsParameters>"
 )
+
+
+def read(text: str, watch: Watch = WATCH) -> Reading:
+    """Read a document as text and as it was sent, where a second look finds what the first has remembered."""
+    reading = watch.read(text)
+    for _ in range(2):
+        assert watch.read_encoded(text.encode()) == reading
+    return reading
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,7 @@ def test_plain_documents_are_certain(text: str) -> None:
     """Whatever clients are known to send is read: raw Cyrillic and quotes, layout, declarations, nested
     lists.
     """
-    reading = WATCH.read(text)
+    reading = read(text)
     assert reading.certain
     assert reading.values == OFFICIAL
 
@@ -57,14 +66,14 @@ def test_plain_documents_are_certain(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "  \n", "<P/>", "<P></P>", "<P><ItemTitle>x</ItemTitle></P>"])
 def test_documents_without_the_elements_are_certain(text: str) -> None:
     """Where nothing watched occurs, that itself is certain."""
-    reading = WATCH.read(text)
+    reading = read(text)
     assert reading.certain
     assert reading.values == {}
 
 
 def test_empty_elements_are_empty_values() -> None:
     """An element in either empty form has the value of an empty text."""
-    reading = WATCH.read("<P><Provider></Provider><SearchMethod/><CategoryId /></P>")
+    reading = read("<P><Provider></Provider><SearchMethod/><CategoryId /></P>")
     assert reading.certain
     assert reading.values == {"Provider": "", "SearchMethod": "", "CategoryId": ""}
 
@@ -133,7 +142,7 @@ EVASIONS = {
 @pytest.mark.parametrize("text", EVASIONS.values(), ids=EVASIONS.keys())
 def test_whatever_could_be_read_otherwise_is_not_certain(text: str) -> None:
     """Each known way to show one server an element that another does not see leaves the reading uncertain."""
-    reading = WATCH.read(text)
+    reading = read(text)
     assert not reading.certain
     assert not reading.values
 
@@ -148,15 +157,15 @@ def test_uncertain_readings_mention_what_occurs() -> None:
         "%3CForceUpdat%65%3Etrue",
         "<P><Force\0Update>true</Force\0Update></P>",
     ):
-        assert watch.read(text).mentions == {"ForceUpdate"}
-    assert watch.read("<P><!----></P>").mentions == frozenset()
+        assert read(text, watch).mentions == {"ForceUpdate"}
+    assert read("<P><!----></P>", watch).mentions == frozenset()
 
 
 def test_depth_is_bounded() -> None:
     """A document nested deeper than any client's is not read to its end."""
     deep = "<a>" * (MAX_DEPTH + 1) + "</a>" * (MAX_DEPTH + 1)
-    assert not WATCH.read(deep).certain
-    assert WATCH.read("<a>" * MAX_DEPTH + "</a>" * MAX_DEPTH).certain
+    assert not read(deep).certain
+    assert read("<a>" * MAX_DEPTH + "</a>" * MAX_DEPTH).certain
 
 
 @pytest.mark.parametrize(
@@ -253,7 +262,7 @@ def mutated(draw: st.DrawFn) -> str:
 @given(mutated())
 def test_a_certain_reading_is_everyones_reading(text: str) -> None:
     """Where a reading is certain, readers far more lenient see the same values and no others."""
-    reading = WATCH.read(text)
+    reading = read(text)
     if not reading.certain:
         return
     for name in ("Provider", "SearchMethod"):
@@ -265,9 +274,30 @@ def test_a_certain_reading_is_everyones_reading(text: str) -> None:
 @given(mutated())
 def test_what_another_reader_takes_for_another_search_is_not_official(text: str) -> None:
     """A document that any lenient reader takes for something else is never read as the official search."""
-    reading = WATCH.read(text)
+    reading = read(text)
     seen = {
         name: by_pattern(text, name) | by_elementtree(text, name) for name in ("Provider", "SearchMethod")
     }
     if any(seen[name] - {OFFICIAL[name]} for name in OFFICIAL):
         assert not (reading.certain and reading.values == OFFICIAL)
+
+
+def test_what_was_read_before_is_told_by_the_watched_leaves_alone() -> None:
+    """A document with other watched leaves, in another order or doubled, is read anew."""
+    watch = Watch(frozenset({"Provider", "CategoryId"}))
+    assert read("<P><Provider>Taobao</Provider><A>1</A></P>", watch).values == {"Provider": "Taobao"}
+    assert read("<Q><A>2</A><Provider>Taobao</Provider></Q>", watch).values == {"Provider": "Taobao"}
+    assert read("<P><Provider>Tmall</Provider></P>", watch).values == {"Provider": "Tmall"}
+    assert not read("<P><provider>Taobao</provider></P>", watch).certain
+    assert not read("<P><Provider>Taobao</Provider><Provider>Taobao</Provider></P>", watch).certain
+    assert not read("<Provider><Provider>Taobao</Provider></Provider>", watch).certain
+    assert not read("<P><Provider>Ta%6Fbao</Provider></P>", watch).certain
+
+
+def test_memory_of_leaves_is_bounded() -> None:
+    """However many values clients send, only so many are remembered, and no long ones."""
+    watch = Watch(frozenset({"CategoryId"}))
+    for number in range(REMEMBERED_LEAVES + 10):
+        assert read(f"<P><CategoryId>{number}</CategoryId></P>", watch).values == {"CategoryId": str(number)}
+    read(f"<P><CategoryId>{'x' * (REMEMBERED_LEAVES_BYTES + 1)}</CategoryId></P>", watch)
+    assert len(watch._by_leaves) == 10
