@@ -43,6 +43,7 @@ COMPILED = (
             "service",
             "signature",
             "tally",
+            "today",
             "upstream",
             "upstream_pool",
             "xml_values",

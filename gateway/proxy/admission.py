@@ -29,8 +29,8 @@ from metering.counters import Outcome, Take, Taken
 from policies import keys
 from policies.allow_lists import AllowLists
 from policies.decision import Denied, Reason, place_refusal
-from policies.methods import Call, classify
-from policies.quota import Window, bucket_of, seconds_until_bucket_expires
+from policies.methods import Call
+from policies.quota import Window, seconds_until_bucket_expires
 from policies.waiver import Waiver
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ log = structlog.get_logger("gateway.proxy")
 STREAM_BUFFER_BYTES = 64 * 1024  # of a request's body, kept while the call is being decided
 REDECISIONS_MAX = 5  # a record that changes under every attempt is refused rather than chased
 EXHAUSTED_RETRY_MAX_S = 86_400
-_OPEN, _ADMITTED = OnCounterFailure.OPEN, open_calls.Admission.ADMITTED
+# Members of an enumeration are found ten times slower than names of a module.
+_OPEN, _ADMITTED, _GRANTED = OnCounterFailure.OPEN, open_calls.Admission.ADMITTED, Outcome.GRANTED
 
 
 class Stage:
@@ -206,13 +207,14 @@ class Admission:
         peppers = proxy.settings.security.peppers
         now = proxy.clock()
         assert self._identified is not None
+        credential = self._identified.credential
         unasked = False
         for index in range(pepper, len(peppers)):
-            digest = keys.digest(self._identified.credential, peppers[index][1])
+            digest = self._digest(credential, peppers[index][1])
             entry = proxy.records.get(digest, now)
             if entry is None:
                 # The form of a cached key is known to be right; of others it is checked before any I/O.
-                if not keys.is_well_formed(self._identified.credential):
+                if not keys.is_well_formed(credential):
                     break
                 if proxy.counters.breaker.is_open:
                     unasked = True  # nobody can be asked now, but it may be cached under the next pepper
@@ -227,13 +229,23 @@ class Admission:
                 break
             if isinstance(entry, Entry):
                 if index and proxy.carrier is not None:
-                    proxy.carrier.note(entry, self._identified.credential, peppers, now)
-                self._decide(entry)
+                    proxy.carrier.note(entry, credential, peppers, now)
+                self._decide(entry, now)
                 return
         if unasked:
             self.fail(Failure.COUNTING_UNAVAILABLE)
         else:
             self._not_identified(Reason.UNKNOWN_KEY)
+
+    def _digest(self, credential: str, pepper: bytes) -> str:
+        """Return a key's digest; most connections bring the same key again and again."""
+        front = self.front
+        if front is None:
+            return keys.digest(credential, pepper)
+        known = front.digest_of
+        if known is None or known[0] != credential or known[1] is not pepper:
+            known = front.digest_of = (credential, pepper, keys.digest(credential, pepper))
+        return known[2]
 
     def _not_identified(self, reason: Reason) -> None:
         """Refuse who does not say rightly who it is, and hold its address off when that happens too often."""
@@ -247,7 +259,7 @@ class Admission:
         if self.stage != Stage.IDENTIFIED:
             return
         if isinstance(found, Entry):
-            self._decide(found)
+            self._decide(found, self._proxy.clock())
         elif isinstance(found, Unavailable):
             self.fail(Failure.COUNTING_UNAVAILABLE)
         else:
@@ -255,13 +267,13 @@ class Admission:
 
     # -- decided and counted
 
-    def _decide(self, entry: Entry) -> None:
+    def _decide(self, entry: Entry, now: float) -> None:
         proxy = self._proxy
         identified = self._identified
         assert identified is not None
         self._entry = entry
         record = entry.record
-        now = self._admitted = proxy.clock()
+        self._admitted = now
         reason = None
         if self._route.signed and record.signing_secret is not None:
             try:
@@ -272,15 +284,16 @@ class Admission:
                 return
         if entry.lists is not None:
             reason = reason or self._misplaced(entry.lists)
-        call = classify(
-            identified.counted,
-            identified.rule,
-            identified.reading,
-            record.default_provider,
-            record.default_search_method,
-        )
-        self._call = call
-        ruling = Denied(reason) if reason else entry.rule(call, proxy.day(now), bucket_of(now))
+        counted, rule, reading = identified.counted, identified.rule, identified.reading
+        moment = proxy.today.at(now)
+        known = entry.recall(counted, rule, reading, moment)
+        ruling: Take | Denied
+        if known is not None:
+            self._call, ruling = known.call, known.take
+        else:
+            self._call, ruling = entry.rule_on(counted, rule, reading, moment)
+        if reason is not None:
+            ruling = Denied(reason)
         if isinstance(ruling, Denied):
             if self._attempts and reason is Reason.INVALID_SIGNATURE:
                 self._not_identified(reason)
@@ -314,44 +327,47 @@ class Admission:
             return
         # An open route goes by the cached record, in what it allows and in what it forbids.
         assert self._entry is not None
-        self._decide(self._entry)
+        self._decide(self._entry, self._proxy.clock())
 
     def _on_taken(self, taken: Taken) -> None:
+        take, entry = self._take, self._entry
+        assert take is not None and entry is not None
+        outcome = taken.outcome
+        if outcome is _GRANTED:
+            self._limit_fields = self._limits(entry, take, taken)
+            if self.front is None:
+                self._waive(Waiver.NOT_FORWARDED)
+                self._close("client_left")
+            elif self.stage != Stage.COUNTING:
+                self._waive(Waiver.NOT_FORWARDED)
+            else:
+                self._connect()
+        elif outcome is Outcome.EXHAUSTED:
+            self._limit_fields = self._limits(entry, take, taken)
+            if self.stage == Stage.COUNTING:
+                self._refuse(Reason.QUOTA_EXCEEDED, self._retry_after(taken))
+        elif outcome is Outcome.STALE:
+            self._decide_anew(entry, taken)
+        elif self._route.on_counter_failure is _OPEN:
+            self._admit_uncounted(take)
+        else:
+            if outcome is Outcome.MISSING:
+                self._proxy.records.forget(entry)
+            self.fail(Failure.COUNTING_UNAVAILABLE)
+
+    def _decide_anew(self, entry: Entry, taken: Taken) -> None:
+        if self.stage != Stage.COUNTING:
+            return
         proxy = self._proxy
-        take = self._take
-        assert take is not None and self._entry is not None
-        match taken.outcome:
-            case Outcome.GRANTED:
-                self._limit_fields = self._limits(take, taken)
-                if self.front is None:
-                    self._waive(Waiver.NOT_FORWARDED)
-                    self._close("client_left")
-                elif self.stage != Stage.COUNTING:
-                    self._waive(Waiver.NOT_FORWARDED)
-                else:
-                    self._connect()
-            case Outcome.EXHAUSTED:
-                self._limit_fields = self._limits(take, taken)
-                if self.stage == Stage.COUNTING:
-                    self._refuse(Reason.QUOTA_EXCEEDED, self._retry_after(taken))
-            case Outcome.STALE:
-                if self.stage != Stage.COUNTING:
-                    return
-                assert taken.record is not None
-                proxy.records.renew(self._entry, taken.record, proxy.clock())
-                self._attempts += 1
-                if self._attempts > REDECISIONS_MAX:
-                    self.fail(Failure.COUNTING_UNAVAILABLE)
-                else:
-                    self.stage = Stage.IDENTIFIED
-                    self._decide(self._entry)
-            case Outcome.MISSING | Outcome.UNAVAILABLE:
-                if self._route.on_counter_failure is _OPEN:
-                    self._admit_uncounted(take)
-                    return
-                if taken.outcome is Outcome.MISSING:
-                    proxy.records.forget(self._entry)
-                self.fail(Failure.COUNTING_UNAVAILABLE)
+        assert taken.record is not None
+        now = proxy.clock()
+        proxy.records.renew(entry, taken.record, now)
+        self._attempts += 1
+        if self._attempts > REDECISIONS_MAX:
+            self.fail(Failure.COUNTING_UNAVAILABLE)
+        else:
+            self.stage = Stage.IDENTIFIED
+            self._decide(entry, now)
 
     def _admit_uncounted(self, take: Take) -> None:
         if self.front is None or self.stage != Stage.COUNTING:
@@ -370,13 +386,18 @@ class Admission:
         else:
             self._connect()
 
-    def _limits(self, take: Take, taken: Taken) -> bytes:
-        return limit_fields(take, taken.used, self._proxy.seconds_left_today(self._admitted))
+    def _limits(self, entry: Entry, take: Take, taken: Taken) -> bytes:
+        """Return what is said of the limit; calls of a key that were counted together are told the same."""
+        if entry.told is not taken:
+            entry.told = taken
+            left_s = self._proxy.today.seconds_left(self._admitted)
+            entry.told_fields = limit_fields(take, taken.used, left_s)
+        return entry.told_fields
 
     def _retry_after(self, taken: Taken) -> int:
         assert self._take is not None
         if self._take.window is Window.DAY:
-            return self._proxy.seconds_left_today(self._admitted)
+            return self._proxy.today.seconds_left(self._admitted)
         if taken.oldest_bucket is None:
             return EXHAUSTED_RETRY_MAX_S
         return seconds_until_bucket_expires(self._proxy.clock(), taken.oldest_bucket)
@@ -386,7 +407,8 @@ class Admission:
     def deny(self, reason: Reason) -> None:
         """Refuse the call by the contract, and count the refusal where the key is known."""
         if self._entry is not None:
-            self._proxy.counters.deny(self._entry.record.key_id, self._proxy.day(self._proxy.clock()), reason)
+            proxy = self._proxy
+            proxy.counters.deny(self._entry.record.key_id, proxy.today.at(proxy.clock()).day, reason)
         self._refuse(reason, None)
 
     def fail(self, failure: Failure) -> None:

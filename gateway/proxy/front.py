@@ -59,6 +59,7 @@ class Front(asyncio.Protocol):
         "_source",
         "_transport",
         "deadline",
+        "digest_of",
         "stalled",
     )
 
@@ -87,6 +88,7 @@ class Front(asyncio.Protocol):
         self._behind_proxy = False  # what the peer says of the client is believed
         self.stalled = False
         self.deadline = NEVER
+        self.digest_of: tuple[str, bytes, str] | None = None  # the last key, the pepper, and its digest
 
     # -- asyncio
 

@@ -15,7 +15,7 @@ from gateway.proxy.envelopes import Envelope
 from gateway.proxy.readings import CERTAIN, reading_of
 from gateway.proxy.request_path import PathReading, full_method, is_method_name
 from gateway.proxy.request_plan import RequestPlan, plan_of
-from gateway.proxy.scan import Scan
+from gateway.proxy.scan import Parted, Scan
 from gateway.settings import Place, Route, Source
 from policies.decision import Denied, Reason
 from policies.methods import MethodRule, MethodTable, Reading
@@ -43,7 +43,7 @@ class Identified:
     """A request of which key and method are known.
 
     `counted` is the name under which the call is counted, `method` the name as the client wrote it. `query`,
-    `form` and `envelope` hold the parameters, raw, for signatures; `plan` knows which of them are the key.
+    `form` and `envelope` hold the parameters, raw; `plan` knows which of them are the key.
     """
 
     credential: str = field(repr=False)
@@ -52,8 +52,8 @@ class Identified:
     rule: MethodRule
     reading: Reading
     method: str
-    query: bytes = field(repr=False)
-    form: bytes | None = field(repr=False)
+    query: Parted | None = field(repr=False)
+    form: Parted | None = field(repr=False)
     envelope: Envelope | None = field(repr=False)
     plan: RequestPlan = field(repr=False)
 
@@ -84,9 +84,8 @@ def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | D
     scan.read_headers(parts.headers)
     if query:
         scan.read_parameters(query, in_form=False)
-    form: bytes | None = None
     if parts.body:
-        form = scan.read_body(parts.http_method, parts.body)
+        scan.read_body(parts.http_method, parts.body)
     elif not parts.body_complete:
         scan.miss_body()
     if scan.unreadable:
@@ -115,8 +114,8 @@ def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | D
         view.rule,
         reading_of(view, scan, parts.http_method) if view.needs_parameters else CERTAIN,
         method,
-        query,
-        form,
+        scan.query,
+        scan.form,
         scan.envelope,
         plan,
     )

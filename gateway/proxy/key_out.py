@@ -13,9 +13,11 @@ from urllib.parse import quote
 from gateway.proxy.identify import Identified, Parts
 from gateway.proxy.parameters import decode_text, percent_decode, split
 from gateway.proxy.request_plan import RequestPlan
+from gateway.proxy.scan import Parted
 from gateway.proxy.signature import SIGNATURE, TIMESTAMP, decoded, decoded_arguments, sign, timestamp_of
 from gateway.settings import KeyOut, Route
 
+_PASS, _REPLACE = KeyOut.PASS, KeyOut.REPLACE
 # Escapes of letters, digits and the underscore.
 _NEEDLESS_ESCAPE = re.compile(rb"%(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])")
 _AWS_CREDENTIAL = re.compile(rb"(Credential=)[^/,\s]+", re.IGNORECASE)
@@ -31,22 +33,22 @@ def rewrite(
     length: the Content-Length field is the caller's to set.
     """
     headers = parts.headers
-    if route.key_out is KeyOut.PASS:
+    if route.key_out is _PASS:
         return parts.target, headers, parts.body
     replacement = None
     secret = None
-    if route.key_out is KeyOut.REPLACE and route.credential is not None:
+    if route.key_out is _REPLACE and route.credential is not None:
         replacement = route.credential.key.encode()
         secret = route.credential.secret
     key = _Key(identified.plan, identified.credential.encode(), replacement)
-    path, _, query = parts.target.partition(b"?")
-    query = key.out_of_parameters(query, in_form=False)
-    form = None if identified.form is None else key.out_of_parameters(identified.form, in_form=True)
+    query = b"" if identified.query is None else key.out_of_parameters(identified.query)
+    form = None if identified.form is None else key.out_of_parameters(identified.form)
     body = parts.body
     if body is not None and identified.envelope is not None:
         body = key.out_of_text(body)
     if secret is not None:
         query, form = _sign_anew(identified, query, form, secret, now)
+    path = parts.target.partition(b"?")[0]
     target = path + b"?" + query if query else path
     return target, key.out_of_headers(headers), body if form is None else form
 
@@ -61,26 +63,17 @@ class _Key:
         self._replacement = replacement
         self._quoted = None if replacement is None else quote(replacement, safe="").encode()
 
-    def out_of_parameters(self, raw: bytes, *, in_form: bool) -> bytes:
+    def out_of_parameters(self, parted: Parted) -> bytes:
         """Take the key out of a query or a form."""
-        if not raw:
-            return raw
-        segments = []
-        roles = self._plan.parameters
-        for segment in raw.split(b"&"):
-            name, equals, value = segment.partition(b"=")
-            try:
-                role = roles[name]
-            except KeyError:
-                role = self._plan.parameter_role(name)
-            key = None if role is None else role.key_in_form if in_form else role.key_in_query
-            if key is not None and equals:
-                if self._quoted is None:
-                    continue
-                # An empty one was not the key, and an upstream would read it as none.
-                segment = name + b"=" + self._quoted if value else segment
-            segments.append(segment)
-        rest = b"&".join(segments)
+        segments, rest, keys = parted.segments, parted.raw, parted.keys
+        if keys:
+            if self._quoted is None:
+                segments = segments.copy()
+                for segment in keys:
+                    segments.remove(segment)
+            else:
+                segments = [self._swapped(each) if each in keys else each for each in segments]
+            rest = b"&".join(segments)
         # A text of unreserved characters can hide only behind escapes that nobody needs to write.
         if self._is_plain and rest.find(self._credential) < 0 and _NEEDLESS_ESCAPE.search(rest) is None:
             return rest
@@ -117,6 +110,12 @@ class _Key:
                 if role is not None and role.authorization and self._replacement is not None:
                     kept.append((name, value.replace(credential, self._replacement)))
         return kept if changed else headers
+
+    def _swapped(self, segment: bytes) -> bytes:
+        """Put the replacement for the key; an empty one was not the key, and an upstream would read it as
+        none."""
+        name, _, value = segment.partition(b"=")
+        return b"%b=%b" % (name, self._quoted) if value else segment
 
     def _repeats(self, segment: bytes) -> bool:
         return self._credential in segment or (

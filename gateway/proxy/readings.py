@@ -10,6 +10,7 @@ from gateway.proxy.scan import QUERY_METHODS, UNSEEN, Found, Scan
 from gateway.settings import Route
 from policies.methods import MethodRule, Reading
 
+_EXACT = Spelling.EXACT
 # Of a call whose rule reads nothing, or that holds nothing to be read.
 CERTAIN: Final = Reading()
 
@@ -22,7 +23,7 @@ def reading_of(view: RuleView, scan: Scan, http_method: str) -> Reading:
         role, raw, in_form, unsure = found[0]
         if (
             role.data in view.xml
-            and role.spelling is Spelling.EXACT
+            and role.spelling is _EXACT
             and in_form is from_form
             and not unsure
             and isinstance(raw, bytes)
@@ -50,9 +51,7 @@ def _merged(view: RuleView, scan: Scan, found: list[Found], from_form: bool) -> 
         seen.add(name)
         if name in view.xml:
             inner = view.read(raw) if isinstance(raw, bytes) else view.watch.read(raw)
-            certain &= (
-                inner.certain and role.spelling is Spelling.EXACT and values.keys().isdisjoint(inner.values)
-            )
+            certain &= inner.certain and role.spelling is _EXACT and values.keys().isdisjoint(inner.values)
             values.update(inner.values)
             mentions |= inner.mentions
         elif name == ITEM_ID:

@@ -20,6 +20,7 @@ from gateway.settings import KeyOut, Place, Source
 
 # For these the parameters stand in the query; for all others in the body.
 QUERY_METHODS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+_LOOSE = Spelling.LOOSE  # members of an enumeration are found ten times slower than names of a module
 # A body that was not buffered.
 UNSEEN: Final = object()
 
@@ -28,6 +29,17 @@ _AWS_CREDENTIAL = re.compile(rb"AWS4-[A-Z0-9-]+\s(?:.*[\s,])?Credential=([^/,\s]
 # Of a watched parameter: its role, the raw value or an envelope's text, whether it stands in the body, and
 # whether only some readers see it.
 Found = tuple[ParameterRole, bytes | str, bool, bool]
+
+
+class Parted:
+    """A query or a form in its segments, and those of them that name the key and have a value's place."""
+
+    __slots__ = ("keys", "raw", "segments")
+
+    def __init__(self, raw: bytes, segments: list[bytes], keys: list[bytes]) -> None:
+        self.raw = raw
+        self.segments = segments
+        self.keys = keys
 
 
 class Scan:
@@ -47,6 +59,8 @@ class Scan:
     is_coded = False
     action = b""
     envelope: Envelope | None = None
+    query: Parted | None = None
+    form: Parted | None = None
 
     def __init__(self, plan: RequestPlan) -> None:
         self.plan = plan
@@ -72,31 +86,40 @@ class Scan:
             self.unreadable = True
             return
         roles = self.plan.parameters
-        for segment in raw.split(b"&"):
-            name, _, value = segment.partition(b"=")
+        segments = raw.split(b"&")
+        keys = []
+        for segment in segments:
+            name, equals, value = segment.partition(b"=")
             try:
                 role = roles[name]
             except KeyError:
                 role = self.plan.parameter_role(name)
             if role is not None:
                 self._take_parameter(role, value, in_form, hidden=False)
+                if equals and (role.key_in_form if in_form else role.key_in_query) is not None:
+                    keys.append(segment)
+        parted = Parted(raw, segments, keys)
+        if in_form:
+            self.form = parted
+        else:
+            self.query = parted
         if SEMICOLON in raw:
             # Some readers split parameters at semicolons too.
-            for segment in raw.split(b"&"):
+            for segment in segments:
                 for part in segment.split(b";")[1:]:
                     name, _, value = part.partition(b"=")
                     role = self.plan.parameter_role(name)
                     if role is not None:
                         self._take_parameter(role, value, in_form, hidden=True)
 
-    def read_body(self, http_method: str, body: bytes) -> bytes | None:
-        """Look through a buffered body; returns it when it is a form."""
+    def read_body(self, http_method: str, body: bytes) -> None:
+        """Look through a buffered body."""
         content = content_of(self.content_types, self.is_coded)
         if http_method in QUERY_METHODS:
             self.doubtful = True
         if content.kind is BodyKind.FORM:
             self.read_parameters(body, in_form=True)
-            return body
+            return
         plan = self.plan
         try:
             if content.kind is BodyKind.XML and plan.soap is not None:
@@ -110,7 +133,6 @@ class Scan:
                 self.unread_body = body
         except UnreadableError:
             self.unreadable = True
-        return None
 
     def miss_body(self) -> None:
         """Take note of a body that was not buffered."""
@@ -170,7 +192,7 @@ class Scan:
         self.places += (place,)
 
     def _take_parameter(self, role: ParameterRole, value: bytes, in_form: bool, *, hidden: bool) -> None:
-        unsure = hidden or role.spelling is Spelling.LOOSE
+        unsure = hidden or role.spelling is _LOOSE
         key = role.key_in_form if in_form else role.key_in_query
         if key is not None:
             if unsure:

@@ -19,11 +19,11 @@ from gateway.proxy.front import Front
 from gateway.proxy.headers import Header, forwarding_fields
 from gateway.proxy.records import Records
 from gateway.proxy.tally import Tally
+from gateway.proxy.today import Today
 from gateway.proxy.upstream_pool import UpstreamPool
 from gateway.settings import AccessLog, Route, Settings, Upstream
 from metering.lanes import AnyCounters
 from metering.open_calls import OpenCalls
-from policies.period import day_of, midnight, next_day
 
 log = structlog.get_logger("gateway.proxy")
 
@@ -66,8 +66,6 @@ class Proxy:
         self._exchanges: set[Exchange] = set()
         self._pools: dict[Upstream, UpstreamPool] = {}
         self.health_path: bytes | None = None
-        self._day = ""
-        self._day_began = self._day_ends = 0.0
         self._request_base = secrets.token_hex(5).encode() + b"-"
         self._request_number = 0
         self._ticker: asyncio.TimerHandle | None = None
@@ -187,21 +185,6 @@ class Proxy:
         self._request_number += 1
         return self._request_base + b"%x" % self._request_number
 
-    def day(self, now: float) -> str:
-        """Return the billing timezone's calendar day, as 20261121."""
-        if not self._day_began <= now < self._day_ends:
-            zone = self.settings.contract.zone
-            day = day_of(now, zone)
-            self._day = day.strftime("%Y%m%d")
-            self._day_began = midnight(day, zone)
-            self._day_ends = midnight(next_day(day), zone)
-        return self._day
-
-    def seconds_left_today(self, now: float) -> int:
-        """Return the whole seconds from `now` until the billing timezone's next midnight, at least 1."""
-        self.day(now)
-        return max(1, int(self._day_ends - now) + 1)
-
     # -- figures
 
     def troubles(self) -> list[str]:
@@ -249,7 +232,7 @@ class Proxy:
             self.guesses = FailureLimit(security.failures_allowed, security.failures_window_s)
         path = settings.server.health_path
         self.health_path = None if path is None else path.encode()
-        self._day_began = self._day_ends = 0.0
+        self.today = Today(settings.contract.zone)
         kept = {upstream: pool for upstream, pool in self._pools.items() if upstream in settings.upstreams}
         for upstream, pool in self._pools.items():
             if upstream not in kept:

@@ -81,9 +81,9 @@ def decoded_arguments(identified: Identified) -> list[tuple[bytes, bytes]]:
 
 
 def _parameters(identified: Identified) -> list[tuple[bytes, bytes]]:
-    pairs = split(identified.query)
+    pairs = split(identified.query.raw) if identified.query is not None else []
     if identified.form is not None:
-        pairs += split(identified.form)
+        pairs += split(identified.form.raw)
     return [(decoded(name), decoded(value)) for name, value in pairs] + decoded_arguments(identified)
 
 

@@ -114,8 +114,8 @@ def _check_identified(route: Route, request: Request, parts: Parts, identified: 
 def _check_official(request: Request, identified: Identified) -> None:
     """A search that passes for official is one to whoever reads queries, forms and XML by the standard."""
     in_query = request.method in ("GET", "HEAD", "DELETE", "OPTIONS")
-    raw = identified.query if in_query else identified.form or b""
-    texts = oracle.parameters(raw).get("xmlParameters", [])
+    parted = identified.query if in_query else identified.form
+    texts = oracle.parameters(b"" if parted is None else parted.raw).get("xmlParameters", [])
     assert len(texts) == 1, "not one document"
     root = oracle.xml_root(texts[0])
     assert root is not None, "no document"

@@ -10,11 +10,12 @@ from typing import TypeVar
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from gateway.proxy.records import Entry, Records, Unavailable
+from gateway.proxy.records import RULINGS_MAX, Entry, Records, Unavailable
+from gateway.proxy.today import Moment
 from metering.breaker import Breaker
 from metering.projection import Projection
 from policies.decision import Denied, Reason
-from policies.methods import Call
+from policies.methods import Call, MethodRule, Reading
 from policies.record import KeyRecord
 from tests.rig import EXAMPLE
 
@@ -22,6 +23,7 @@ T = TypeVar("T")
 NOW = 1_790_000_000.0
 DIGEST = "d" * 64
 CALL = Call("GetItemFullInfo", "item", True)
+MOMENT = Moment("20260101", 0)
 
 
 def record(**fields: object) -> KeyRecord:
@@ -149,7 +151,7 @@ async def test_whoever_asks_during_a_confirmation_gets_a_later_answer() -> None:
     await asyncio.sleep(0)
     store.gate.set()
     assert (await first, await second) == (False, True)
-    assert not isinstance(entry.rule(CALL, "20260101", 0), Denied)
+    assert not isinstance(entry.rule(CALL, MOMENT), Denied)
     assert store.asked == 3
 
 
@@ -170,9 +172,9 @@ async def test_an_entry_is_judged_anew_when_its_time_has_come() -> None:
     entry = await fetched(cache)
     assert isinstance(entry, Entry)
     assert cache.get(DIGEST, NOW + 4.9) is entry
-    assert not isinstance(entry.rule(CALL, "20260101", 0), Denied)
+    assert not isinstance(entry.rule(CALL, MOMENT), Denied)
     assert cache.get(DIGEST, NOW + 5) is entry
-    assert entry.rule(CALL, "20260101", 0) == Denied(Reason.EXPIRED_KEY)
+    assert entry.rule(CALL, MOMENT) == Denied(Reason.EXPIRED_KEY)
 
 
 async def test_equal_calls_share_one_take_within_a_bucket() -> None:
@@ -180,5 +182,34 @@ async def test_equal_calls_share_one_take_within_a_bucket() -> None:
     cache = records(Store(record()))
     entry = await fetched(cache)
     assert isinstance(entry, Entry)
-    assert entry.rule(CALL, "20260101", 7) is entry.rule(CALL, "20260101", 7)
-    assert entry.rule(CALL, "20260101", 7) != entry.rule(CALL, "20260102", 7)
+    assert entry.rule(CALL, MOMENT) is entry.rule(CALL, MOMENT)
+    assert entry.rule(CALL, MOMENT) != entry.rule(CALL, Moment("20260102", 0))
+
+
+async def test_a_ruling_is_remembered_for_the_very_same_reading_rule_and_moment() -> None:
+    """Whatever is another object may be another call, and is decided anew; a refusal is never remembered."""
+    entry = await fetched(records(Store(record())))
+    assert isinstance(entry, Entry)
+    rule, reading = MethodRule(("GetItemFullInfo",), "item", billable=True), Reading()
+    call, take = entry.rule_on("GetItemFullInfo", rule, reading, MOMENT)
+    known = entry.recall("GetItemFullInfo", rule, reading, MOMENT)
+    assert known is not None
+    assert (known.call, known.take) == (call, take)
+    assert entry.recall("GetItemInfo", rule, reading, MOMENT) is None
+    assert entry.recall("GetItemFullInfo", dataclasses.replace(rule), reading, MOMENT) is None
+    assert entry.recall("GetItemFullInfo", rule, Reading(), MOMENT) is None
+    assert entry.recall("GetItemFullInfo", rule, reading, Moment(*MOMENT)) is None
+    entry.renew(record(suspended=True), EXAMPLE.contract, NOW)
+    assert entry.recall("GetItemFullInfo", rule, reading, MOMENT) is None
+    assert entry.rule_on("GetItemFullInfo", rule, reading, MOMENT)[1] == Denied(Reason.SUSPENDED)
+    assert entry.recall("GetItemFullInfo", rule, reading, MOMENT) is None
+
+
+async def test_memory_of_rulings_is_bounded() -> None:
+    """However differently a key's calls are read, only so many rulings are kept."""
+    entry = await fetched(records(Store(record())))
+    assert isinstance(entry, Entry)
+    rule = MethodRule(("GetItemFullInfo",), "item", billable=True)
+    for _ in range(3 * RULINGS_MAX):
+        entry.rule_on("GetItemFullInfo", rule, Reading(), MOMENT)
+    assert len(entry._rulings) <= RULINGS_MAX + 1
