@@ -47,16 +47,16 @@ def refuse(
 
 
 def read_outcome(
-    dialect: Dialect, *, status: int, headers: Sequence[tuple[bytes, bytes]], cost_items: str | None
+    dialect: Dialect, *, status: int, codings: Sequence[bytes], cost_items: str | None
 ) -> OutcomeReader:
     """Make the reader of one answer's outcome.
 
-    `cost_items` is the path of a list in the answer, such as `Result.Items`, whose elements are to be
-    counted.
+    `codings` are the values of its Content-Encoding fields. `cost_items` is the path of a list in the answer,
+    such as `Result.Items`, whose elements are to be counted.
     """
     if dialect is _PROBLEM:
-        return StatusReader(status, headers, ItemCounter(cost_items) if cost_items and status < 400 else None)
+        return StatusReader(status, codings, ItemCounter(cost_items) if cost_items and status < 400 else None)
     if status != 200:
-        return StatusReader(status, headers, None, good_below=0)
+        return StatusReader(status, codings, None, good_below=0)
     counter = ItemCounter(cost_items) if cost_items else None
-    return PrefixReader(otapi.judge if dialect is _OTAPI else top.judge, headers, counter)
+    return PrefixReader(otapi.judge if dialect is _OTAPI else top.judge, codings, counter)

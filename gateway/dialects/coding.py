@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 PIECE_BYTES = 64 * 1024
 
-_FIELD_LENGTH = len(b"content-encoding")
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
 _BARE_DEFLATE = -zlib.MAX_WBITS
@@ -24,11 +23,11 @@ class UnreadableCodingError(ValueError):
 class Decoder:
     """Undoes the Content-Encoding of one answer: none, gzip, or deflate in either of its two meanings."""
 
-    def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, fields: Sequence[bytes]) -> None:
+        """Take the values of the Content-Encoding fields."""
         codings = [
             coding
-            for name, value in headers
-            if len(name) == _FIELD_LENGTH and name.lower() == b"content-encoding"
+            for value in fields
             for coding in value.lower().replace(b" ", b"").split(b",")
             if coding not in (b"", b"identity")
         ]

@@ -43,14 +43,14 @@ class StatusReader:
     def __init__(
         self,
         status: int,
-        headers: Sequence[tuple[bytes, bytes]],
+        codings: Sequence[bytes],
         counter: ItemCounter | None,
         good_below: int = 400,
     ) -> None:
         self.verdict = Waiver.HTTP_STATUS if status >= good_below else None
         self.known = True
         self.items: int | None = None
-        self._counting = None if counter is None else _Counting(headers, counter)
+        self._counting = None if counter is None else _Counting(codings, counter)
 
     def feed(self, data: bytes) -> None:
         """Count elements, where there are any to count."""
@@ -66,16 +66,14 @@ class StatusReader:
 class PrefixReader:
     """Judges by the beginning of the body, of which it keeps no more than it needs."""
 
-    def __init__(
-        self, judge: Judge, headers: Sequence[tuple[bytes, bytes]], counter: ItemCounter | None
-    ) -> None:
+    def __init__(self, judge: Judge, codings: Sequence[bytes], counter: ItemCounter | None) -> None:
         self.verdict: Waiver | None = None
         self.known = False
         self.items: int | None = None
         self._judge = judge
         self._prefix = b""
-        self._decoder = Decoder(headers)
-        self._counting = None if counter is None else _Counting(headers, counter)
+        self._decoder = Decoder(codings) if codings else None  # None for an answer as it is
+        self._counting = None if counter is None else _Counting(codings, counter)
 
     def feed(self, data: bytes) -> None:
         """Look at the body's beginning until it tells the outcome."""
@@ -94,14 +92,14 @@ class PrefixReader:
             self.items = self._counting.total()
 
     def _look(self, data: bytes) -> None:
-        if self._decoder.is_plain and not self._prefix:
+        if self._decoder is None and not self._prefix:
             # Nearly always the first bytes tell all, and nothing has to be kept.
             self.known, self.verdict = self._judge(data[:PREFIX_BYTES], len(data) >= PREFIX_BYTES)
             if not self.known:
                 self._prefix = data
             return
         try:
-            for piece in self._decoder.decode(data, PREFIX_BYTES):
+            for piece in (data,) if self._decoder is None else self._decoder.decode(data, PREFIX_BYTES):
                 self._prefix += piece[: PREFIX_BYTES - len(self._prefix)]
                 if len(self._prefix) >= PREFIX_BYTES:
                     break
@@ -116,8 +114,8 @@ class PrefixReader:
 class _Counting:
     """Decodes an answer and counts in it, giving up quietly where it cannot be read."""
 
-    def __init__(self, headers: Sequence[tuple[bytes, bytes]], counter: ItemCounter) -> None:
-        self._decoder = Decoder(headers)
+    def __init__(self, codings: Sequence[bytes], counter: ItemCounter) -> None:
+        self._decoder = Decoder(codings)
         self._counter = counter
         self._readable = True
         self._room = INFLATED_FREE_BYTES

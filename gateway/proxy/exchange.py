@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from gateway.dialects import OutcomeReader, read_outcome, refuse
 from gateway.failures import Failure
 from gateway.proxy.admission import Admission, Stage
+from gateway.proxy.answers import AnswerHead
 from gateway.proxy.headers import Header
-from gateway.proxy.heads import LAST_CHUNK, answer_head, chunk, refusal_head
+from gateway.proxy.heads import LAST_CHUNK, chunk, refusal_head
 from gateway.proxy.identify import Parts
 from gateway.proxy.key_out import rewrite
 from gateway.settings import Dialect, KeyOut, Route
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _PASS = KeyOut.PASS
 # Servers may insist on a length for these, be it 0 (RFC 9110 section 8.6); IIS answers 411 without one.
 _WITH_LENGTH = frozenset(("POST", "PUT", "PATCH"))
-_CODING_READERS = frozenset((Dialect.OTAPI, Dialect.TOP))
+_PROBLEM = Dialect.PROBLEM  # in which no outcome is read from a body
 
 
 class Exchange(Admission):
@@ -112,7 +113,7 @@ class Exchange(Admission):
                 body = rewritten
         front = self.front
         assert front is not None  # an exchange whose client has left asks for no connection
-        fields = front.fields_to_send(headers, readable=route.dialect in _CODING_READERS)
+        fields = front.fields_to_send(headers, readable=route.dialect is not _PROBLEM)
         framing = b""
         if not self._body_whole:
             framing = (
@@ -164,27 +165,34 @@ class Exchange(Admission):
 
     # -- answered
 
-    def on_answer_head(self, status: int, headers: list[Header], *, framed: bool, chunked: bool) -> None:
+    def on_answer_head(self, head: AnswerHead) -> None:
         """Begin the client's answer: the same status and fields, framed for this connection."""
         self.stage = Stage.STREAMING
-        self.status = status
+        self.status = head.status
         self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
         call = self._call
         assert call is not None
         self._outcome = read_outcome(
-            self._route.dialect, status=status, headers=headers, cost_items=call.cost_items
+            self._route.dialect, status=head.status, codings=head.codings, cost_items=call.cost_items
         )
         front = self.front
         if front is None:
             return
         self._opened = True
-        own = b"%bX-Request-Id: %b\r\n" % (self._limit_fields, self.request_id)
-        head, framing = answer_head(self.request, status, headers, chunked=chunked, own=own)
+        out = self._out = head.begin()
+        framing = head.framing(self.request, out)
         if framing is not None:
             self._chunk_answer = framing == b"chunked"
             if not self._chunk_answer:
                 front.close_after()
-        self._out = [head, front.connection_field(), b"\r\n"]
+        out += (
+            self._limit_fields,
+            b"X-Request-Id: ",
+            self.request_id,
+            b"\r\n",
+            front.connection_field(),
+            b"\r\n",
+        )
 
     def on_answer_data(self, data: bytes) -> None:
         """Pass a piece of the answer on, and read the outcome in it."""

@@ -9,7 +9,7 @@ from http import HTTPStatus
 Header = tuple[bytes, bytes]
 
 # RFC 9110 section 7.6.1: these speak of one connection, not of the message.
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -39,10 +39,9 @@ _REQUEST_OWN = frozenset(
 )
 # An answer in part has no outcome to be read; it would be content for nothing.
 _PARTIAL = frozenset((b"range", b"if-range"))
-_ANSWER_OWN = frozenset((b"content-length", b"ratelimit", b"ratelimit-policy", b"x-request-id"))
 _UNDERSCORE = ord("_")
-_OWN_PREFIX = b"x-tallygate-"
-_KNOWN_NAMES_MAX = 1024  # distinct spellings remembered; a client that sends more only loses the shortcut
+OWN_PREFIX = b"x-tallygate-"
+KNOWN_NAMES_MAX = 1024  # distinct spellings remembered; a client that sends more only loses the shortcut
 
 _READABLE_CODINGS = frozenset((b"gzip", b"deflate", b"identity", b"x-gzip"))
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
@@ -52,7 +51,6 @@ _STATUS_LINES = {
 }
 
 _request_names: dict[bytes, bool] = {}
-_answer_names: dict[bytes, bool] = {}
 _codings: dict[bytes, bytes] = {}
 _hosts: set[bytes] = set()
 
@@ -68,7 +66,7 @@ def is_host(value: bytes) -> bool:
         return True
     if _HOST.match(value) is None:
         return False
-    if len(_hosts) < _KNOWN_NAMES_MAX:
+    if len(_hosts) < KNOWN_NAMES_MAX:
         _hosts.add(value)
     return True
 
@@ -129,7 +127,7 @@ def request_fields(headers: Sequence[Header], *, readable: bool) -> bytes:
     for name, value in headers:
         passes = _request_names.get(name)
         if passes is None:
-            passes = _learn(_request_names, name, _REQUEST_OWN)
+            passes = _learn(name)
         if not passes:
             continue
         if readable:
@@ -142,21 +140,11 @@ def request_fields(headers: Sequence[Header], *, readable: bool) -> bytes:
     return b"".join(out)
 
 
-def answer_fields(headers: Sequence[Header], options: frozenset[bytes], out: list[bytes]) -> None:
-    """Add the pieces of an upstream's answer that go on to the client, in their order and bytes."""
-    for name, value in headers:
-        passes = _answer_names.get(name)
-        if passes is None:
-            passes = _learn(_answer_names, name, _ANSWER_OWN)
-        if passes and not (options and name.lower() in options):
-            out += (name, b": ", value, b"\r\n")
-
-
-def _learn(known: dict[bytes, bool], name: bytes, own: frozenset[bytes]) -> bool:
+def _learn(name: bytes) -> bool:
     folded = name.lower()
-    passes = not (folded in _HOP_BY_HOP or folded in own or folded.startswith(_OWN_PREFIX))
-    if len(known) < _KNOWN_NAMES_MAX:
-        known[name] = passes
+    passes = not (folded in HOP_BY_HOP or folded in _REQUEST_OWN or folded.startswith(OWN_PREFIX))
+    if len(_request_names) < KNOWN_NAMES_MAX:
+        _request_names[name] = passes
     return passes
 
 
@@ -170,6 +158,6 @@ def _readable_codings(value: bytes) -> bytes:
         ]
         narrowed = b", ".join(kept) if len(kept) != value.count(b",") + 1 else value
         narrowed = narrowed or b"identity"
-        if len(_codings) < _KNOWN_NAMES_MAX:
+        if len(_codings) < KNOWN_NAMES_MAX:
             _codings[value] = narrowed
     return narrowed

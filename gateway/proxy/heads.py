@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gateway.proxy.headers import Header, answer_fields, connection_options, status_line
+from gateway.proxy.headers import status_line
 from gateway.settings import Upstream
 from metering.counters import Take
 from policies.quota import Window
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from gateway.dialects import Refusal
     from gateway.proxy.requests import Request
 
-_NO_OPTIONS: frozenset[bytes] = frozenset()
-_BODILESS = frozenset((204, 304))
+_DAY = Window.DAY
 
 
 class RequestHead:
@@ -51,37 +49,6 @@ class RequestHead:
         )
 
 
-def answer_head(
-    request: Request, status: int, headers: Sequence[Header], *, chunked: bool, own: bytes
-) -> tuple[bytes, bytes | None]:
-    """Return the head of an answer without its end, and how its body is framed.
-
-    The framing is `chunked` (the gateway writes chunks), `close` (the body ends with the connection) or None
-    (as long as the upstream said, or no body). `own` are the gateway's own lines.
-    """
-    length: bytes | None = None
-    options = _NO_OPTIONS
-    for name, value in headers:
-        size = len(name)
-        if size == 14:
-            if name.lower() == b"content-length":
-                length = value
-        elif size == 10 and value != b"keep-alive" and name.lower() == b"connection":
-            options = connection_options(headers)
-    out = [status_line(status)]
-    answer_fields(headers, options, out)
-    framing = None
-    if length is not None and not chunked:
-        if status != 204:  # which has no body that could have a length (RFC 9110 section 8.6)
-            out += (b"Content-Length: ", length, b"\r\n")
-    elif request.method != "HEAD" and status not in _BODILESS:
-        framing = b"chunked" if request.http_11 else b"close"
-        if request.http_11:
-            out.append(b"Transfer-Encoding: chunked\r\n")
-    out.append(own)
-    return b"".join(out), framing
-
-
 def refusal_head(refusal: Refusal, own: bytes) -> bytes:
     """Return the head of a refusal without its end."""
     lines = [status_line(refusal.status)]
@@ -101,7 +68,7 @@ def limit_fields(take: Take, used: int, seconds_left_today: int) -> bytes:
     if limit is None:
         return b""
     left = limit - used if used < limit else 0
-    if take.window is Window.DAY:
+    if take.window is _DAY:
         return b'RateLimit-Policy: "day";q=%d;w=86400\r\nRateLimit: "day";r=%d;t=%d\r\n' % (
             limit,
             left,

@@ -115,7 +115,7 @@ class _Key:
         """Put the replacement for the key; an empty one was not the key, and an upstream would read it as
         none."""
         name, _, value = segment.partition(b"=")
-        return b"%b=%b" % (name, self._quoted) if value else segment
+        return name + b"=" + (self._quoted or b"") if value else segment
 
     def _repeats(self, segment: bytes) -> bool:
         return self._credential in segment or (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from gateway.failures import Failure
+from gateway.proxy.answers import AnswerHead
 
 if TYPE_CHECKING:
     from gateway.proxy.headers import Header
@@ -33,8 +34,8 @@ class AnswerSink(Protocol):
     def on_connect_failed(self, failure: Failure) -> None:
         """Learn that no connection can be had."""
 
-    def on_answer_head(self, status: int, headers: list[Header], *, framed: bool, chunked: bool) -> None:
-        """Take the head of the answer; `framed` says that its end can be told from a broken connection."""
+    def on_answer_head(self, head: AnswerHead) -> None:
+        """Take the head of the answer."""
 
     def on_answer_data(self, data: bytes) -> None:
         """Take a piece of the answer's body."""
@@ -57,17 +58,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body_ended",
-        "_chunked",
         "_data",
         "_head_bytes",
         "_head_done",
         "_headers",
         "_held",
         "_interim",
-        "_length",
         "_parser",
         "_pool",
         "_reusable",
+        "_until_close",
         "_without_progress",
         "closed",
         "exchange",
@@ -91,8 +91,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._head_done = False
         self._body_ended = False
-        self._chunked = False
-        self._length = False
+        self._until_close = False
         self._interim = 0
         self._reusable = True
         self._without_progress = 0  # bytes of chunk extensions and trailers since the last of the body
@@ -134,7 +133,7 @@ class UpstreamConnection(asyncio.Protocol):
                 return
         if self._body_ended:
             self._finish(exchange)
-        if self.exchange is exchange or self._body_ended:
+        elif self.exchange is exchange:
             exchange.on_answer_flush()
 
     def pause_writing(self) -> None:
@@ -154,13 +153,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.forget(self)
         if exchange is None:
             return
-        if (
-            self._head_done
-            and not self._body_ended
-            and not self._chunked
-            and not self._length
-            and exc is None
-        ):
+        if self._until_close and not self._body_ended and exc is None:
             exchange.on_answer_end()  # the answer's end is the connection's end
             exchange.on_answer_flush()
         elif not self._body_ended:
@@ -178,25 +171,20 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header field, or a trailer, which is dropped."""
-        if self._head_done:
-            return
-        self._headers.append((name, value))
-        folded = len(name)
-        if folded == 14 and name.lower() == b"content-length":
-            self._length = True
-        elif folded == 17 and name.lower() == b"transfer-encoding":
-            # Any other transfer coding would have to be undone to be passed on; in HTTP/1.0 there is none.
-            known = value.strip().lower() == b"chunked" and not self._chunked
-            if not known or self._parser.get_http_version() != "1.1":
-                raise ValueError("transfer coding")
-            self._chunked = True
+        if not self._head_done:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Hand the head on, unless it is an interim one."""
-        status = self._parser.get_status_code()
-        if status < 100 or self._parser.get_http_version() not in _VERSIONS:
+        parser = self._parser
+        status = parser.get_status_code()
+        version = parser.get_http_version()
+        if status < 100 or version not in _VERSIONS:
             raise ValueError("no answer of HTTP/1")
-        if status < 200 or self._head_done:
+        if self._head_done:
+            return
+        head = AnswerHead(status, self._headers, version == "1.1")
+        if status < 200:
             return
         # What was read may be mostly body; the exact sum is only needed where it may be too much.
         if self._head_bytes > ANSWER_HEAD_MAX_BYTES and _size(self._headers) > ANSWER_HEAD_MAX_BYTES:
@@ -204,12 +192,13 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         assert exchange is not None
         self._head_done = True
+        announced = head.chunked or head.length is not None
         bodiless = exchange.head_request or status in (204, 304)
-        framed = bodiless or self._chunked or self._length
-        # Where fields announce a body that must not follow, some servers send it nevertheless.
-        misleading = bodiless and (self._chunked or self._length)
-        self._reusable = framed and not misleading and self._parser.should_keep_alive()
-        exchange.on_answer_head(status, self._headers, framed=framed, chunked=self._chunked)
+        self._until_close = not announced
+        # Without a length the answer ends with the connection. Where fields announce a body that must not
+        # follow, some servers send it nevertheless.
+        self._reusable = announced != bodiless and parser.should_keep_alive()
+        exchange.on_answer_head(head)
         if exchange.head_request:
             # llhttp cannot know that no body follows; a new parser is ready for the next answer.
             self._body_ended = True
@@ -228,7 +217,6 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._interim += 1
         self._headers = []
-        self._length = self._chunked = False
         if self._interim > INTERIM_ANSWERS_MAX or self._parser.get_status_code() == 101:
             raise ValueError("interim answers")
 

@@ -198,12 +198,12 @@ def check_outcome(data: bytes) -> None:
         return
     dialect = DIALECTS[data[0] % len(DIALECTS)]
     coding, encode = CODINGS[data[1] % len(CODINGS)]
-    headers = [(b"Content-Encoding", coding)] if coding else []
+    codings = [coding] if coding else []
     plain = data[2:]
     sent = encode(plain)
 
     def judged(pieces: Iterable[bytes]) -> tuple[object, object]:
-        reader = read_outcome(dialect, status=200, headers=headers, cost_items="Result.Items")
+        reader = read_outcome(dialect, status=200, codings=codings, cost_items="Result.Items")
         for piece in pieces:
             reader.feed(piece)
         reader.finish(True)

@@ -42,8 +42,8 @@ def reader(
     dialect: Dialect = Dialect.OTAPI, *, status: int = 200, coding: bytes = b"", cost_items: str | None = None
 ) -> OutcomeReader:
     """Make a reader of an answer's outcome."""
-    headers = [(b"Content-Type", b"text/plain")] + ([(b"content-encoding", coding)] if coding else [])
-    return read_outcome(dialect, status=status, headers=headers, cost_items=cost_items)
+    codings = [coding] if coding else []
+    return read_outcome(dialect, status=status, codings=codings, cost_items=cost_items)
 
 
 def judged(found: OutcomeReader, pieces: Iterable[bytes], *, complete: bool = True) -> Waiver | None:
