@@ -192,7 +192,9 @@ class Admission:
     def _identify(self, body: bytes | None, *, complete: bool) -> None:
         proxy = self._proxy
         request = self.request
-        parts = self._parts = Parts(request.method, request.target, request.headers, body, complete)
+        parts = self._parts = Parts(
+            request.method, request.target, request.headers, body, complete, request.framing
+        )
         found = identify(self._route, proxy.settings.methods, parts)
         self.stage = Stage.IDENTIFIED
         if isinstance(found, Denied):

@@ -14,7 +14,7 @@ from gateway.dialects import OutcomeReader, read_outcome, refuse
 from gateway.failures import Failure
 from gateway.proxy.admission import Admission, Stage
 from gateway.proxy.answers import AnswerHead
-from gateway.proxy.headers import Header
+from gateway.proxy.headers import Header, request_fields
 from gateway.proxy.heads import LAST_CHUNK, chunk, refusal_head
 from gateway.proxy.identify import Parts
 from gateway.proxy.key_out import rewrite
@@ -101,29 +101,35 @@ class Exchange(Admission):
         route = self._route
         request = self.request
         target = request.target
+        framing = request.framing
         headers: Sequence[Header] = request.headers
         if route.key_out is not _PASS:
             assert self._identified is not None
             parts = self._parts
             if parts is None or not parts.body_complete:  # more of the body has come since
                 whole = body if self._body_whole else None
-                parts = Parts(request.method, target, headers, whole, self._body_whole)
+                parts = Parts(request.method, target, headers, whole, self._body_whole, framing)
             target, headers, rewritten = rewrite(route, parts, self._identified, self._proxy.clock())
             if rewritten is not None:
                 body = rewritten
         front = self.front
         assert front is not None  # an exchange whose client has left asks for no connection
-        fields = front.fields_to_send(headers, readable=route.dialect is not _PROBLEM)
-        framing = b""
+        readable = route.dialect is not _PROBLEM
+        lines = (
+            framing.lines(readable=readable)
+            if headers is framing.end_to_end
+            else request_fields(headers, readable=readable)
+        )
+        framed = b""
         if not self._body_whole:
-            framing = (
+            framed = (
                 b"Transfer-Encoding: chunked\r\n"
                 if request.length is None
                 else b"Content-Length: %d\r\n" % request.length
             )
         elif request.has_body or request.method in _WITH_LENGTH:
-            framing = b"Content-Length: %d\r\n" % len(body)
-        head = self._pool.head.write(request, target, fields, self.request_id, framing)
+            framed = b"Content-Length: %d\r\n" % len(body)
+        head = self._pool.head.write(request, target, lines, self.request_id, framed)
         if self._body_whole:
             connection.write(head + body if body else head)
             return

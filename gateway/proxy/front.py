@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import termios
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.dialects import refuse
 from gateway.failures import Failure
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.headers import Header, request_fields
 from gateway.proxy.heads import refusal_head
 from gateway.proxy.health import health_answer
 from gateway.proxy.request_reader import Incoming, RequestReader
@@ -44,8 +42,6 @@ class Front(asyncio.Protocol):
         "_closing",
         "_discarded",
         "_exchange",
-        "_fields",
-        "_fields_of",
         "_framing",
         "_half_closed",
         "_incoming",
@@ -81,8 +77,6 @@ class Front(asyncio.Protocol):
         self._received = 0.0  # when the head of the last request was whole
         self._keep_10 = False
         self._framing: Framing | None = None
-        self._fields_of: tuple[Sequence[Header], bool] | None = None
-        self._fields = b""
         self._client = b""
         self._scheme = b"http"
         self._behind_proxy = False  # what the peer says of the client is believed
@@ -265,18 +259,6 @@ class Front(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
         self._transport.write(data)
-
-    def fields_to_send(self, headers: Sequence[Header], *, readable: bool) -> bytes:
-        """Return the lines of the request that go on to the upstream."""
-        framing = self._framing
-        assert framing is not None
-        if headers is not framing.end_to_end:  # the key was taken out of them
-            return request_fields(headers, readable=readable)
-        wanted = (headers, readable)
-        if self._fields_of != wanted:
-            self._fields_of = wanted
-            self._fields = request_fields(headers, readable=readable)
-        return self._fields
 
     def write_continue(self) -> None:
         """Ask the client for the body that it holds back."""

@@ -15,6 +15,7 @@ from gateway.proxy.envelopes import Envelope
 from gateway.proxy.readings import CERTAIN, reading_of
 from gateway.proxy.request_path import PathReading, full_method, is_method_name
 from gateway.proxy.request_plan import RequestPlan, plan_of
+from gateway.proxy.requests import Framing
 from gateway.proxy.scan import Parted, Scan
 from gateway.settings import Place, Route, Source
 from policies.decision import Denied, Reason
@@ -36,6 +37,7 @@ class Parts:
     headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
     body: bytes | None = field(repr=False)
     body_complete: bool
+    framing: Framing | None = field(default=None, repr=False)  # which remembers what was found in the headers
 
 
 @dataclass(slots=True)
@@ -81,7 +83,11 @@ def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | D
     if path_reading is None or _HASH in query:
         return Denied(Reason.UNREADABLE)
     scan = Scan(plan)
-    scan.read_headers(parts.headers)
+    framing = parts.framing
+    if framing is None:
+        scan.read_headers(parts.headers)
+    elif framing.without_role is not plan and not scan.read_headers(parts.headers):
+        framing.without_role = plan
     if query:
         scan.read_parameters(query, in_form=False)
     if parts.body:

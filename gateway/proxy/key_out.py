@@ -50,7 +50,16 @@ def rewrite(
         query, form = _sign_anew(identified, query, form, secret, now)
     path = parts.target.partition(b"?")[0]
     target = path + b"?" + query if query else path
-    return target, key.out_of_headers(headers), body if form is None else form
+    framing = parts.framing
+    if (
+        framing is None
+        or framing.keyless != identified.credential
+        or framing.without_role is not identified.plan
+    ):
+        headers = key.out_of_headers(headers)
+        if framing is not None and headers is parts.headers:
+            framing.keyless = identified.credential
+    return target, headers, body if form is None else form
 
 
 class _Key:

@@ -18,6 +18,7 @@ from gateway.proxy.headers import Header
 _LENIENT_LINE = re.compile(rb"([A-Z]{3,7}) (/[^\x00-\x1f\x7f]*) (HTTP/1\.[01])\Z")
 _LENIENT_START = re.compile(rb"[A-Z]{3,7} /[^\x00-\x1f\x7f]*\r?\Z")
 _UNPARSED = re.compile(rb"[ \x80-\xff]")
+_REPEATED_MAX_BYTES = 4096  # of header lines that are remembered by a connection
 
 
 class Incoming:
@@ -55,6 +56,47 @@ class Incoming:
         return b"".join(pieces)
 
 
+class RepeatedHead:
+    """Reads heads whose header lines are those of an earlier one, byte by byte.
+
+    llhttp reads them all, as it reads any other; only what the same bytes have told before is not told again,
+    which for a head with many fields takes longer than the reading.
+    """
+
+    __slots__ = ("_headers", "_parser", "_target", "_whole")
+
+    def __init__(self, headers: tuple[Header, ...]) -> None:
+        self._headers = headers
+        self._parser = HttpRequestParser(self)
+        self._target = b""
+        self._whole = False
+
+    def read(self, data: bytes) -> Incoming | None:
+        """Return the request that `data` is; None when it has to be read as any other, and this not again."""
+        parser = self._parser
+        self._target = b""
+        self._whole = False
+        try:
+            parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            return None
+        if not self._whole or parser.should_upgrade() or not parser.should_keep_alive():
+            return None
+        incoming = Incoming(
+            parser.get_method(), self._target, self._headers, parser.get_http_version(), True, False
+        )
+        incoming.whole = True
+        return incoming
+
+    def on_url(self, target: bytes) -> None:
+        """Take the target, or a piece of it."""
+        self._target = self._target + target if self._target else target
+
+    def on_message_complete(self) -> None:
+        """Note the end of the request."""
+        self._whole = True
+
+
 class RequestReader:
     """Reads the requests of one connection; those whose head is complete stand in `requests`, in order."""
 
@@ -64,11 +106,13 @@ class RequestReader:
         "_head",
         "_headers",
         "_lenient",
+        "_lines",
         "_max_head_bytes",
         "_max_headers",
         "_parser",
         "_progress",
         "_raw_target",
+        "_repeated",
         "_target",
         "_too_large",
         "_without_progress",
@@ -88,6 +132,8 @@ class RequestReader:
         self._lenient = False  # collecting a request line that the parser does not take
         self._progress = False  # whether the last bytes brought any of a body, or ended one
         self._without_progress = 0  # bytes of chunk extensions and trailers since then
+        self._lines = b""  # of the last head, where the next one may well have the same
+        self._repeated: RepeatedHead | None = None
         self._start_over()
 
     def _start_over(self) -> None:
@@ -98,6 +144,14 @@ class RequestReader:
 
     def feed(self, data: bytes) -> Failure | None:
         """Take what came in; a failure means that nothing that follows can be understood."""
+        if self._lines:
+            incoming = self._read_repeated(data)
+            if incoming is not None:
+                self._current = incoming
+                self.requests.append(incoming)
+                return None
+            self._lines = b""
+            self._repeated = None
         if self._lenient:
             return None if self._read_leniently(data) else Failure.BAD_REQUEST
         before = len(self.requests)
@@ -124,6 +178,8 @@ class RequestReader:
         if not self.in_head:
             if self._head:
                 self._head = b""
+            elif len(self.requests) == before + 1:
+                self._remember(data)
             if self._progress:
                 self._without_progress = 0
             else:
@@ -137,6 +193,37 @@ class RequestReader:
         else:
             self._head += data
         return Failure.HEAD_TOO_LARGE if len(self._head) > self._max_head_bytes else None
+
+    def _read_repeated(self, data: bytes) -> Incoming | None:
+        """Return the request that `data` is when it has the header lines of the one before."""
+        lines, current = self._lines, self._current
+        if (
+            not data.endswith(lines)
+            or data.find(b"\n") + 1 != len(data) - len(lines)
+            or len(data) > self._max_head_bytes
+            or self.in_head  # the next byte would not begin a request
+            or self._lenient
+            or current is None
+            or not current.whole
+        ):
+            return None
+        repeated = self._repeated
+        if repeated is None:
+            repeated = self._repeated = RepeatedHead(current.headers)
+        return repeated.read(data)
+
+    def _remember(self, data: bytes) -> None:
+        """Remember the header lines of a request that is nothing but a head and came in one piece."""
+        begin = data.find(b"\n") + 1
+        last = self.requests[-1]
+        if (
+            last.whole
+            and last.keep_alive
+            and not last.upgrade
+            and 2 < begin < len(data) <= begin + _REPEATED_MAX_BYTES
+            and data.find(b"\r\n\r\n") == len(data) - 4
+        ):
+            self._lines = data[begin:]
 
     def _read_leniently(self, data: bytes) -> bool:
         """Read a head whose request line the parser has refused; returns whether it was, or may yet be,

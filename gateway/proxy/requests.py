@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.failures import Failure
-from gateway.proxy.headers import Header, connection_options, end_to_end, is_host
+from gateway.proxy.headers import Header, connection_options, end_to_end, is_host, request_fields
 from gateway.proxy.request_reader import Incoming
+
+if TYPE_CHECKING:
+    from gateway.proxy.request_plan import RequestPlan
 
 _HASH, _UNDERSCORE = b"#_"
 _SLASH = b"/"
@@ -14,6 +18,53 @@ _SLASH = b"/"
 _METHODS = {name.encode(): name for name in ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _CONNECTION_DEFAULTS = frozenset((b"keep-alive", b"close"))
 _NO_OPTIONS: frozenset[bytes] = frozenset()
+
+
+class Framing:
+    """What the header fields say of the message; a client that repeats them is not read twice.
+
+    Others note here what they have found in the fields, too.
+    """
+
+    __slots__ = (
+        "_lines",
+        "_lines_readable",
+        "chunked",
+        "end_to_end",
+        "expects_continue",
+        "headers",
+        "http_11",
+        "keyless",
+        "length",
+        "without_role",
+    )
+
+    def __init__(
+        self,
+        headers: tuple[Header, ...],
+        seen: tuple[Header, ...],
+        http_11: bool,
+        length: int | None,
+        chunked: bool,
+        expects_continue: bool,
+    ) -> None:
+        self.headers = headers  # as they came
+        self.end_to_end = seen  # without those that end here, so that what is identified travels on
+        self.http_11 = http_11
+        self.length = length
+        self.chunked = chunked
+        self.expects_continue = expects_continue
+        self.without_role: RequestPlan | None = None  # under which no field says anything of the call
+        self.keyless: str | None = None  # a key that does not stand in them
+        self._lines = b""
+        self._lines_readable: bool | None = None
+
+    def lines(self, *, readable: bool) -> bytes:
+        """Return the lines that go on to the upstream, as `request_fields` writes them."""
+        if self._lines_readable is not readable:
+            self._lines_readable = readable
+            self._lines = request_fields(self.end_to_end, readable=readable)
+        return self._lines
 
 
 @dataclass(slots=True)
@@ -33,18 +84,7 @@ class Request:
     expects_continue: bool
     client: bytes
     scheme: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """What the header fields say of the message; a client that repeats them is not read twice."""
-
-    headers: tuple[Header, ...]  # as they came
-    end_to_end: tuple[Header, ...]  # without those that end here, so that what is identified travels on
-    http_11: bool
-    length: int | None
-    chunked: bool
-    expects_continue: bool
+    framing: Framing
 
 
 def read_head(
@@ -81,6 +121,7 @@ def read_head(
             framing.expects_continue,
             client,
             scheme,
+            framing,
         ),
         framing,
     )

@@ -67,18 +67,21 @@ class Scan:
         # Not with the others: a default of this type is lost when the module is compiled.
         self.unread_body: bytes | object | None = None
 
-    def read_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Look through the header fields."""
+    def read_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Look through the header fields; returns whether any of them says anything."""
         roles = self.plan.headers
+        said = False
         for name, value in headers:
             try:
                 role = roles[name]
             except KeyError:
                 role = self.plan.header_role(name)
             if role is not None:
+                said = True
                 self._take_header(role, value.strip())
         if self.content_types and not content_of(self.content_types, is_coded=False).is_utf_8:
             self.doubtful = True
+        return said
 
     def read_parameters(self, raw: bytes, *, in_form: bool) -> None:
         """Look through the parameters of a query or a form."""

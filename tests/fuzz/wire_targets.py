@@ -51,6 +51,7 @@ def check_request(data: bytes) -> None:
         _check_same(whole, _read([raw[:at], raw[at:]]), f"split at {at}")
     if len(raw) <= 300:
         _check_same(whole, _read(raw[at : at + 1] for at in range(len(raw))), "byte by byte")
+    _check_same(_read([raw + raw + raw]), _read([raw, raw, raw]), "again and again")
     reader = RequestReader(16_384, 100)
     if reader.feed(raw) is not None or not reader.requests or not reader.requests[0].whole:
         return

@@ -1,0 +1,119 @@
+"""Requests as they come in: one whose header lines repeat the last one's is read as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gateway.failures import Failure
+from gateway.proxy.request_reader import RequestReader
+
+FIELDS = b"Host: a.example\r\nAccept: */*\r\nX-Two: 1\r\nX-Two: 2 \r\n\r\n"
+FIRST = b"GET /one HTTP/1.1\r\n" + FIELDS
+Told = list[tuple[object, ...]]
+
+
+def reader() -> RequestReader:
+    """Return a reader with small bounds."""
+    return RequestReader(1024, 20)
+
+
+def read(one: RequestReader, data: bytes) -> tuple[Failure | None, bool, Told]:
+    """Feed a reader, and return all that it tells."""
+    failure = one.feed(data)
+    told: Told = [
+        (each.method, each.target, each.headers, each.version, each.keep_alive, each.upgrade, each.whole)
+        for each in one.requests
+    ]
+    one.requests.clear()
+    return failure, one.in_head, told
+
+
+def in_turn(*pieces: bytes) -> list[tuple[Failure | None, bool, Told]]:
+    """Read pieces on one connection."""
+    one = reader()
+    return [read(one, piece) for piece in pieces]
+
+
+def test_header_lines_that_repeat_are_told_by_the_same_object() -> None:
+    """From the second request on the fields are those of the first, and the rest is its own."""
+    one = reader()
+    heads = []
+    for target in (b"/one", b"/two?x=%20", b"/three"):
+        assert one.feed(b"POST %b HTTP/1.1\r\n%b" % (target, FIELDS)) is None
+        heads.append(one.requests.popleft())
+        assert (heads[-1].method, heads[-1].target, heads[-1].whole) == (b"POST", target, True)
+    assert heads[0].headers == (
+        (b"Host", b"a.example"), (b"Accept", b"*/*"), (b"X-Two", b"1"), (b"X-Two", b"2"),
+    )  # fmt: skip
+    assert heads[0].headers is heads[1].headers is heads[2].headers
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        b"HEAD /two HTTP/1.1\r\n" + FIELDS,
+        b"GET /two HTTP/1.0\r\n" + FIELDS,
+        b"GET /two HTTP/2.0\r\n" + FIELDS,
+        b"GET /two\r\n" + FIELDS,
+        b"GET /a b HTTP/1.1\r\n" + FIELDS,
+        "GET /я HTTP/1.1\r\n".encode() + FIELDS,
+        b"get /two HTTP/1.1\r\n" + FIELDS,
+        b"FOO /two HTTP/1.1\r\n" + FIELDS,
+        b"CONNECT a.example:80 HTTP/1.1\r\n" + FIELDS,
+        b"GET http://b.example/ HTTP/1.1\r\n" + FIELDS,
+        b"\r\nGET /two HTTP/1.1\r\n" + FIELDS,
+        b"\nGET /two HTTP/1.1\r\n" + FIELDS,
+        b"\rGET /two HTTP/1.1\r\n" + FIELDS,
+        b"GET /two HTTP/1.1\n" + FIELDS,
+        b"GET /two HTTP/1.1\r\r\n" + FIELDS,
+        b"GET /two HTTP/1.1\r\nX-Three: 3\r\n" + FIELDS,
+        b"GET /two HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + FIELDS,
+        b"GET /two HTTP/1.1\r\nContent-Length: 3\r\n" + FIELDS,
+        b"GET /two HTTP/1.1\r\n " + FIELDS,
+        b"GET /" + b"a" * 2000 + b" HTTP/1.1\r\n" + FIELDS,
+        b"GET /" + b"a" * 950 + b" HTTP/1.1\r\n" + FIELDS,
+        FIELDS,
+        FIRST + FIRST,
+        FIRST[:40],
+        b"",
+        b"\r\n",
+    ],
+)
+def test_what_follows_is_read_as_without_a_memory(second: bytes) -> None:
+    """Whatever comes behind a request whose lines are remembered, and whatever then comes, tells the same."""
+    known, forgetful = reader(), reader()
+    for piece in (FIRST, FIRST, second, FIRST, FIRST):
+        expected = read(forgetful, piece)
+        forgetful._lines, forgetful._repeated = b"", None
+        assert read(known, piece) == expected
+        if expected[0] is not None:
+            break
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 5000 + b"\r\n\r\n",
+        FIRST + FIRST,
+    ],
+)
+def test_only_plain_heads_are_remembered(first: bytes) -> None:
+    """Where the connection ends, a body follows, or there is too much of it, nothing is kept."""
+    one = RequestReader(16_384, 20)
+    one.feed(first)
+    assert one._lines == b""
+
+
+@pytest.mark.parametrize("cut", [lambda at: at, lambda at: len(FIRST) - at], ids=["begin", "end"])
+def test_heads_in_pieces_are_read_after_repeated_ones(cut: Callable[[int], int]) -> None:
+    """A head that comes in two pieces is one request, wherever it is cut."""
+    for at in range(1, 40):
+        here = cut(at)
+        [*_, first, second] = in_turn(FIRST, FIRST, FIRST[:here], FIRST[here:])
+        assert first[2] == []
+        assert second == in_turn(FIRST)[0]
