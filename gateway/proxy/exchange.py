@@ -408,6 +408,10 @@ class Exchange(Admission):
         if self._buffered:
             self._keep(0)
         self.result = result
+        call = self._call
+        klass = "" if call is None else call.klass
+        seconds = perf_counter() - self._started
+        self._proxy.tally.call(self._route.path_prefix, klass, result, seconds, self._added_s)
         self._proxy.finished(self, stage)
 
     # -- what logs and figures say of it

