@@ -25,6 +25,7 @@ COMPILED = (
         f"gateway/proxy/{name}.py"
         for name in (
             "admission",
+            "answers",
             "content",
             "exchange",
             "front",

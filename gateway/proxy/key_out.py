@@ -19,7 +19,8 @@ from gateway.settings import KeyOut, Route
 
 _PASS, _REPLACE = KeyOut.PASS, KeyOut.REPLACE
 # Escapes of letters, digits and the underscore.
-_NEEDLESS_ESCAPE = re.compile(rb"%(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])")
+# What most escapes are, those of punctuation marks, is ruled out first.
+NEEDLESS_ESCAPE = re.compile(rb"%(?!3[A-F])[3-7](?!(?<=3)[a-f]|(?<=[46])0|(?<=5)[B-Eb-e]|(?<=7)[B-Fb-f])")
 _AWS_CREDENTIAL = re.compile(rb"(Credential=)[^/,\s]+", re.IGNORECASE)
 
 
@@ -84,7 +85,7 @@ class _Key:
                 segments = [self._swapped(each) if each in keys else each for each in segments]
             rest = b"&".join(segments)
         # A text of unreserved characters can hide only behind escapes that nobody needs to write.
-        if self._is_plain and rest.find(self._credential) < 0 and _NEEDLESS_ESCAPE.search(rest) is None:
+        if self._is_plain and rest.find(self._credential) < 0 and NEEDLESS_ESCAPE.search(rest) is None:
             return rest
         # Where the client wrote its key and no key belongs, the upstream must not learn it.
         own = b"" if self._quoted is None else b"=" + self._quoted

@@ -74,8 +74,10 @@ class Watch:
         self._clean = re.compile(rf"<({either})>({_VALUE.pattern})</\1>|<({either}) ?/>", re.ASCII)
         self._word = re.compile(either, re.IGNORECASE)
         # `_FLAT` and `_LEAF` for documents in which nothing is suspect: they are matched in half the time.
+        plain = r"[A-Za-z_][A-Za-z0-9_.\-]*+"
         self._plain_flat = re.compile(
-            rf"\s*<(?!(?i:{either})[ />])({_NAME})>\s*(?:<({_NAME})(?:>[^<]*</\2>| ?/>)\s*)*</\1>\s*".encode()
+            rf"\s*+<(?!(?i:{either})>)({plain})>\s*+"
+            rf"(?:<({plain})(?:>[^<]*+</\2>| ?/>)\s*+)*</\1>\s*+".encode()
         )
         self._plain_leaf = re.compile(rf"<({either})(?:>([^<]*)</| ?/>)".encode(), re.IGNORECASE)
         self._by_leaves: dict[tuple[tuple[bytes, bytes], ...], Reading] = {}

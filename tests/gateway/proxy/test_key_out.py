@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy.identify import Parts
-from gateway.proxy.key_out import rewrite
+from gateway.proxy.key_out import NEEDLESS_ESCAPE, rewrite
 from gateway.proxy.signature import verify
 from gateway.settings import KeyOut, Route, UpstreamCredential
 from tests.gateway.proxy.calls import FORM, HOST, KEY, OFFICIAL, found, get, post, route_of
@@ -181,3 +182,11 @@ def test_the_clients_key_never_leaves() -> None:
     for route in (STRIP, REPLACE, SIGNING):
         target, headers, body = rewrite(route, parts, found(parts, route), NOW)
         assert KEY.encode() not in target + repr(headers).encode() + (body or b"")
+
+
+@pytest.mark.parametrize("first", "0123456789ABCDEFabcdef")
+def test_escapes_that_could_hide_a_key_are_seen(first: str) -> None:
+    """Those of letters, digits and the underscore are, and no other escape costs a closer look."""
+    for second in "0123456789ABCDEFabcdef":
+        hides = re.fullmatch(r"\w", chr(int(first + second, 16)), re.ASCII) is not None
+        assert (NEEDLESS_ESCAPE.search(f"a%2Fb%{first}{second}c".encode()) is not None) is hides
