@@ -128,7 +128,12 @@ class Process:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that the process and its descendants have used so far."""
-        return sum(_cpu_s(pid) for pid in _family(self.pid))
+        return sum(self.cpu_parts_s())
+
+    def cpu_parts_s(self) -> tuple[float, float]:
+        """Return what of it was spent in the processes themselves, and what in the system for them."""
+        parts = [_cpu_parts_s(pid) for pid in _family(self.pid)]
+        return sum(user for user, _ in parts), sum(system for _, system in parts)
 
     def memory_bytes(self) -> int:
         """Return the memory of the process and its descendants, shared pages divided among their users."""
@@ -163,13 +168,14 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _cpu_s(pid: int, *, with_ended: bool = False) -> float:
+def _cpu_parts_s(pid: int, *, with_ended: bool = False) -> tuple[float, float]:
     try:
         # The second field is the name in parentheses, which may hold spaces.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return sum(map(int, fields[11 : 15 if with_ended else 13])) / _TICKS_PER_S
+        return 0.0, 0.0
+    ticks = [int(each) for each in fields[11 : 15 if with_ended else 13]]  # user, system, those of ended ones
+    return sum(ticks[::2]) / _TICKS_PER_S, sum(ticks[1::2]) / _TICKS_PER_S
 
 
 def _memory_bytes(pid: int) -> int:
@@ -191,7 +197,7 @@ def cpu_s_by_program() -> dict[str, float]:
             name = Path(f"/proc/{pid}/comm").read_text().strip()
         except OSError:
             continue
-        used[name] = used.get(name, 0.0) + _cpu_s(pid, with_ended=True)
+        used[name] = used.get(name, 0.0) + sum(_cpu_parts_s(pid, with_ended=True))
     return used
 
 
