@@ -42,6 +42,7 @@ class Watch:
         self._seen: list[History] = []
         self._marks: dict[str, int] = {}
         self._found: list[Interruption] = []
+        self._kept: list[Kept] = []
         self.is_blind = False
 
     async def begin(self, connection: AsyncConnection) -> None:
@@ -49,7 +50,7 @@ class Watch:
         self._seen = await self._look()
         if self.is_blind:
             return
-        kept = await interruptions.kept(connection)
+        self._kept = kept = await interruptions.kept(connection)
         shards = {each.shard for each in kept} | {_shard(each) for each in self._seen}
         self._marks = await histories.marks_of(self._wire, sorted(filter(None, shards)))
         # The clock of the caller stood at the beginning; by now others may have held the lock for a while.
@@ -78,7 +79,7 @@ class Watch:
                 mark = advanced
             servers.append(Kept(each, self._instant(), shard, mark, self._replicas))
         added = await interruptions.add(connection, self._found, now=self._instant(), by=AUTHOR)
-        await interruptions.keep(connection, servers)
+        await interruptions.keep(connection, servers, instead_of=self._kept)
         await connection.commit()
         return added
 
@@ -92,7 +93,8 @@ class Watch:
             now = await self._proven_if_so(each)
             if now.evidence is Evidence.PROVEN:
                 proven.append(await interruptions.prove(connection, each, now=self._instant(), by=AUTHOR))
-        await connection.commit()
+        if proven:
+            await connection.commit()
         return proven
 
     async def _look(self) -> list[History]:

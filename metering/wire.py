@@ -173,7 +173,8 @@ class ServerWire(Wire):
 
     async def holders(self) -> Sequence[Holder]:
         """Return the one server there is, under the address that it is connected to."""
-        refuse_errors(await self.exchange([("PING",)]))
+        if self._link is None or self._link.is_lost:
+            refuse_errors(await self.exchange([("PING",)]))
         connection = self._connection
         if isinstance(connection, Connection):
             address = f"{connection.host}:{connection.port}"

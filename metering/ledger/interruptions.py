@@ -40,15 +40,16 @@ async def kept(connection: AsyncConnection) -> list[Kept]:
     return found
 
 
-async def keep(connection: AsyncConnection, servers: Sequence[Kept]) -> None:
+async def keep(connection: AsyncConnection, servers: Sequence[Kept], *, instead_of: Sequence[Kept]) -> None:
     """Write down who holds the counters now, in place of who did."""
     rows = [
         asdict(each.history)
         | {"seen_at": each.at, "shard": each.shard, "mark": each.mark, "replicas": each.replicas}
         for each in servers
     ]
-    ids = [row["run_id"] for row in rows]
-    await connection.execute(sa.delete(counter_servers).where(counter_servers.c.run_id.not_in(ids)))
+    gone = {each.history.run_id for each in instead_of} - {row["run_id"] for row in rows}
+    if gone:
+        await connection.execute(sa.delete(counter_servers).where(counter_servers.c.run_id.in_(gone)))
     if rows:
         given = insert(counter_servers)
         columns = {column.name: column for column in given.excluded if column.name != "run_id"}
