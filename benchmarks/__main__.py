@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,9 +19,10 @@ from benchmarks.peers.fastify import Fastify
 from benchmarks.peers.nginx_lua import NginxLua
 from benchmarks.peers.plain import PlainAiohttp
 from benchmarks.peers.tallygate import CompiledTallygate, Tallygate
-from benchmarks.report import Account, Figures, Turn, account_lines, ratio_lines, table
+from benchmarks.report import Figures, account_lines, ratio_lines, table
 from benchmarks.store import Store
-from benchmarks.workloads import QUICK, WORKLOADS, Request, Workload, request_of
+from benchmarks.turns import QUIET, account_of, turn_of
+from benchmarks.workloads import QUICK, WORKLOADS, Workload
 
 PEERS: dict[str, type[Peer]] = {
     "tallygate": Tallygate,
@@ -38,12 +38,7 @@ GOALS = {
     "get-400": {PlainAiohttp.title: 4.0, NginxLua.title: 1.0, Fastify.title: 2.0, BareNginx.title: 0.5},
     "get-24k": {NginxLua.title: 1.0},
 }
-WARM_UP_CALLS, WARM_UP_BYTES = 2_000, 2**27
 CAPACITY_S = 3.0
-ACCOUNT_CALLS, ACCOUNT_BYTES = 10_000, 2**30  # of answers, whichever is less
-QUIET = 0.08  # share of the proxy's core that others may use; beyond it a turn is taken again
-TAKES = 3
-SETTLE_S = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,14 +115,14 @@ def _measure(
             for peer in peers[first:] + peers[:first]:
                 _progress(f"round {number + 1}/{rounds}  {peer.title} ...")
                 asked = origin.calls()
-                turn = _turn(peer, workload, layout, home, seconds, rate)
+                turn = turn_of(peer, workload, layout, home, seconds, rate)
                 figures.turns[peer.title].append(turn)
                 reached[peer.title] += origin.calls_at_rest() - asked
                 noisy = f"   (others used {turn.strangers:.0%} of its core)" if turn.strangers > QUIET else ""
                 _progress(f"round {number + 1}/{rounds}  {peer.title:35} {turn.load.rate:>9,.0f}/s{noisy}\n")
         for peer in peers:
             _progress(f"comparing the count of {peer.title} ...")
-            account = _account(peer, workload, layout, before[peer.title], reached[peer.title])
+            account = account_of(peer, workload, layout, before[peer.title], reached[peer.title])
             figures.accounts[peer.title] = account
         _progress("")
     return figures
@@ -147,61 +142,7 @@ def _capacity(peers: list[Peer], workload: Workload, layout: Layout, folder: Pat
     """Return the calls a second that the gateway can do, or the first peer without it."""
     peer = next((each for each in peers if each.title in OWN), peers[0])
     _progress(f"looking how much {peer.title} can do ...")
-    return _turn(peer, workload, layout, folder, CAPACITY_S).load.rate
-
-
-def _turn(
-    peer: Peer, workload: Workload, layout: Layout, folder: Path, seconds: float, rate: float | None = None
-) -> Turn:
-    """Warm the peer up and measure it; a turn that others disturbed is taken again, whatever it showed."""
-    request = request_of(workload, peer.credential)
-    warm_up = max(workload.keys, min(WARM_UP_CALLS, WARM_UP_BYTES // workload.answer_bytes))
-    load.drive(peer.port, request, workload, layout.rest, calls=warm_up)
-    turns: list[Turn] = []
-    while len(turns) < TAKES:
-        turns.append(_take(peer, request, workload, layout, folder, seconds, rate))
-        if turns[-1].strangers <= QUIET:
-            break
-    return min(turns, key=lambda turn: turn.strangers)
-
-
-def _take(
-    peer: Peer,
-    request: Request,
-    workload: Workload,
-    layout: Layout,
-    folder: Path,
-    seconds: float,
-    rate: float | None,
-) -> Turn:
-    assert peer.process is not None
-    cpu_s, busy_s = peer.process.cpu_s(), machine.busy_s(layout.proxy)
-    measured = load.run(peer.port, request, workload, seconds, layout.rest, folder, rate)
-    cpu_s = peer.process.cpu_s() - cpu_s
-    strangers = (machine.busy_s(layout.proxy) - busy_s - cpu_s) / measured.seconds
-    if measured.answered == 0:
-        raise load.LoadError(f"{peer.title} answered no call at all.")
-    return Turn(measured, cpu_s, peer.process.memory_bytes(), max(0.0, strangers))
-
-
-def _account(peer: Peer, workload: Workload, layout: Layout, before: int | None, reached: int) -> Account:
-    """Compare the peer's counter with the upstream's for all turns, then with the clients' in one more."""
-    _settled(peer, (before or 0) + reached)
-    after_turns = peer.counted()
-    request = request_of(workload, peer.credential)
-    calls = min(ACCOUNT_CALLS, ACCOUNT_BYTES // workload.answer_bytes)
-    clients = load.drive(peer.port, request, workload, layout.rest, calls=calls)
-    if after_turns is None or before is None:
-        return Account(clients.answered, None, reached, None)
-    _settled(peer, after_turns + clients.answered)
-    return Account(clients.answered, (peer.counted() or 0) - after_turns, reached, after_turns - before)
-
-
-def _settled(peer: Peer, expected: int) -> None:
-    """Wait until the counter shows the expected number: calls that were cut off are settled later."""
-    deadline = time.monotonic() + SETTLE_S
-    while peer.counted() not in (None, expected) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    return turn_of(peer, workload, layout, folder, CAPACITY_S).load.rate
 
 
 def _is_exact(figures: Figures) -> bool:

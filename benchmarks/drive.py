@@ -15,7 +15,8 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import cycle
+from itertools import count, cycle
+from random import randrange
 from time import perf_counter
 from typing import Any, cast
 
@@ -153,12 +154,17 @@ async def drive(
     connections: int,
     seconds: float,
     calls: int,
+    at_random: bool = False,
     rate: float | None = None,
 ) -> dict[str, float]:
     """Make the load and return the fields of `benchmarks.load.Load`."""
     loop = asyncio.get_running_loop()
     latencies_s: list[float] = []
-    endless = cycle([numbered(request, number, keys).encode() for number in range(variants)])
+    endless: Iterator[bytes]
+    if at_random:
+        endless = (numbered(request, randrange(keys), keys).encode() for _ in count())
+    else:
+        endless = cycle([numbered(request, number, keys).encode() for number in range(variants)])
     began = perf_counter()
     budget = Budget(calls, seconds)
     if not calls and not seconds:

@@ -125,6 +125,7 @@ def _asked(
         "request": wire(request, port),
         "variants": workload.variants,
         "keys": workload.keys,
+        "at_random": workload.random,
         "connections": workload.connections,
         "seconds": seconds,
         "calls": calls,
@@ -161,6 +162,9 @@ def _wrk_script(request: Request, workload: Workload) -> str:
     headers = "\n".join(
         f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in request.headers
     )
+    next_key = f'string.format("key-%06d", math.random(0, {workload.keys - 1}))'
+    if not workload.random:
+        next_key = f"keys[at % {workload.keys}]"
     return f"""
 local path = {json.dumps(request.target)}
 local body = {json.dumps(request.body) if request.body else "nil"}
@@ -172,7 +176,8 @@ function init(args)
     rest = wrk.format(nil, path, nil, body)
     local first, last = rest:find("{KEY_MARK}", 1, true)
     if first then before_key, rest = rest:sub(1, first - 1), rest:sub(last + 1) end
-    for number = 0, {workload.keys - 1} do
+    math.randomseed(os.time())
+    for number = 0, {0 if workload.random else workload.keys - 1} do
         keys[number] = first and string.format("key-%06d", number) or ""
     end
     first, last = rest:find("{MARK}", 1, true)
@@ -181,7 +186,7 @@ function init(args)
 end
 function request()
     at = at + 1
-    return before_key .. keys[at % {workload.keys}] .. before_mark .. marks[at % {VARIANTS}] .. rest
+    return before_key .. {next_key} .. before_mark .. marks[at % {VARIANTS}] .. rest
 end
 function done(summary, latency, requests)
     local errors = summary.errors

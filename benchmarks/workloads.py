@@ -24,8 +24,9 @@ MANY_KEYS = 100_000
 class Workload:
     """One kind of load; `answer_bytes` is the length of the upstream's body.
 
-    The calls are shared out among `keys`. Without `share` every connection asks as fast as it is answered;
-    with it calls come evenly, so many as that share of what the gateway can do with the other settings.
+    The calls are shared out among `keys`, in turn or at `random`. Without `share` every connection asks as
+    fast as it is answered; with it calls come evenly, so many as that share of what the gateway can do with
+    the other settings.
     """
 
     name: str
@@ -34,10 +35,11 @@ class Workload:
     connections: int
     keys: int = 1
     share: float | None = None
+    random: bool = False
 
     @property
     def variants(self) -> int:
-        """Return how many different requests there are."""
+        """Return after how many requests they come again."""
         return max(VARIANTS, self.keys)
 
     @property
@@ -46,7 +48,7 @@ class Workload:
         size = f"{self.answer_bytes} B" if self.answer_bytes < 1024 else f"{self.answer_bytes // 1024} KB"
         asked = "GET, 1 KB query" if self.http_method == "GET" else "POST, 2 KB form"
         many = "1 connection" if self.connections == 1 else f"{self.connections} connections"
-        keys = "" if self.keys == 1 else f", {self.keys:,} keys"
+        keys = "" if self.keys == 1 else f", {self.keys:,} keys{' at random' if self.random else ''}"
         pace = "" if self.share is None else f", {self.share:.0%} of what the gateway can do"
         return f"{asked}, {size} answer, {many}{keys}{pace}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -92,14 +92,11 @@ def counted_by_script(store: redis.Redis, prefix: str) -> int:
     )
 
 
-def day_counters(
-    store: redis.Redis, pattern: str, is_wanted: Callable[[str], bool] = lambda name: True
-) -> list[dict[str, str]]:
-    """Return every day's counters whose name matches and is wanted; a run may cross midnight."""
+def day_counters(store: redis.Redis, pattern: str) -> list[dict[str, str]]:
+    """Return every day's counters whose name matches; a run may cross midnight."""
     with store.pipeline(transaction=False) as pipeline:
         for name in store.scan_iter(match=pattern, count=10_000):
-            if is_wanted(name):
-                pipeline.hgetall(name)
+            pipeline.hgetall(name)
         return cast(list[dict[str, str]], pipeline.execute())
 
 

@@ -7,12 +7,13 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import redis.asyncio
 
 from benchmarks.machine import Process, free_port, python
-from benchmarks.peers import DAY_LIMIT, MissingError, Peer, day_counters
+from benchmarks.peers import DAY_LIMIT, MissingError, Peer
 from gateway import config
 from gateway.settings import Settings
 from metering.projection import Projection
@@ -21,6 +22,7 @@ from policies.record import KeyRecord
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 COMPILED = Path(__file__).parents[2] / "build" / "compiled"
+COUNTED_TOGETHER = 10_000  # keys whose counters are read at once
 _LISTEN = 'proxy_listen = "127.0.0.1:8080"'
 
 
@@ -90,8 +92,14 @@ class Tallygate(Peer):
         asyncio.run(_put(self.bench.store.url, records))
 
     def counted(self) -> int:
-        found = day_counters(self.bench.store.client, "tg:{??}:day:*", self._is_own)
-        return sum(int(day.get("used", 0)) - int(day.get("back", 0)) for day in found)
+        store, total = self.bench.store.client, 0
+        names = (name for name in store.scan_iter(match="tg:{??}:day:*", count=10_000) if self._is_own(name))
+        while some := list(islice(names, COUNTED_TOGETHER)):
+            with store.pipeline(transaction=False) as pipeline:
+                for name in some:
+                    pipeline.hmget(name, "used", "back")
+                total += sum(int(used or 0) - int(back or 0) for used, back in pipeline.execute())
+        return total
 
     def _is_own(self, name: str) -> bool:
         return name.split(":")[3] in self.key_ids
