@@ -35,8 +35,9 @@ from benchmarks.store import Store
 from benchmarks.workloads import VARIANTS, WORKLOADS, Workload, answer, numbered, request_of
 from gateway import collector, config
 from gateway.proxy.access_log import AccessLogWriter
+from gateway.proxy.entry import Entry
 from gateway.proxy.front import Front
-from gateway.proxy.records import Entry, Records
+from gateway.proxy.records import Records
 from gateway.proxy.service import Proxy
 from gateway.proxy.upstream import UpstreamConnection
 from metering.breaker import Breaker
@@ -72,6 +73,7 @@ FUNCTIONS = {
 }
 MODULES = {
     "request_reader": "head of the request",
+    "incoming": "head of the request",
     "requests": "head of the request",
     "identify": "identification",
     "scan": "identification",
@@ -81,6 +83,7 @@ MODULES = {
     "xml_values": "identification",
     "keys": "ruling",
     "records": "ruling",
+    "entry": "ruling",
     "today": "ruling",
     "methods": "ruling",
     "decision": "ruling",

@@ -18,10 +18,11 @@ import structlog
 
 from gateway.failures import Failure
 from gateway.proxy import signature
+from gateway.proxy.entry import Entry
 from gateway.proxy.headers import page_of
 from gateway.proxy.heads import limit_fields
 from gateway.proxy.identify import Identified, Parts, identify, needs_body
-from gateway.proxy.records import Entry, Unavailable
+from gateway.proxy.records import Unavailable
 from gateway.sealing import SealError
 from gateway.settings import OnCounterFailure, Route
 from metering import open_calls

@@ -8,7 +8,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from gateway.carrying import AGAIN_AFTER_S, offer_of
-from gateway.proxy.records import Entry
+from gateway.proxy.entry import Entry
 from gateway.sealing import Peppers
 from metering import carrying
 from metering.carrying import Offer

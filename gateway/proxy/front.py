@@ -16,7 +16,8 @@ from gateway.failures import Failure
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.heads import refusal_head
 from gateway.proxy.health import health_answer
-from gateway.proxy.request_reader import Incoming, RequestReader
+from gateway.proxy.incoming import Incoming
+from gateway.proxy.request_reader import RequestReader
 from gateway.proxy.requests import Framing, read_head
 from gateway.proxy.sockets import reset, unread_bytes
 from gateway.settings import Dialect

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.failures import Failure
 from gateway.proxy.headers import Header, connection_options, end_to_end, is_host, request_fields
-from gateway.proxy.request_reader import Incoming
+from gateway.proxy.incoming import Incoming
 
 if TYPE_CHECKING:
     from gateway.proxy.request_plan import RequestPlan

@@ -10,7 +10,8 @@ from typing import TypeVar
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from gateway.proxy.records import RULINGS_MAX, Entry, Records, Unavailable
+from gateway.proxy.entry import RULINGS_MAX, Entry
+from gateway.proxy.records import Records, Unavailable
 from gateway.proxy.today import Moment
 from metering.breaker import Breaker
 from metering.projection import Projection
