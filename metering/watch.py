@@ -67,20 +67,24 @@ class Watch:
         """Note who holds the counters, and commit; return the interruptions that are new."""
         if self.is_blind or not await self._is_steady():
             return []
+        replaced = {each.run_id for each in self._found}
         servers = []
         for each in self._seen:
             shard = _shard(each)
             mark = self._marks.get(shard, 0) if shard is not None else 0
+            kept = Kept(each, self._instant(), shard, mark, self._replicas)
             # The mark of who took over stays as it was found until its interruption is written down.
-            if shard is not None and not any(found.run_id == each.run_id for found in self._found):
-                advanced = await self._advance(shard, mark)
-                if advanced is None:
-                    return []
-                mark = advanced
-            servers.append(Kept(each, self._instant(), shard, mark, self._replicas))
+            noted = kept if each.run_id in replaced else await self._marked(kept)
+            if noted is None:
+                return []
+            servers.append(noted)
         added = await interruptions.add(connection, self._found, now=self._instant(), by=AUTHOR)
         await interruptions.keep(connection, servers, instead_of=self._kept)
         await connection.commit()
+        if replaced:
+            fresh = [await self._marked(each) for each in servers if each.history.run_id in replaced]
+            await interruptions.keep(connection, [each for each in fresh if each is not None])
+            await connection.commit()
         return added
 
     async def look_back(self, connection: AsyncConnection) -> list[Interruption]:
@@ -106,14 +110,16 @@ class Watch:
         again = {each.run_id: each.replid for each in await self._look()}
         return again == {each.run_id: each.replid for each in self._seen}
 
-    async def _advance(self, shard: str, mark: int) -> int | None:
-        """Leave a higher mark with a server, unless the one that was seen is gone."""
-        name, higher = rolled_name(shard), max(int(self._now * 1000), mark + 1)
-        if mark:
-            (advanced,) = await self._wire.run(ADVANCE, [((name,), (mark, higher))])
-            return higher if advanced else None
+    async def _marked(self, kept: Kept) -> Kept | None:
+        """Leave a higher mark with a server; None when the one that was seen is gone."""
+        if kept.shard is None:
+            return kept
+        name, higher = rolled_name(kept.shard), max(int(self._now * 1000), kept.mark + 1)
+        if kept.mark:
+            (advanced,) = await self._wire.run(ADVANCE, [((name,), (kept.mark, higher))])
+            return replace(kept, mark=higher) if advanced else None
         refuse_errors(await self._wire.exchange([("SET", name, higher)]))
-        return higher
+        return replace(kept, mark=higher)
 
     async def _proven_if_so(self, interruption: Interruption) -> Interruption:
         may_be = interruption.kind is Kind.FAILOVER and interruption.evidence is Evidence.UNKNOWN

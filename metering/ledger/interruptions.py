@@ -40,7 +40,9 @@ async def kept(connection: AsyncConnection) -> list[Kept]:
     return found
 
 
-async def keep(connection: AsyncConnection, servers: Sequence[Kept], *, instead_of: Sequence[Kept]) -> None:
+async def keep(
+    connection: AsyncConnection, servers: Sequence[Kept], *, instead_of: Sequence[Kept] = ()
+) -> None:
     """Write down who holds the counters now, in place of who did."""
     rows = [
         asdict(each.history)

@@ -282,7 +282,7 @@ async def test_restart_with_an_older_append_only_file_is_named(
 
 
 async def test_emptied_server_is_named(alone: clusters.Node, single: Client, engine: AsyncEngine) -> None:
-    """The process is the same, and its data are gone."""
+    """The process is the same, and its data are gone; each time is another one."""
     await rolled(single, engine, NOW)
     await call_all(single, 5)
     await rolled(single, engine, NOW + 5)
@@ -291,7 +291,10 @@ async def test_emptied_server_is_named(alone: clusters.Node, single: Client, eng
     (noticed,) = report.interruptions
     assert (noticed.kind, noticed.evidence, report.lost) == (Kind.EMPTIED, Evidence.BEHIND, True)
     assert set((await counts(single)).values()) == {5}
-    assert (await rolled(single, engine, NOW + 15)).interruptions == ()
+    await single.flushall()
+    (again,) = (await rolled(single, engine, NOW + 15)).interruptions
+    assert (again.since.timestamp(), again.id == noticed.id) == (NOW + 10, False)
+    assert (await rolled(single, engine, NOW + 20)).interruptions == ()
 
 
 async def test_roll_up_that_breaks_off_names_it_the_next_time_and_once(
