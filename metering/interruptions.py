@@ -122,7 +122,8 @@ def named(finding: Finding, until: datetime) -> Interruption:
     """Return a finding as it is written down; the same one gets the same id whoever finds it."""
     former, successor = finding.kept.history, finding.successor
     since = finding.kept.at
-    parts = (former.run_id, former.replid, since.isoformat(), successor.run_id, successor.replid)
+    mark = str(finding.kept.mark)  # higher after every roll-up, whatever the clock says
+    parts = (former.run_id, former.replid, since.isoformat(), mark, successor.run_id, successor.replid)
     followed = successor.former_replid == former.replid
     return Interruption(
         id=f"int_{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}",
