@@ -34,6 +34,8 @@ _LEAF = re.compile(rf"<({_NAME})(?:>([^<]*)</| ?/>)", re.ASCII)
 _VALUE = re.compile(r"(?:[\w.:|\-]+(?: [\w.:|\-]+)*)?", re.ASCII)
 # All of what is suspect in UTF-8, and more: characters beyond ASCII by the first of their bytes.
 _SUSPECT_BYTES = bytes((*range(9), 11, 12, *range(14, 32), 127)) + b"&%+\x5c\xcb\xe2\xe3\xef"
+# Of a CDATA section that never began it is text to some readers, and to others the document is no XML.
+_END_OF_CDATA = b"]]>"
 _DECLARATION = re.compile(
     r"""<\?xml\s+version\s*=\s*(?:"1\.0"|'1\.0')(?:\s+encoding\s*=\s*(?i:"utf-8"|'utf-8'))?"""
     r"""(?:\s+standalone\s*=\s*(?:"yes"|'yes'|"no"|'no'))?\s*\?>""",
@@ -92,6 +94,7 @@ class Watch:
         if (
             len(document) <= MAX_CHARACTERS
             and len(document.translate(None, _SUSPECT_BYTES)) == len(document)
+            and document.find(_END_OF_CDATA) < 0
             and self._plain_flat.fullmatch(document) is not None
         ):
             leaves = tuple(self._plain_leaf.findall(document))
@@ -108,8 +111,7 @@ class Watch:
 
     def read(self, text: str) -> Reading:
         """Read the watched elements of a decoded document."""
-        # The end of a CDATA section that never began is text to some readers, and no XML to others.
-        if len(text) > MAX_CHARACTERS or "]]>" in text:
+        if len(text) > MAX_CHARACTERS or _END_OF_CDATA.decode() in text:
             return self.uncertain(text)
         flat = _FLAT.fullmatch(text)
         if flat is not None:

@@ -147,6 +147,13 @@ def test_whatever_could_be_read_otherwise_is_not_certain(text: str) -> None:
     assert not reading.values
 
 
+def test_what_is_remembered_of_a_document_does_not_stand_for_one_with_a_flaw() -> None:
+    """Another document with the same watched elements is looked at by itself."""
+    assert read(PLAIN).certain
+    for flaw in ("]]>", "\x0b", "<b", "&lt;Provider&gt;", "%3CProvider%3E", "\uff1cProvider>"):
+        assert not read(PLAIN.replace("red dress", flaw)).certain, flaw
+
+
 def test_uncertain_readings_mention_what_occurs() -> None:
     """Names that occur in any form are mentioned, so that a surcharge cannot be hidden."""
     watch = Watch(frozenset({"ForceUpdate"}))
