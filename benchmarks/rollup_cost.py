@@ -144,8 +144,11 @@ async def report(stores: Stores, keys: int, traffic: Traffic) -> bool:
             await asyncio.sleep(BEFORE_S)
         usual = before[0]
         print(f"traffic alone: {usual.rate:,.0f} calls/s, {_latencies(usual)}")
+    empty = await _used_bytes(stores.redis)
     for calls, what in ((10, "new"), (11, "grown"), (11, "unchanged")):
         await count(wire, keys, calls, day_text(day_of(time.time(), ZoneInfo("UTC"))))
+        if what == "new":
+            print(f"Redis keeps {(await _used_bytes(stores.redis) - empty) / keys:,.0f} B for each of them")
         used = cpu_s_by_program()
         with traffic.going_on() as meanwhile:
             done = await rolled_up(stores)
@@ -172,6 +175,10 @@ async def report(stores: Stores, keys: int, traffic: Traffic) -> bool:
         f"answered {traffic.answered:,} calls, failed {traffic.failed}, difference to the ledger {difference}"
     )
     return difference == traffic.failed == 0
+
+
+async def _used_bytes(redis: Client) -> int:
+    return int((await redis.info("memory"))["used_memory"])
 
 
 async def rolled_up(stores: Stores) -> dict[str, float]:
