@@ -114,7 +114,9 @@ class Watch:
         """Leave a higher mark with a server; None when the one that was seen is gone."""
         if kept.shard is None:
             return kept
-        name, higher = rolled_name(kept.shard), max(int(self._now * 1000), kept.mark + 1)
+        # Higher than any before, also where the mark was lost and the clock stands still.
+        highest = max(each.mark for each in (*self._kept, kept))
+        name, higher = rolled_name(kept.shard), max(int(self._now * 1000), highest + 1)
         if kept.mark:
             (advanced,) = await self._wire.run(ADVANCE, [((name,), (kept.mark, higher))])
             return replace(kept, mark=higher) if advanced else None
