@@ -39,10 +39,13 @@ class Patience:
 
     @pytest.fixture(scope="session", autouse=True)
     @classmethod
-    def _leave_nothing(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        """Remove what the session wrote: thousands of stores would fill the disk."""
+    def _leave_nothing(
+        cls, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+    ) -> Iterator[None]:
+        """Remove what the session wrote, unless it was said where: the stores of thousands fill a disk."""
         yield
-        shutil.rmtree(tmp_path_factory.getbasetemp(), ignore_errors=True)
+        if pytestconfig.getoption("basetemp") is None:
+            shutil.rmtree(tmp_path_factory.getbasetemp(), ignore_errors=True)
 
     def _tick(self, *_: object) -> None:
         self._left -= 1

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -139,6 +140,8 @@ def _begin(trial: _Trial, place: Path) -> int:
     status = 70
     try:
         status = int(pytest.main([*_OPTIONS, f"--basetemp={place}", *trial.tests]))
+    except subprocess.TimeoutExpired:  # the server could not be stopped: the script goes on
+        status = TIMED_OUT
     finally:
         os._exit(status)
 

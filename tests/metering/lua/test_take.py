@@ -107,6 +107,7 @@ async def test_free_of_cost_fits_as_long_as_nothing_is_over(redis: Redis) -> Non
     await put(redis)
     await taken(redis, 1, entry(group(5)))
     assert await taken(redis, 2, entry(group(1, cost=0, limit=5))) == [5]
+    assert await redis.hmget(COUNTS, "c:M|c", "t:M|c", "bt:w") == [b"6", b"5", b"2"]
     assert await taken(redis, 3, entry(group(2, cost=0, limit=4))) == [[5, -1, b"", 0]]
     assert await taken(redis, 4, entry(group(2, limit=3))) == [[5, -1, b"", 0]]
     assert await taken(redis, 5, entry(group(2, limit=0))) == [[5, -1, b"", 0]]
