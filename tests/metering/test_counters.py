@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -413,12 +414,27 @@ async def test_calls_arriving_one_by_one_grant_exactly_the_limit(redis: Redis) -
 
 
 async def test_more_entries_than_a_batch_holds_take_several(redis: Redis) -> None:
-    """Calls of more keys than fit one script are all counted."""
+    """Calls and settlements of more keys than fit one script are all counted, so many of them at a time."""
     ids = [f"key_{number:016x}" for number in range(1200)]
     async with redis.pipeline(transaction=False) as together:
         for key_id in ids:
             await put_record(together, key_id)
         await together.execute()
+    sizes: list[int] = []
     async with counting(redis) as counters:
+        await counted(counters, take(key_id=ids[0]))
+        exchange = counters._wire.exchange
+
+        async def measured(commands: list[Any]) -> list[Any]:
+            sizes.extend(command[2] // 3 for command in commands if command[0] == "EVALSHA")
+            return await exchange(commands)
+
+        counters._wire.exchange = measured
         results = await counted(counters, *[take(key_id=key_id) for key_id in ids])
+        for key_id in ids:
+            counters.deny(key_id, DAY, Reason.BANNED)
+        await settled(counters)
     assert Counter(each.outcome for each in results) == {Outcome.GRANTED: 1200}
+    assert sum(sizes) >= 2 * 1200  # more when a slow answer is asked for again
+    assert max(sizes) == 512
+    assert (await day_of_key(redis, ids[-1]))["d:banned"] == 1

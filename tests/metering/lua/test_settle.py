@@ -100,6 +100,7 @@ class TestRollingWindow:
         async with Lifetime(redis) as lifetime:
             await settle(redis, 1, entry({}, {900: 3}))
         assert await lifetime.is_of(ROLL, 90_000)
+        assert await redis.hget(COUNTS, "rolling") == b"1"
         await redis.expireat(ROLL, FAR)
         await settle(redis, 2, entry({}, {900: 4}))
         assert await redis.expiretime(ROLL) == FAR
