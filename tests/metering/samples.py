@@ -63,13 +63,23 @@ async def put_record(redis: Redis, key_id: str = KEY, revision: int = 1, **chang
 
 @asynccontextmanager
 async def counting(redis: Redis, *, deadline_s: float = 5.0, writer: str = "w0") -> AsyncIterator[Counters]:
-    """Counters that run until the block ends."""
+    """Counters that run until the block ends; a round that fails by a mistake of theirs fails the test."""
+    loop = asyncio.get_running_loop()
+    failed: list[dict[str, Any]] = []
+
+    def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        failed.extend([context] if context["message"] == "a round of counts failed" else [])
+        loop.default_exception_handler(context)
+
+    if loop.get_exception_handler() is None:
+        loop.set_exception_handler(note)
     counters = Counters(redis, writer=writer, deadline_s=deadline_s, retention_days=35)
     await counters.start()
     try:
         yield counters
     finally:
         await counters.close()
+    assert failed == []
 
 
 async def counted(counters: Counters, *takes: Take, now: float = NOW) -> list[Taken]:

@@ -313,6 +313,8 @@ async def test_close_is_bounded_while_redis_is_away(tmp_path: Path) -> None:
     client = connect(f"unix://{tmp_path}/nobody.sock", timeout_s=0.2)
     counters = Counters(client, writer="w0", deadline_s=0.2, retention_days=35)
     await counters.start()
+    await until(counters, lambda counters: counters.last_error)
+    assert "nobody.sock" in str(counters.last_error)
     waiting = asyncio.ensure_future(counted(counters, take()))
     await asyncio.sleep(0)
     async with asyncio.timeout(15):
@@ -397,6 +399,20 @@ async def test_a_needless_doubt_changes_nothing(redis: Redis) -> None:
             await asyncio.sleep(0.01)
         assert counters.breaker.openings == 0
     assert await redis.keys("*") == []
+
+
+@pytest.mark.parametrize(("waited", "left"), [(90, 25), (60, 40), (0, 100)])
+async def test_a_sign_of_life_has_a_quarter_of_the_deadline(redis: Redis, waited: int, left: int) -> None:
+    """Whoever was not answered has waited already; what is left of the deadline is at least a quarter."""
+    loop = asyncio.get_running_loop()
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        change_the_deadline(counters, 100)
+        begun = loop.time()
+        counters.doubt(begun - waited)
+        await until(counters, lambda counters: counters._timer)
+        assert counters._timer is not None
+        assert begun - 0.001 <= counters._timer.when() - left <= loop.time() + 0.001
 
 
 async def test_nothing_is_counted_after_the_end(redis: Redis) -> None:
