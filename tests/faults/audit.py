@@ -29,8 +29,9 @@ from tests.faults.history import (
     check_counts,
     check_crossed,
     check_ledger,
+    free_calls_of,
 )
-from tests.faults.load import Load
+from tests.faults.load import FREE_METHOD, Load
 from tests.faults.stage import Stage
 from tests.metering.billing.books import BY, version
 
@@ -83,12 +84,21 @@ def _judge(made: Stage, load: Load, rows: dict[str, Rows], again: dict[str, Rows
 
 def _counted(rows: dict[str, Rows]) -> dict[tuple[str, date], Counted]:
     found: dict[tuple[str, date], Counted] = {}
-    for key_id, day, _, _, _, taken, waived in rows["usage_daily"]:
-        before = found.get((key_id, day), Counted(0, 0))
-        found[(key_id, day)] = Counted(before.taken + taken, before.waived + waived)
+    given_back = {(key_id, day): back for key_id, day, _, back, *_ in rows["key_days"]}
+    for key_id, day, method, _, _, taken, waived in rows["usage_daily"]:
+        place = (free_calls_of(key_id) if method == FREE_METHOD else key_id, day)
+        before = found.get(place, Counted(0, 0))
+        found[place] = Counted(before.taken + taken, before.waived + waived)
     for key_id, day, effect, reason, units in rows["usage_reasons_daily"]:
-        if (effect, reason) == ("waived", Waiver.NOT_FORWARDED.value):
+        if effect != "waived" or reason == Waiver.FREE_METHOD.value:
+            continue
+        given_back[(key_id, day)] -= units
+        if reason == Waiver.NOT_FORWARDED.value:
             found[(key_id, day)] = found[(key_id, day)]._replace(not_made=units)
+    for (key_id, day), units in given_back.items():
+        place = (free_calls_of(key_id), day)
+        if place in found:
+            found[place] = found[place]._replace(not_made=units)
     return found
 
 

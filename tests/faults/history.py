@@ -39,7 +39,9 @@ class Place(NamedTuple):
 class Counted(NamedTuple):
     """Units of a key's day; of the waived ones, `not_made` were counted for calls that were not forwarded.
 
-    A call that an open route lets through while its count is under way may be counted again as such.
+    A call that an open route lets through while its count is under way may be counted again as such. Calls
+    of free methods are waived for that reason alone, so they are compared by themselves (`free_calls_of`),
+    with all that were given back as `not_made`.
     """
 
     taken: int
@@ -50,6 +52,11 @@ class Counted(NamedTuple):
     def billable(self) -> int:
         """Return what is charged."""
         return self.taken - self.waived
+
+
+def free_calls_of(key_id: str) -> str:
+    """Return under which name a key's calls of free methods are compared."""
+    return f"{key_id} free"
 
 
 @dataclass(slots=True)
