@@ -72,7 +72,11 @@ local function settle(record, day, touched, roll, entry)
   if buckets > 0 then redis.call('HSET', day, 'rolling', 1) end
   for _ = 1, buckets do
     local units = tonumber(ARGV[at + 1])
-    if units < 0 then give_back(roll, ARGV[at], -units) else add(roll, ARGV[at], units) end
+    if units < 0 then
+      give_back(roll, ARGV[at], -units)
+    elseif units > 0 then -- what was added and given back in one batch must not make a bucket anew
+      add(roll, ARGV[at], units)
+    end
     at = at + 2
   end
   redis.call('HSET', day, mark, ARGV[2])

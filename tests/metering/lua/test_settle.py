@@ -124,6 +124,8 @@ class TestRollingWindow:
         assert (await everything(redis))[ROLL] == {"sum": "0"}
         await settle(redis, 4, entry({}, {902: -1}))
         assert (await everything(redis))[ROLL] == {"sum": "0"}
+        await settle(redis, 5, entry({}, {800: 0}))
+        assert (await everything(redis))[ROLL] == {"sum": "0"}
 
     async def test_nothing_to_add_leaves_the_window_alone(self, redis: Redis) -> None:
         """Without buckets the day is not marked as one with a window."""
