@@ -55,6 +55,7 @@ _HARMLESS_DECLARATIONS = (
 )
 # Any of these may turn into something else under a second decoding.
 _ENCODED = re.compile(r"[&%+\\]")
+_SPACE = " \t\r\n"  # what XML takes for space; Python takes more
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe]")
 _ESCAPED_UNIT = re.compile(r"\\(?:u00|x)([0-9A-Fa-f]{2})")
 # `<` and the characters that conversions to legacy code pages turn into it.
@@ -111,7 +112,7 @@ class Watch:
 
     def read(self, text: str) -> Reading:
         """Read the watched elements of a decoded document."""
-        if len(text) > MAX_CHARACTERS or _END_OF_CDATA.decode() in text:
+        if len(text) > MAX_CHARACTERS or _END_OF_CDATA.decode() in text or _CONTROL.search(text):
             return self.uncertain(text)
         flat = _FLAT.fullmatch(text)
         if flat is not None:
@@ -122,13 +123,13 @@ class Watch:
             if declaration is None:
                 return self.uncertain(text)
             document = document[declaration.end() :]
-        if not document or document.isspace():
+        if not document.strip(_SPACE):
             return NOTHING if document is text else self.uncertain(text)
         clean = self._clean.findall(document)
         values = {pair or alone: value for pair, value, alone in clean}
         tags = sum(2 if pair else 1 for pair, _, _ in clean)
         # More tags than clean elements have means one in another spelling; fewer names, one that is doubled.
-        if len(values) != len(clean) or len(self._tag.findall(document)) != tags or _CONTROL.search(document):
+        if len(values) != len(clean) or len(self._tag.findall(document)) != tags:
             return self.uncertain(text)
         if not self._is_sound(document, len(clean)):
             return self.uncertain(text)
@@ -172,7 +173,7 @@ class Watch:
             at = token.end()
             closing, name, attributes, alone, text = token.groups()
             if text is not None:
-                if not open_names and not text.isspace():
+                if not open_names and text.strip(_SPACE):
                     return False
                 continue
             if closing:
