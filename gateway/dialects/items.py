@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF8
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any, Protocol
 from xml.parsers import expat
 
@@ -33,7 +34,8 @@ _ENDS = frozenset({"end_map", "end_array"})
 
 
 class _Counter(Protocol):
-    count: int
+    @property
+    def count(self) -> int: ...
 
     def feed(self, data: bytes) -> None: ...
 
@@ -66,27 +68,29 @@ class ItemCounter:
         self._counter.feed(data)
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What the events have told: elements counted, and bytes of a text that has not ended."""
+
+    count: int = 0
+    without_event: int = 0
+
+
 class _JsonItems:
-    """Follows the path itself, on ijson's plain events: its own path grows with hostile nesting without
-    bound.
-    """
+    """Reads with ijson's parser, which nothing collects that is part of a cycle: events know `_Seen` alone."""
 
     def __init__(self, path: str) -> None:
-        self.count = 0
-        self._list = path.split(".")
-        # For every open object its current member, for every open array None.
-        self._path: list[str | None] = []
+        self._seen = _Seen()
         self._open = True
         self._tail = b""  # the last bytes that came, where they may be a part of a number
-        self._without_event = 0  # bytes of a text that has not ended
-        events = self._events()
+        events = _events(path.split("."), self._seen)
         next(events)
         self._parser = ijson.basic_parse_coro(events, use_float=True)
 
     def feed(self, data: bytes) -> None:
         if not self._open:
             return
-        self._without_event += len(data)
+        self._seen.without_event += len(data)
         data = self._tail + data
         form = data.translate(_FORM)
         if any(long in form for long in _LONG_FORMS):
@@ -99,28 +103,36 @@ class _JsonItems:
             return  # to the parser it would be the end
         try:
             self._parser.send(whole)
-            self._open = self._without_event <= MAX_TEXT_BYTES
+            self._open = self._seen.without_event <= MAX_TEXT_BYTES
         except (ijson.JSONError, ValueError, OverflowError, StopIteration):
             self._open = False
 
-    def _events(self) -> Generator[None, tuple[str, Any], None]:
-        path = self._path
-        depth = len(self._list)
-        while True:
-            event, value = yield
-            self._without_event = 0
-            if event == "map_key":
-                path[-1] = value
-                continue
-            if event in _ENDS:
-                path.pop()
-                continue
-            if len(path) == depth + 1 and path[-1] is None and path[:-1] == self._list:
-                self.count += 1
-            if event in _STARTS:
-                path.append(None)
-                if len(path) > MAX_DEPTH:
-                    raise ValueError("nested too deep")
+    @property
+    def count(self) -> int:
+        """Return the elements seen so far."""
+        return self._seen.count
+
+
+def _events(wanted: list[str], seen: _Seen) -> Generator[None, tuple[str, Any], None]:
+    """Follow the path on ijson's plain events: its own path grows with hostile nesting without bound."""
+    # For every open object its current member, for every open array None.
+    path: list[str | None] = []
+    depth = len(wanted)
+    while True:
+        event, value = yield
+        seen.without_event = 0
+        if event == "map_key":
+            path[-1] = value
+            continue
+        if event in _ENDS:
+            path.pop()
+            continue
+        if len(path) == depth + 1 and path[-1] is None and path[:-1] == wanted:
+            seen.count += 1
+        if event in _STARTS:
+            path.append(None)
+            if len(path) > MAX_DEPTH:
+                raise ValueError("nested too deep")
 
 
 def _no_exponent(found: re.Match[bytes]) -> bytes:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import itertools
 import json
@@ -7,6 +8,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterable, Iterator
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -305,6 +307,24 @@ def test_numbers_of_any_length_are_counted(size: int) -> None:
     found = reader(cost_items="Result.Items")
     assert judged(found, (body[at : at + size] for at in range(0, len(body), size))) is None
     assert found.items == 6
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_counted_answer_leaves_nothing_behind(is_json: bool, share: float) -> None:
+    """However many bulk answers are counted, whole or broken off, memory does not grow."""
+    body = bulk(ITEMS, is_json=is_json)
+    body = body[: int(len(body) * share)]
+
+    def count(answers: int) -> None:
+        for _ in range(answers):
+            judged(reader(cost_items="Result.Items"), [body])
+        gc.collect()
+
+    count(200)
+    before = psutil.Process().memory_info().rss
+    count(5_000)
+    assert psutil.Process().memory_info().rss - before < 2_000_000
 
 
 def test_counting_keeps_no_answer_in_memory() -> None:
