@@ -77,7 +77,7 @@ class _Seen:
 
 
 class _JsonItems:
-    """Reads with ijson's parser, which nothing collects that is part of a cycle: events know `_Seen` alone."""
+    """Reads with ijson's parser, which is never collected in a cycle: events know `_Seen` alone."""
 
     def __init__(self, path: str) -> None:
         self._seen = _Seen()
