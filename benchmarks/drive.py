@@ -121,7 +121,10 @@ class Pace:
         asyncio.get_running_loop().call_soon(self._tick)
 
     def is_free(self, client: Client) -> None:
-        """Let a connection make the call that is due, or the next one."""
+        """Let a connection make the call that is due, or the next one; end it where none comes any more."""
+        if self._budget.is_spent(perf_counter()):
+            client.close()
+            return
         self._free.append(client)
         self._give()
 
