@@ -63,6 +63,21 @@ async def read(wire: Wire, members: Sequence[str]) -> list[Snapshot]:
     return [found.snapshot() for found in await find(wire, members)]
 
 
+async def days_there(wire: Wire, day: str = "*") -> set[bytes]:
+    """Return `<key_id>:<day>` of all counters there are, wherever they are; `day` may be a pattern."""
+    pattern = day_name("*", day).replace("{*}", "{??}")
+    found: set[bytes] = set()
+    for holder in await wire.holders():
+        cursor = b"0"
+        while True:
+            scan: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 5000)
+            ((cursor, names),) = refuse_errors(await holder.wire.exchange([scan]))
+            found.update(b":".join(name.split(b":")[-2:]) for name in names)
+            if cursor == b"0":
+                break
+    return found
+
+
 async def read_changed(
     redis: Client, key_ids: Collection[str] | None, first: str, last_excluded: str
 ) -> list[Snapshot]:

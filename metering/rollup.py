@@ -25,8 +25,8 @@ from metering.day_lines import lines_of_hash
 from metering.interruptions import Interruption
 from metering.ledger import accounts, marks, usage
 from metering.ledger.audit import Author
-from metering.live import CHUNK, Found, find
-from metering.names import READY, SHARDS, collected_name, day_name, touched_name
+from metering.live import CHUNK, Found, days_there, find
+from metering.names import READY, SHARDS, collected_name, touched_name
 from metering.projection import project_pending
 from metering.restore import raise_call
 from metering.scripts import ADVANCE, COLLECT, RAISE
@@ -103,7 +103,7 @@ async def roll_up(
             await watch.begin(connection)
             members = await _changed(wire)
             if full or older:
-                members |= await _all(wire)
+                members |= await days_there(wire)
             if full or older or watch.is_unsure:
                 members |= await _in_ledger(connection, day_of(now, zone) - timedelta(days=1))
             carried = _Carried(sandbox_plans, datetime.fromtimestamp(now, UTC))
@@ -259,26 +259,6 @@ async def _changed(wire: Wire) -> set[bytes]:
             found.update(members)
             if cursor != b"0":
                 waiting.append((shard, count, cursor))
-    return found
-
-
-async def _all(wire: Wire) -> set[bytes]:
-    found: set[bytes] = set()
-    for holder in await wire.holders():
-        cursor = b"0"
-        while True:
-            scan: Command = (
-                "SCAN",
-                cursor,
-                "MATCH",
-                day_name("*", "*").replace("{*}", "{??}"),
-                "COUNT",
-                5000,
-            )
-            ((cursor, names),) = refuse_errors(await holder.wire.exchange([scan]))
-            found.update(b":".join(name.split(b":")[-2:]) for name in names)
-            if cursor == b"0":
-                break
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from calendar import monthrange
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 DAY_S = 86_400.0
@@ -51,6 +51,14 @@ def midnight(day: date, zone: ZoneInfo) -> float:
         else:
             after = middle
     return float(after)
+
+
+def bounds(period: Period, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return when a period begins and the first instant behind it, in UTC."""
+    first, last = (
+        datetime.fromtimestamp(midnight(day, zone), UTC) for day in (period.first, period.last_excluded)
+    )
+    return first, last
 
 
 def day_of(now: float, zone: ZoneInfo) -> date:

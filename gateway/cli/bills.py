@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -330,4 +329,4 @@ def _invoice_id(connection: Connection, text: str) -> str:
 
 
 def _once(key: str | None) -> str:
-    return key if key is not None else f"cli-{secrets.token_hex(16)}"
+    return key if key is not None else client.new_idempotency_key()

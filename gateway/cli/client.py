@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ PAGE = 1_000
 NEXT_CURSOR = "X-Next-Cursor"
 # Files of the certificate that a control port with client_ca_file asks for.
 CLIENT_CERT, CLIENT_KEY = "TALLYGATE_CLIENT_CERT", "TALLYGATE_CLIENT_KEY"
+
+
+def new_idempotency_key() -> str:
+    """Return a key for a command that is given once."""
+    return f"cli-{secrets.token_hex(16)}"
 
 
 @dataclass

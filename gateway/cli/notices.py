@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated
 
 import typer
@@ -74,7 +73,7 @@ def create(
 ) -> None:
     """Make a webhook; the secret of its signatures is told this once."""
     body = values.given(url=url, account_id=account, events=event)
-    key = f"cli-{secrets.token_hex(16)}"
+    key = client.new_idempotency_key()
     events, whose = ", ".join(event) if event else "every event", account or "every account"
     if dry_run:
         confirmed(f"Send {events} of {whose} to {url}.", yes=True, dry_run=True)

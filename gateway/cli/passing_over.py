@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated
 
 import typer
@@ -30,7 +29,7 @@ def pass_over(
     """Never give numbers again that were given out before the ledger came from a backup."""
     connection = client.of(context)
     body = {"through": through.upper(), "reason": reason}
-    path, key = "/v1/numbers/pass-over", f"cli-{secrets.token_hex(16)}"
+    path, key = "/v1/numbers/pass-over", client.new_idempotency_key()
     planned = connection.call("POST", path, body, idempotency_key=key, dry_run=True)
     what = f"Pass over {planned['count']:,} numbers, {planned['first']} to {planned['last']}, for good."
     if confirmed(what, yes=yes, dry_run=dry_run):

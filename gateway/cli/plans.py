@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,6 +161,6 @@ def move(
     confirmed(f"Move {key} to version {version} from {day} on.", yes=yes, dry_run=dry_run)
     body = {"version": version, "first_day": day}
     path = f"/v1/subscriptions/{client.segment(key)}/move"
-    once = f"cli-{secrets.token_hex(16)}"
+    once = client.new_idempotency_key()
     moved = client.of(context).call("POST", path, body, idempotency_key=once, dry_run=dry_run)
     write_one(moved, SUBSCRIPTION_COLUMNS, form)

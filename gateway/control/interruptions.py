@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from metering.interruptions import Evidence, Kind, explained
 from metering.interruptions import Interruption as Noted
 from metering.ledger import interruptions
 from metering.ledger.interruptions import NotOpenError
-from policies.period import midnight, parse_period
+from policies.period import bounds, parse_period
 
 
 class InterruptionsQuery(PageQuery):
@@ -71,10 +71,7 @@ async def listed(call: Call[NoInput, InterruptionsQuery]) -> Reply:
     query = call.query
     since = until = None
     if query.period is not None:
-        period, zone = parse_period(query.period), call.control.settings.contract.zone
-        since, until = (
-            datetime.fromtimestamp(midnight(day, zone), UTC) for day in (period.first, period.last_excluded)
-        )
+        since, until = bounds(parse_period(query.period), call.control.settings.contract.zone)
     async with call.control.engine.connect() as connection:
         page = await interruptions.listed(
             connection, is_open=query.open, since=since, until=until, cursor=query.cursor, limit=query.limit

@@ -10,17 +10,15 @@ from gateway.control.auth import Right
 from gateway.control.models import Input, NoQuery, Output, Reason
 from gateway.control.operations import Call, Operation, Reply
 from metering.billing import passing_over
-from metering.ledger.credit_notes import PREFIX as CREDIT_NOTE
-from metering.ledger.invoices import PREFIX as INVOICE
-from metering.ledger.numbers import Series
+from metering.ledger.numbers import PREFIXES, written
 
-SERIES: dict[str, Series] = {INVOICE: "invoice", CREDIT_NOTE: "credit note"}
+SERIES = {prefix: series for series, prefix in PREFIXES.items()}
 
 
 class PassingOver(Input):
     """Up to which number a series is passed over, and why."""
 
-    through: Annotated[str, Field(pattern=rf"^({INVOICE}|{CREDIT_NOTE})-[0-9]{{1,15}}$")] = Field(
+    through: Annotated[str, Field(pattern=rf"^({'|'.join(SERIES)})-[0-9]{{1,15}}$")] = Field(
         description="The last number that customers have, such as INV-000123 or CRN-000007."
     )
     reason: Reason
@@ -41,7 +39,9 @@ async def pass_over(call: Call[PassingOver, NoQuery]) -> Reply:
         call.connection, SERIES[prefix], int(number), reason=call.body.reason, now=call.now, by=call.by
     )
     told = PassedOver(
-        first=f"{prefix}-{done.first:06d}", last=f"{prefix}-{done.last:06d}", count=done.last - done.first + 1
+        first=written(done.series, done.first),
+        last=written(done.series, done.last),
+        count=done.last - done.first + 1,
     )
     return Reply(told)
 

@@ -7,7 +7,6 @@ that a server of Redis took along are in no book; that there may be some is name
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -22,10 +21,9 @@ from metering.histories import shards_in
 from metering.interruptions import Interruption, explained
 from metering.ledger import comparing, interruptions, keys, usage
 from metering.ledger.rows import NotFoundError
-from metering.live import CHUNK, read
-from metering.names import SHARDS, day_name
-from metering.wire import Command, Wire, refuse_errors
-from policies.period import Period, midnight
+from metering.live import CHUNK, days_there, read
+from metering.names import SHARDS
+from policies.period import Period, bounds
 
 ACCOUNTS = 1_000  # whose payments are looked at in one go
 
@@ -110,7 +108,8 @@ async def reconcile(
 async def _counters(redis: Client, connection: AsyncConnection, told: Reconciliation) -> None:
     wire = wire_to(redis)
     try:
-        members = sorted(await _members(wire, told.period.first))
+        found = await days_there(wire, f"{told.period.first:%Y%m}*")
+        members = sorted(member.decode() for member in found)
         told.counters = len(members)
         for start in range(0, len(members), CHUNK):
             snapshots = await read(wire, members[start : start + CHUNK])
@@ -129,21 +128,6 @@ async def _counters(redis: Client, connection: AsyncConnection, told: Reconcilia
                     )
     finally:
         await wire.close()
-
-
-async def _members(wire: Wire, month: date) -> set[str]:
-    """Return `<key_id>:<day>` of every counter of a month."""
-    pattern = day_name("*", f"{month:%Y%m}*").replace("{*}", "{??}")
-    found: set[str] = set()
-    for holder in await wire.holders():
-        cursor = b"0"
-        while True:
-            scan: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 5000)
-            ((cursor, names),) = refuse_errors(await holder.wire.exchange([scan]))
-            found.update(":".join(name.decode().split(":")[-2:]) for name in names)
-            if cursor == b"0":
-                break
-    return found
 
 
 async def _account(connection: AsyncConnection, key_id: str) -> str | None:
@@ -209,10 +193,7 @@ async def _payments(connection: AsyncConnection, told: Reconciliation, terms: Te
 
 async def _interruptions(connection: AsyncConnection, told: Reconciliation, terms: Terms) -> None:
     """Name the interruptions in which calls of the month may have been lost, until somebody acknowledges."""
-    since, until = (
-        datetime.fromtimestamp(midnight(day, terms.zone), UTC)
-        for day in (told.period.first, told.period.last_excluded)
-    )
+    since, until = bounds(told.period, terms.zone)
     cursor = None
     while True:
         page = await interruptions.listed(

@@ -15,8 +15,6 @@ from metering.ledger.billing_tables import credit_note_lines, credit_notes
 from metering.ledger.rows import NotFoundError, Page, oldest_first, page_of
 from policies.period import Period
 
-PREFIX = "CRN"  # of the numbers that customers see
-
 
 @dataclass(frozen=True, slots=True)
 class CreditNoteLine:
@@ -49,7 +47,7 @@ class CreditNote:
     @property
     def reference(self) -> str:
         """The number as customers see it."""
-        return f"{PREFIX}-{self.number:06d}"
+        return numbers.written("credit note", self.number)
 
 
 async def issue(connection: AsyncConnection, note: CreditNote) -> CreditNote:

@@ -13,11 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger.billing_tables import billing_months, invoice_keys, invoice_lines, invoices
+from metering.ledger.numbers import written
 from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read_cursor
 from metering.rating import LineKind
 from policies.period import Period
-
-PREFIX = "INV"  # of the numbers that customers see
 
 
 class Status(StrEnum):
@@ -51,7 +50,7 @@ class Invoice:
     @property
     def reference(self) -> str | None:
         """The number as customers see it, None before it has one."""
-        return None if self.number is None else f"{PREFIX}-{self.number:06d}"
+        return None if self.number is None else written("invoice", self.number)
 
 
 @dataclass(frozen=True, slots=True)

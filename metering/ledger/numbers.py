@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import sqlalchemy as sa
@@ -11,7 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from metering.ledger import billing_tables as tables
 
 Series = Literal["invoice", "credit note"]
+PREFIXES: Mapping[Series, str] = {"invoice": "INV", "credit note": "CRN"}  # of what customers see
 PASSED_OVER = "numbers.pass_over"  # in the audit log, with the last number before and after
+
+
+def written(series: Series, number: int) -> str:
+    """Return a number as customers see it."""
+    return f"{PREFIXES[series]}-{number:06d}"
 
 
 async def lock(connection: AsyncConnection, series: Series) -> int:

@@ -27,12 +27,16 @@ HUNG_S = 30.0  # a call that has no end by then is a fault of its own
 PAUSE_S = 0.01  # after a refusal or a lost connection, so that an outage is not all there is to the load
 RECENT_S = 20.0
 PAID, FREE_METHOD = ("SearchItemsFrame", "GetItemInfo"), "RunBulkSearchItems"
-FREE_EACH, FREE_AT = 11, 3  # of the calls by their number
 PATHS = ("/service-json/", "/service/")  # two routes, of which one may be open
 LEAVES_BEFORE, LEAVES_AMID, LEAVES_HALF_SENT = "client_leaves", "client_leaves_amid", "client_half_sends"
 CLIENT_FAULTS = (LEAVES_BEFORE, LEAVES_AMID, LEAVES_HALF_SENT)
 _OWN = re.compile(rb'"Id":(\d+)')
 _CODE = re.compile(rb"ErrorCode\W+(\w+)")
+
+
+def is_free_method(number: int) -> bool:
+    """Say whether a call is made with the free method."""
+    return number % 11 == 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ class Load:
         if number >= len(self.ends):
             self.ends.extend(bytes(len(self.ends)))
         key = self._used[number % len(self._used)]
-        method = FREE_METHOD if number % FREE_EACH == FREE_AT else PAID[number % 2]
+        method = FREE_METHOD if is_free_method(number) else PAID[number % 2]
         fault = None
         if self._armed and (self._armed[0] != LEAVES_AMID or is_long(number)):
             fault = self._armed.popleft()
@@ -146,8 +150,8 @@ class Load:
     def note(self, number: int, key: Key, began: float, began_on: date, end: End) -> None:
         """Note how a call ended."""
         now = time.time()
-        is_free = number % FREE_EACH == FREE_AT
-        place = Place(free_calls_of(key.key_id) if is_free else key.key_id, began_on, self.day(now))
+        name = free_calls_of(key.key_id) if is_free_method(number) else key.key_id
+        place = Place(name, began_on, self.day(now))
         self.seen.ends[(place, end)] += 1
         self.ends[number] = end
         if self.took is not None:

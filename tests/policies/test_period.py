@@ -7,7 +7,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policies.period import Period, add_months, day_of, midnight, month_of, next_day, parse_day, parse_period
+from policies.period import (
+    Period,
+    add_months,
+    bounds,
+    day_of,
+    midnight,
+    month_of,
+    next_day,
+    parse_day,
+    parse_period,
+)
 from tests.policies.samples import (
     APIA,
     CHATHAM,
@@ -252,3 +262,9 @@ def test_an_instant_is_read_in_utc_no_less() -> None:
     now = datetime(2026, 10, 5, 11, tzinfo=UTC).timestamp()
     assert day_of(now, CHATHAM) == date(2026, 10, 6)
     assert day_of(now, NEW_YORK) == date(2026, 10, 5)
+
+
+def test_a_period_ends_with_the_first_instant_behind_it() -> None:
+    """A month of Moscow is that of UTC, three hours earlier at both ends."""
+    first, last = bounds(parse_period("2026-10"), ZoneInfo("Europe/Moscow"))
+    assert (first, last) == (datetime(2026, 9, 30, 21, tzinfo=UTC), datetime(2026, 10, 31, 21, tzinfo=UTC))
