@@ -62,8 +62,11 @@ def _stand_behind(steps: int) -> None:
         return
     for _ in range(GROUP_ATTEMPTS):
         try:
-            with open("/proc/self/autogroup", "w") as group:
-                group.write(str(steps))
+            group = os.open("/proc/self/autogroup", os.O_WRONLY)
+            try:
+                os.write(group, b"%d" % steps)
+            finally:
+                os.close(group)
         except BlockingIOError:  # the kernel takes ten of these a second, from all users together
             time.sleep(GROUP_PAUSE_S)
         except OSError:  # not Linux, or one without such groups
