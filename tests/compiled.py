@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def misfits() -> list[str]:
-    """Return what is wrong with the modules that are to be compiled: plain ones, and ones of other sources."""
+    """Return what is wrong with modules that are to be compiled: plain ones, and ones of other sources."""
     found = []
     for source in COMPILED:
         name = source.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
