@@ -8,39 +8,47 @@ reading uncertain, and the contract then sees neither an official search nor a m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from gateway.proxy.content import BodyKind, Content, content_of
-from gateway.proxy.envelopes import Envelope
 from gateway.proxy.readings import CERTAIN, reading_of
 from gateway.proxy.request_path import PathReading, full_method, is_method_name
-from gateway.proxy.request_plan import RequestPlan, plan_of
+from gateway.proxy.request_plan import RuleView, plan_of
 from gateway.proxy.requests import Framing
-from gateway.proxy.scan import Parted, Scan
-from gateway.settings import Place, Route, Source
+from gateway.proxy.scan import Scan
+from gateway.settings import Route, Source
 from policies.decision import Denied, Reason
-from policies.methods import MethodRule, MethodTable, Reading
+from policies.methods import MethodTable, Reading
 
 _HASH = ord("#")  # bytes look for a number faster than for other bytes
 
 
-@dataclass(slots=True)
 class Parts:
     """What identification sees of a request.
 
     `target` and `headers` are raw as received. `body` is the whole body when it was buffered. `body_complete`
     is False when there is a body that was not buffered, because it need not be or is over the bound.
+    `framing` remembers what was found in the headers.
     """
 
-    http_method: str
-    target: bytes = field(repr=False)
-    headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
-    body: bytes | None = field(repr=False)
-    body_complete: bool
-    framing: Framing | None = field(default=None, repr=False)  # which remembers what was found in the headers
+    __slots__ = ("body", "body_complete", "framing", "headers", "http_method", "target")
+
+    def __init__(
+        self,
+        http_method: str,
+        target: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes | None,
+        body_complete: bool,
+        framing: Framing | None = None,
+    ) -> None:
+        self.http_method = http_method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.body_complete = body_complete
+        self.framing = framing
 
 
-@dataclass(slots=True)
 class Identified:
     """A request of which key and method are known.
 
@@ -48,16 +56,30 @@ class Identified:
     `form` and `envelope` hold the parameters, raw; `plan` knows which of them are the key.
     """
 
-    credential: str = field(repr=False)
-    credential_places: tuple[Place, ...]
-    counted: str
-    rule: MethodRule
-    reading: Reading
-    method: str
-    query: Parted | None = field(repr=False)
-    form: Parted | None = field(repr=False)
-    envelope: Envelope | None = field(repr=False)
-    plan: RequestPlan = field(repr=False)
+    __slots__ = (
+        "counted",
+        "credential",
+        "credential_places",
+        "envelope",
+        "form",
+        "method",
+        "plan",
+        "query",
+        "reading",
+        "rule",
+    )
+
+    def __init__(self, scan: Scan, credential: str, view: RuleView, reading: Reading, method: str) -> None:
+        self.credential = credential
+        self.credential_places = scan.places
+        self.counted = view.counted
+        self.rule = view.rule
+        self.reading = reading
+        self.method = method
+        self.query = scan.query
+        self.form = scan.form
+        self.envelope = scan.envelope
+        self.plan = scan.plan
 
 
 def needs_body(route: Route, http_method: str, headers: Sequence[tuple[bytes, bytes]]) -> bool:
@@ -113,18 +135,8 @@ def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | D
         return Denied(Reason.UNKNOWN_METHOD)
     if not view.known and plan.is_disguised(method):
         return Denied(Reason.UNREADABLE)
-    return Identified(
-        scan.credential,
-        scan.places,
-        view.counted,
-        view.rule,
-        reading_of(view, scan, parts.http_method) if view.needs_parameters else CERTAIN,
-        method,
-        scan.query,
-        scan.form,
-        scan.envelope,
-        plan,
-    )
+    reading = reading_of(view, scan, parts.http_method) if view.needs_parameters else CERTAIN
+    return Identified(scan, scan.credential, view, reading, method)
 
 
 def _method(scan: Scan, path_reading: PathReading, parts: Parts, path: bytes) -> str | Denied:

@@ -85,7 +85,11 @@ class _Key:
                 segments = [self._swapped(each) if each in keys else each for each in segments]
             rest = b"&".join(segments)
         # A text of unreserved characters can hide only behind escapes that nobody needs to write.
-        if self._is_plain and rest.find(self._credential) < 0 and NEEDLESS_ESCAPE.search(rest) is None:
+        if (
+            self._is_plain
+            and rest.find(self._credential) < 0
+            and not _hides_text(segments, parted.plain_value)
+        ):
             return rest
         # Where the client wrote its key and no key belongs, the upstream must not learn it.
         own = b"" if self._quoted is None else b"=" + self._quoted
@@ -131,6 +135,16 @@ class _Key:
         return self._credential in segment or (
             b"%" in segment and self._credential in (percent_decode(segment) or b"")
         )
+
+
+def _hides_text(segments: list[bytes], plain_value: bytes) -> bool:
+    """Say whether escapes hide letters or digits; in a value that is known to be plain none do."""
+    size = len(plain_value)
+    if size:
+        segments = [
+            each[:-size] if len(each) >= size and each.endswith(plain_value) else each for each in segments
+        ]
+    return NEEDLESS_ESCAPE.search(b"&".join(segments)) is not None
 
 
 def _sign_anew(

@@ -28,7 +28,13 @@ def reading_of(view: RuleView, scan: Scan, http_method: str) -> Reading:
             and not unsure
             and isinstance(raw, bytes)
         ):
-            return view.read(raw)
+            reading = view.watch.read_sent(raw)
+            if reading is None:
+                return view.read(raw)
+            parted = scan.form if in_form else scan.query
+            if parted is not None:
+                parted.plain_value = raw
+            return reading
     if not found and not scan.doubtful:
         return CERTAIN
     return _merged(view, scan, found, from_form)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.failures import Failure
@@ -67,24 +66,40 @@ class Framing:
         return self._lines
 
 
-@dataclass(slots=True)
 class Request:
     """A checked head, as far as the path needs it.
 
     `target` and `headers` are the bytes as they came, without the fields that end at this hop.
     """
 
-    method: str
-    target: bytes
-    path: bytes
-    headers: tuple[Header, ...]
-    http_11: bool
-    has_body: bool
-    length: int | None
-    expects_continue: bool
-    client: bytes
-    scheme: bytes
-    framing: Framing
+    __slots__ = (
+        "client",
+        "expects_continue",
+        "framing",
+        "has_body",
+        "headers",
+        "http_11",
+        "length",
+        "method",
+        "path",
+        "scheme",
+        "target",
+    )
+
+    def __init__(
+        self, method: str, target: bytes, path: bytes, framing: Framing, client: bytes, scheme: bytes
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.path = path
+        self.headers = framing.end_to_end
+        self.http_11 = framing.http_11
+        self.has_body = framing.chunked or bool(framing.length)
+        self.length = framing.length
+        self.expects_continue = framing.expects_continue
+        self.client = client
+        self.scheme = scheme
+        self.framing = framing
 
 
 def read_head(
@@ -109,22 +124,8 @@ def read_head(
             return read
         framing = read
     query = target.find(b"?")
-    return (
-        Request(
-            method,
-            target,
-            target if query < 0 else target[:query],
-            framing.end_to_end,
-            http_11,
-            framing.chunked or bool(framing.length),
-            framing.length,
-            framing.expects_continue,
-            client,
-            scheme,
-            framing,
-        ),
-        framing,
-    )
+    path = target if query < 0 else target[:query]
+    return Request(method, target, path, framing, client, scheme), framing
 
 
 def _read_framing(headers: tuple[Header, ...], http_11: bool) -> Framing | Failure:

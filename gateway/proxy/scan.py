@@ -34,12 +34,13 @@ Found = tuple[ParameterRole, bytes | str, bool, bool]
 class Parted:
     """A query or a form in its segments, and those of them that name the key and have a value's place."""
 
-    __slots__ = ("keys", "raw", "segments")
+    __slots__ = ("keys", "plain_value", "raw", "segments")
 
     def __init__(self, raw: bytes, segments: list[bytes], keys: list[bytes]) -> None:
         self.raw = raw
         self.segments = segments
         self.keys = keys
+        self.plain_value = b""  # of a parameter: begins with an escape, and no letter or digit in it is one
 
 
 class Scan:

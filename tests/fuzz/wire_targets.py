@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from ipaddress import ip_address
+from urllib.parse import quote_plus
 
 from gateway.dialects import read_outcome
 from gateway.dialects.otapi import CHARGED
@@ -132,6 +133,11 @@ def check_xml(data: bytes) -> None:
         return
     reading = WATCH.read(text)
     assert WATCH.read_encoded(data) == reading
+    for raw in (quote_plus(data).encode(), data):
+        WATCH._pause = 0
+        sent = WATCH.read_sent(raw)
+        decoded = percent_decode(raw)
+        assert sent is None or (decoded is not None and sent == WATCH.read(decoded.decode()) and sent.certain)
     if not reading.certain:
         assert reading.mentions <= WATCHED
         return

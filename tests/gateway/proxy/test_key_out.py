@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote_to_bytes, urlencode
 
 import pytest
 from hypothesis import given
@@ -21,6 +21,10 @@ PASS = route_of()
 STRIP = route_of(key_out=KeyOut.STRIP)
 REPLACE = route_of(key_out=KeyOut.REPLACE, credential=UpstreamCredential(OWN))
 SIGNING = route_of(key_out=KeyOut.REPLACE, credential=UpstreamCredential(OWN, "upstream secret"))
+
+SEARCH = "/service-json/SearchItemsFrame"
+XML = quote(OFFICIAL, safe="")
+XML_WITH_KEY = quote(OFFICIAL.replace("<Provider>", f"<ItemTitle>{KEY}</ItemTitle><Provider>"), safe="")
 
 ROOTS = "/service-json/GetRootCategoryInfoList"
 
@@ -55,6 +59,32 @@ def test_stripping_takes_the_key_out_of_a_query(query: str, stripped: str) -> No
     assert target == (ROOTS + stripped).encode()
     assert headers == parts.headers
     assert body is None
+
+
+@pytest.mark.parametrize(
+    ("rest", "stripped"),
+    [
+        (f"xmlParameters={XML}&a=1", f"xmlParameters={XML}&a=1"),
+        (f"xmlParameters={XML}&copy=%30{KEY[1:]}&a=1", f"xmlParameters={XML}&a=1"),
+        (f"a=%30{KEY[1:]}{XML}&xmlParameters={XML}&b={XML}", f"xmlParameters={XML}&b={XML}"),
+        (f"%30{KEY[1:]}={XML}&xmlParameters={XML}&b=%7e{XML}", f"xmlParameters={XML}&b=%7e{XML}"),
+        (f"xmlParameters={XML_WITH_KEY}&a=1", "a=1"),
+        (f"xmlParameters={XML_WITH_KEY.replace(KEY[0], f'%{ord(KEY[0]):x}', 1)}&a=1", None),
+    ],
+)
+def test_a_document_that_is_plain_hides_no_key_beside_it(rest: str, stripped: str | None) -> None:
+    """Escapes that hide a key are seen in all parameters, whichever of them is known to hold none."""
+    for parts in (
+        get(f"{SEARCH}?instanceKey={KEY}&{rest}"),
+        post(SEARCH, f"instanceKey={KEY}&{rest}".encode()),
+    ):
+        for _ in range(5):  # a document that has to be decoded lets the next few be decoded too
+            identified = found(parts, STRIP)
+        target, _, body = rewrite(STRIP, parts, identified, NOW)
+        sent = target.partition(b"?")[2] if body is None else body
+        assert KEY.encode() not in unquote_to_bytes(sent)
+        if stripped is not None:
+            assert sent == stripped.encode()
 
 
 def test_stripping_takes_the_key_out_of_a_form_and_headers() -> None:

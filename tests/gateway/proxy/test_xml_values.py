@@ -3,13 +3,23 @@ from __future__ import annotations
 import html
 import re
 import xml.etree.ElementTree as ElementTree
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.xml_values import MAX_DEPTH, REMEMBERED_LEAVES, REMEMBERED_LEAVES_BYTES, Watch
+from gateway.proxy.key_out import NEEDLESS_ESCAPE
+from gateway.proxy.parameters import percent_decode
+from gateway.proxy.xml_values import (
+    MAX_DEPTH,
+    PAUSE,
+    REMEMBERED_LEAVES,
+    REMEMBERED_LEAVES_BYTES,
+    SENT_LEAVES_MAX,
+    SENT_MAX_BYTES,
+    Watch,
+)
 from policies.methods import Reading
 
 WATCH = Watch(frozenset({"Provider", "SearchMethod", "CategoryId"}))
@@ -26,7 +36,23 @@ def read(text: str, watch: Watch = WATCH) -> Reading:
     reading = watch.read(text)
     for _ in range(2):
         assert watch.read_encoded(text.encode()) == reading
+        for escaped in (quote_plus(text), quote(text, safe="/"), re.sub("%..", in_lower_case, quote(text))):
+            sent = read_sent(escaped, watch)
+            assert sent is None or sent == reading
     return reading
+
+
+def in_lower_case(found: re.Match[str]) -> str:
+    """Write an escape as .NET's clients do."""
+    return found[0].lower()
+
+
+def read_sent(raw: str, watch: Watch = WATCH) -> Reading | None:
+    """Read a document as it was sent, whatever was sent before it."""
+    watch._pause = 0
+    sent = watch.read_sent(raw.encode())
+    assert sent is None or NEEDLESS_ESCAPE.search(raw.encode()) is None
+    return sent
 
 
 @pytest.mark.parametrize(
@@ -311,3 +337,143 @@ def test_memory_of_leaves_is_bounded() -> None:
         assert read(f"<P><CategoryId>{number}</CategoryId></P>", watch).values == {"CategoryId": str(number)}
     read(f"<P><CategoryId>{'x' * (REMEMBERED_LEAVES_BYTES + 1)}</CategoryId></P>", watch)
     assert len(watch._by_leaves) == 10
+
+
+SENT = quote_plus(PLAIN)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        SENT,
+        SENT.replace("%2F", "/"),
+        SENT.replace("%3C", "%3c").replace("%3E", "%3e").replace("%2F", "%2f"),
+        SENT.replace("+", "%20%21%22%23%24%27%28%29%2A%2a%2C%2D%2E%2F%3A%3a%3B%3D%3d%40"),
+        quote(
+            "<S><SearchMethod>Official</SearchMethod><A></A><Provider>Taobao</Provider><B>x</B></S>", safe=""
+        ),
+    ],
+)
+def test_plain_documents_are_read_as_they_were_sent(raw: str) -> None:
+    """What nearly all clients send is not decoded, and says what its decoded text says."""
+    for _ in range(2):
+        reading = read_sent(raw)
+        assert reading is not None
+        assert (reading.certain, reading.values) == (True, OFFICIAL)
+        assert reading == WATCH.read(unquote(raw.replace("+", " ")))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        SENT.replace("red", "r%65d"),
+        SENT.replace("red", "%D1%8F"),
+        SENT.replace("red", "%26lt%3B"),
+        SENT.replace("red", "%25"),
+        SENT.replace("red", "%2B"),
+        SENT.replace("red", "%5C"),
+        SENT.replace("red", "%00"),
+        SENT.replace("red", "%0A"),
+        SENT.replace("red", "%3E"),
+        SENT.replace("red", "\\"),
+        SENT.replace("red", "<"),
+        SENT.replace("red", ";"),
+        SENT.replace("red", "%2"),
+        SENT.replace("red", "я"),
+        SENT.replace("Taobao", "Tao%2Dbao"),
+        SENT.replace("Taobao", "Tao+bao"),
+        SENT.replace("Provider", "provider"),
+        SENT.replace("Provider", "Provider+"),
+        SENT.replace("SearchItemsParameters", "Provider"),
+        SENT.replace("SearchItemsParameters", "PROVIDER"),
+        SENT + SENT,
+        SENT[:-3],
+        SENT + "%20",
+        "%20" + SENT,
+        SENT.replace("ItemTitle", "ItemTitles", 1),
+        quote_plus("<P>" + "<Provider>Taobao</Provider>" * (SENT_LEAVES_MAX + 1) + "</P>"),
+        quote_plus(PLAIN.replace("red", "red" * SENT_MAX_BYTES)),
+        quote_plus(PLAIN.replace("<Provider>Taobao</Provider>", "<Provider>Taobao</Provider>" * 2)),
+        quote_plus(PLAIN.replace("<Provider>", "<A><Provider>").replace("</Provider>", "</Provider></A>")),
+    ],
+)
+def test_other_documents_are_decoded(raw: str) -> None:
+    """What is not plain to everybody, or is written as hardly any client does, is left to the decoder."""
+    assert read_sent(SENT) is not None
+    assert read_sent(raw) is None
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *(
+                    "%3C",
+                    "%3c",
+                    "%3E",
+                    "%2F",
+                    "/",
+                    "+",
+                    "%20",
+                    "%2C",
+                    "%41",
+                    "%D1%8F",
+                    "%26",
+                    "%",
+                    "a",
+                    "<",
+                    "&",
+                ),
+                *(
+                    "%3CP%3E",
+                    "%3C%2FP%3E",
+                    "%3CA%3Ex%3C%2FA%3E",
+                    "%3CProvider%3E",
+                    "Taobao",
+                    "%3C%2FProvider%3E",
+                ),
+                *("%3CSearchMethod%3EOfficial%3C%2FSearchMethod%3E", "%3Cprovider%3EJd%3C%2Fprovider%3E"),
+                "%3CProvider%3ETaobao%3C%2FProvider%3E",
+            ]
+        ),
+        max_size=14,
+    )
+    .map("".join)
+    .flatmap(lambda text: st.sampled_from([text, f"%3CQ%3E{text}%3C%2FQ%3E"]))
+)
+def test_a_document_as_it_was_sent_says_what_its_text_says(raw: str) -> None:
+    """Whatever is read without being decoded is certain, and the same when it is decoded."""
+    sent = read_sent(raw)
+    if sent is not None:
+        decoded = percent_decode(raw.encode())
+        assert decoded is not None
+        assert WATCH.read(decoded.decode()) == sent
+        assert sent.certain
+
+
+def test_what_has_to_be_decoded_pauses_the_shorter_way() -> None:
+    """Behind a document that had to be decoded, the next few are decoded at once."""
+    watch = Watch(WATCH.names)
+    assert watch.read_sent(quote_plus(PLAIN.replace("red", "красное")).encode()) is None
+    for _ in range(PAUSE):
+        assert watch.read_sent(SENT.encode()) is None
+    assert watch.read_sent(SENT.encode()) is not None
+
+
+def test_memory_of_leaves_as_they_were_sent_is_bounded() -> None:
+    """However many values clients send, only so many are remembered, and no long ones."""
+    watch = Watch(frozenset({"CategoryId"}))
+    for number in range(REMEMBERED_LEAVES + 10):
+        reading = read_sent(f"%3CP%3E%3CCategoryId%3E{number}%3C/CategoryId%3E%3C/P%3E", watch)
+        assert reading is not None and reading.values == {"CategoryId": str(number)}
+    long = "x" * (REMEMBERED_LEAVES_BYTES + 1)
+    assert read_sent(f"%3CP%3E%3CCategoryId%3E{long}%3C/CategoryId%3E%3C/P%3E", watch) is not None
+    assert len(watch._by_sent_leaves) == 10
+
+
+def test_urlencoded_documents_that_end_wrongly_take_no_longer_than_their_length() -> None:
+    """The shorter way gives up without trying one leaf after the other anew."""
+    for unit in ("%3CA%3E" + "%20" * 20 + "%3C/A%3E", "%3CA%3Ex%3C/A%3E", "%20"):
+        document = "%3CP%3E" + unit * ((SENT_MAX_BYTES - 20) // len(unit))
+        for _ in range(200):
+            assert read_sent(document) is None
