@@ -35,6 +35,7 @@ COMPILED = (
             "identify",
             "incoming",
             "key_out",
+            "known_answers",
             "parameters",
             "readings",
             "records",

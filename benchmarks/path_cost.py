@@ -92,6 +92,7 @@ MODULES = {
     "upstream_pool": "head to the upstream",
     "upstream": "answer",
     "answers": "answer",
+    "known_answers": "answer",
     "outcome": "answer",
     "otapi": "answer",
     "dialects": "answer",

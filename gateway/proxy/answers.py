@@ -44,45 +44,34 @@ _uses: dict[bytes, int] = {}
 
 
 class AnswerHead:
-    """The head of an answer; `fields` are the pieces that go on, in their order and bytes."""
+    """The head of an answer; `pieces` are the status line and the fields that go on, in their order and
+    bytes."""
 
-    __slots__ = ("chunked", "codings", "fields", "length", "status")
+    __slots__ = ("body_bytes", "chunked", "codings", "length", "pieces", "status")
 
-    def __init__(self, status: int, headers: Sequence[Header], http_11: bool) -> None:
-        """Read the fields; raises ValueError for a transfer coding that cannot be undone."""
+    def __init__(
+        self,
+        status: int,
+        pieces: list[bytes],
+        length: bytes | None,
+        chunked: bool,
+        codings: tuple[bytes, ...],
+        body_bytes: int = 0,
+    ) -> None:
         self.status = status
-        self.length: bytes | None = None
-        self.chunked = False
-        self.codings: tuple[bytes, ...] = ()  # Content-Encoding, field by field
-        options: frozenset[bytes] | None = None
-        fields: list[bytes] = []
-        for name, value in headers:
-            use = _uses.get(name)
-            if use is None:
-                use = _learn(name)
-            if use == _Use.PASSED:
-                fields += (name, b": ", value, b"\r\n")
-            elif use == _Use.LENGTH:
-                self.length = value
-            elif use == _Use.CONTENT_CODING:
-                self.codings += (value,)
-                fields += (name, b": ", value, b"\r\n")
-            elif use == _Use.CONNECTION:
-                if value not in _CONNECTION_DEFAULTS:
-                    options = connection_options(headers)
-            elif use == _Use.TRANSFER_CODING:
-                # Any other one would have to be undone to be passed on, and HTTP/1.0 has none.
-                if self.chunked or not http_11 or value.strip().lower() != b"chunked":
-                    raise ValueError("transfer coding")
-                self.chunked = True
-        if options:
-            fields = [
-                piece
-                for at in range(0, len(fields), 4)
-                if fields[at].lower() not in options
-                for piece in fields[at : at + 4]
-            ]
-        self.fields = fields
+        self.pieces = pieces
+        self.length = length  # as the upstream has written it
+        self.chunked = chunked
+        self.codings = codings  # Content-Encoding, field by field
+        self.body_bytes = body_bytes  # of a body that is known to be here
+
+    def joined(self) -> AnswerHead:
+        """Return the same head in one piece."""
+        return AnswerHead(self.status, [b"".join(self.pieces)], self.length, self.chunked, self.codings)
+
+    def with_length(self, length: bytes, body_bytes: int) -> AnswerHead:
+        """Return the same head with another length."""
+        return AnswerHead(self.status, self.pieces, length, self.chunked, self.codings, body_bytes)
 
     def framing(self, request: Request, out: list[bytes]) -> bytes | None:
         """Add the line that frames the body for the client, and say how it is framed.
@@ -101,9 +90,41 @@ class AnswerHead:
         out.append(b"Transfer-Encoding: chunked\r\n")
         return b"chunked"
 
-    def begin(self) -> list[bytes]:
-        """Return the status line and the fields that go on."""
-        return [status_line(self.status), *self.fields]
+
+def read_answer_head(status: int, headers: Sequence[Header], http_11: bool) -> AnswerHead:
+    """Read the fields; raises ValueError for a transfer coding that cannot be undone."""
+    length: bytes | None = None
+    chunked = False
+    codings: tuple[bytes, ...] = ()
+    options: frozenset[bytes] | None = None
+    fields: list[bytes] = []
+    for name, value in headers:
+        use = _uses.get(name)
+        if use is None:
+            use = _learn(name)
+        if use == _Use.PASSED:
+            fields += (name, b": ", value, b"\r\n")
+        elif use == _Use.LENGTH:
+            length = value
+        elif use == _Use.CONTENT_CODING:
+            codings += (value,)
+            fields += (name, b": ", value, b"\r\n")
+        elif use == _Use.CONNECTION:
+            if value not in _CONNECTION_DEFAULTS:
+                options = connection_options(headers)
+        elif use == _Use.TRANSFER_CODING:
+            # Any other one would have to be undone to be passed on, and HTTP/1.0 has none.
+            if chunked or not http_11 or value.strip().lower() != b"chunked":
+                raise ValueError("transfer coding")
+            chunked = True
+    if options:
+        fields = [
+            piece
+            for at in range(0, len(fields), 4)
+            if fields[at].lower() not in options
+            for piece in fields[at : at + 4]
+        ]
+    return AnswerHead(status, [status_line(status), *fields], length, chunked, codings)
 
 
 def _learn(name: bytes) -> int:

@@ -185,7 +185,7 @@ class Exchange(Admission):
         if front is None:
             return
         self._opened = True
-        out = self._out = head.begin()
+        out = self._out = head.pieces.copy()
         framing = head.framing(self.request, out)
         if framing is not None:
             self._chunk_answer = framing == b"chunked"

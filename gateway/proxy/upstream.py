@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from gateway.failures import Failure
-from gateway.proxy.answers import AnswerHead
+from gateway.proxy.answers import AnswerHead, read_answer_head
 
 if TYPE_CHECKING:
     from gateway.proxy.headers import Header
@@ -59,6 +59,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body_ended",
         "_data",
+        "_head",
         "_head_bytes",
         "_head_done",
         "_headers",
@@ -88,6 +89,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _reset(self) -> None:
         self._headers: list[Header] = []
         self._data: list[bytes] = []
+        self._head: AnswerHead | None = None
         self._head_bytes = 0
         self._head_done = False
         self._body_ended = False
@@ -108,7 +110,18 @@ class UpstreamConnection(asyncio.Protocol):
             # An answer that nobody asked for: whatever follows could be taken for the next call's answer.
             self.abort()
             return
+        begins = False
         if not self._head_done:
+            # Only here is the parser between two messages, and it knows nothing of HEAD.
+            begins = not self._head_bytes and not exchange.head_request
+            if begins:
+                head = self._pool.known_answers.read(data)
+                if head is not None:
+                    self._head_done = self._body_ended = True
+                    exchange.on_answer_head(head)
+                    exchange.on_answer_data(data[len(data) - head.body_bytes :])
+                    self._finish(exchange)
+                    return
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -124,7 +137,11 @@ class UpstreamConnection(asyncio.Protocol):
         if self._data:
             pieces, self._data = self._data, []
             self._without_progress = 0
-            exchange.on_answer_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if begins and self._body_ended and self._reusable and not self._interim:
+                assert self._head is not None
+                self._pool.known_answers.learn(self._head, body, data)
+            exchange.on_answer_data(body)
         elif not self._body_ended:
             # The parser keeps a trailer until it ends, and no deadline is moved by it.
             self._without_progress += len(data)
@@ -183,7 +200,7 @@ class UpstreamConnection(asyncio.Protocol):
             raise ValueError("no answer of HTTP/1")
         if self._head_done:
             return
-        head = AnswerHead(status, self._headers, version == "1.1")
+        head = read_answer_head(status, self._headers, version == "1.1")
         if status < 200:
             return
         # What was read may be mostly body; the exact sum is only needed where it may be too much.
@@ -191,6 +208,7 @@ class UpstreamConnection(asyncio.Protocol):
             raise ValueError("endless head")
         exchange = self.exchange
         assert exchange is not None
+        self._head = head
         self._head_done = True
         announced = head.chunked or head.length is not None
         bodiless = exchange.head_request or status in (204, 304)

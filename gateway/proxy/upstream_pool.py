@@ -9,6 +9,7 @@ from collections import deque
 
 from gateway.failures import Failure
 from gateway.proxy.heads import RequestHead
+from gateway.proxy.known_answers import KnownAnswers
 from gateway.proxy.upstream import AnswerSink, UpstreamConnection
 from gateway.settings import Upstream
 
@@ -20,6 +21,7 @@ class UpstreamPool:
         self.upstream = upstream
         self._loop = loop
         self.head = RequestHead(upstream)
+        self.known_answers = KnownAnswers()
         self._ssl = _tls_context(upstream)
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
