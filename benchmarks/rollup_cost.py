@@ -149,6 +149,7 @@ async def report(stores: Stores, keys: int, traffic: Traffic) -> bool:
         await count(wire, keys, calls, day_text(day_of(time.time(), ZoneInfo("UTC"))))
         if what == "new":
             print(f"Redis keeps {(await _used_bytes(stores.redis) - empty) / keys:,.0f} B for each of them")
+        await _rewritten(stores.redis)
         used = cpu_s_by_program()
         with traffic.going_on() as meanwhile:
             done = await rolled_up(stores)
@@ -175,6 +176,17 @@ async def report(stores: Stores, keys: int, traffic: Traffic) -> bool:
         f"answered {traffic.answered:,} calls, failed {traffic.failed}, difference to the ledger {difference}"
     )
     return difference == traffic.failed == 0
+
+
+async def _rewritten(redis: Client) -> None:
+    """Wait while Redis rewrites its append-only file, which writing the counters has made it do."""
+    while await _is_rewriting(redis):  # noqa: ASYNC110 - Redis tells nobody when it is done
+        await asyncio.sleep(0.1)
+
+
+async def _is_rewriting(redis: Client) -> bool:
+    told = await redis.info("persistence")
+    return bool(told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"])
 
 
 async def _used_bytes(redis: Client) -> int:

@@ -4,7 +4,8 @@ Standard library only, so that it is there within milliseconds. In this order it
 
 - leaves the terminal's process group, so that Ctrl-C reaches the supervisor alone, which stops things in
   order;
-- lets others go first where COMMAND may wait, by as many steps of niceness as were named;
+- lets others go first where COMMAND may wait, by as many steps of niceness as were named, its session
+  included: Linux may share the cores out among sessions first, and then regards niceness within each only;
 - takes an exclusive lock on a file and leaves it open for COMMAND and its children: the lock ends with the
   last of them, whatever killed them, so nobody has to judge whether a process id in a file is the right
   process;
@@ -21,8 +22,10 @@ import ctypes
 import fcntl
 import os
 import sys
+import time
 
 LOCKED = 75  # EX_TEMPFAIL
+GROUP_ATTEMPTS, GROUP_PAUSE_S = 10, 0.05
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
@@ -42,7 +45,7 @@ def main() -> None:
     options.add_argument("command", nargs="+")
     given = options.parse_args()
     os.setsid()
-    os.nice(given.nice)
+    _stand_behind(os.nice(given.nice))
     if given.lock is not None:
         _lock(given.lock)
     if given.uid is not None:
@@ -52,6 +55,24 @@ def main() -> None:
     if os.getppid() != given.parent:  # it died before it could be watched
         sys.exit(1)
     os.execv(given.command[0], given.command)  # noqa: S606 - becoming the command is the purpose; no shell is wanted
+
+
+def _stand_behind(steps: int) -> None:
+    if steps <= 0:
+        return
+    for _ in range(GROUP_ATTEMPTS):
+        try:
+            group = os.open("/proc/self/autogroup", os.O_WRONLY)
+            try:
+                os.write(group, b"%d" % steps)
+            finally:
+                os.close(group)
+        except BlockingIOError:  # the kernel takes ten of these a second, from all users together
+            time.sleep(GROUP_PAUSE_S)
+        except OSError:  # not Linux, or one without such groups
+            return
+        else:
+            return
 
 
 def _lock(path: str) -> None:

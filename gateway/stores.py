@@ -187,6 +187,8 @@ class EmbeddedPostgres:
             "log_min_messages": "warning",
             "max_connections": "100",
             "shared_buffers": "64MB",
+            # What a roll-up of a million keys writes: behind a checkpoint whole pages are logged anew.
+            "max_wal_size": "2GB",
             "dynamic_shared_memory_type": "mmap",  # containers often have a tiny /dev/shm
         }
         if not self._durable:

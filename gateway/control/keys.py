@@ -32,7 +32,7 @@ from gateway.control.operations import Call, Handler, Operation, Reply
 from gateway.control.problems import FieldError, conflict, invalid
 from gateway.settings import Settings
 from gateway.validation import suggestion
-from metering.ledger import CredentialTakenError, peppers
+from metering.ledger import CredentialTakenError, key_changes, peppers
 from metering.ledger import keys as ledger
 from metering.ledger.credentials import NewCredential
 from policies import keys as texts
@@ -111,7 +111,7 @@ async def change(call: Call[KeyChange, NoQuery]) -> Reply:
             )
     if wanted.get("signing_secret") is not None:
         wanted["signing_secret"] = sealing.seal(wanted["signing_secret"], settings.security.peppers)
-    changed = await ledger.change(call.connection, key_id, wanted, now=call.now, by=call.by)
+    changed = await key_changes.change(call.connection, key_id, wanted, now=call.now, by=call.by)
     return Reply(Key(**_fields(call, changed)))
 
 
@@ -120,7 +120,7 @@ async def rotate(call: Call[Rotation, NoQuery]) -> Reply:
     key_id = call.path("key_id")
     await _refuse_ended(call, key_id)
     text = texts.issue(secrets.token_bytes(texts.ENTROPY_BYTES))
-    rotated = await ledger.rotate(
+    rotated = await key_changes.rotate(
         call.connection,
         key_id,
         _credential(text, call.control.settings),
@@ -133,7 +133,7 @@ async def rotate(call: Call[Rotation, NoQuery]) -> Reply:
 
 async def revoke(call: Call[NoInput, NoQuery]) -> Reply:
     """End a key at once and for good."""
-    revoked = await ledger.revoke(call.connection, call.path("key_id"), now=call.now, by=call.by)
+    revoked = await key_changes.revoke(call.connection, call.path("key_id"), now=call.now, by=call.by)
     return Reply(Key(**_fields(call, revoked)))
 
 
@@ -141,13 +141,15 @@ async def suspend(call: Call[Suspension, NoQuery]) -> Reply:
     """Hold a key until it is resumed."""
     key_id = call.path("key_id")
     await _refuse_ended(call, key_id)
-    held = await ledger.suspend(call.connection, key_id, reason=call.body.reason, now=call.now, by=call.by)
+    held = await key_changes.suspend(
+        call.connection, key_id, reason=call.body.reason, now=call.now, by=call.by
+    )
     return Reply(Key(**_fields(call, held)))
 
 
 async def resume(call: Call[NoInput, NoQuery]) -> Reply:
     """Let go of a key that was held."""
-    resumed = await ledger.resume(call.connection, call.path("key_id"), now=call.now, by=call.by)
+    resumed = await key_changes.resume(call.connection, call.path("key_id"), now=call.now, by=call.by)
     return Reply(Key(**_fields(call, resumed)))
 
 
@@ -160,7 +162,7 @@ async def close(call: Call[Closing, NoQuery]) -> Reply:
     key = await ledger.get(call.connection, key_id)
     if key.closed_at is not None and key.closed_at <= call.now:
         return Reply(Key(**_fields(call, key)))
-    closed = await ledger.close(call.connection, key_id, at=at, now=call.now, by=call.by)
+    closed = await key_changes.close(call.connection, key_id, at=at, now=call.now, by=call.by)
     return Reply(Key(**_fields(call, closed)))
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.billing.balance import ZERO, Balance, Owed, Paid, balance_of
 from metering.billing.terms import Terms
-from metering.ledger import credit_notes, disputes, invoices, keys, payments
+from metering.ledger import credit_notes, disputes, invoices, key_changes, payments
 from metering.ledger.audit import Author
 
 
@@ -50,4 +50,4 @@ async def settle(
         for account_id, balance in found.items()
         if account_id not in none_ever
     }
-    return await keys.set_oldest_unpaid(connection, wanted, moments=moments, by=by)
+    return await key_changes.set_oldest_unpaid(connection, wanted, moments=moments, by=by)

@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import audit, keys, tables
+from metering.ledger import audit, key_changes, keys, tables
 from metering.ledger.audit import Author, Change
 from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, oldest_first, page_of, read_cursor
 
@@ -145,7 +145,7 @@ async def close(
         table.c.account_id == account_id, sa.or_(table.c.closed_at.is_(None), table.c.closed_at > at)
     )
     for key_id in (await connection.execute(query.order_by(table.c.id))).scalars().all():
-        await keys.close(connection, key_id, at=at, now=now, by=by)
+        await key_changes.close(connection, key_id, at=at, now=now, by=by)
     return account
 
 

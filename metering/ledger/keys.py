@@ -1,15 +1,15 @@
-"""Keys with their credentials, every way in which they change, and the record that a gateway decides on.
+"""Keys with their credentials: made, found, and as the record that a gateway decides on.
 
 A key is what is counted and billed; a credential is a text accepted as that key, known by its digest. Each
-change gives the key a new `revision`; while `projected_revision` is behind it, the projection in Redis is
-too.
+change (`key_changes`) gives the key a new `revision`; while `projected_revision` is behind it, the projection
+in Redis is too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,23 +31,6 @@ from policies.record import KeyRecord
 
 SECRET = "signing_secret"  # noqa: S105 - the name of a column
 LISTS = frozenset({"allow_networks", "allow_domains"})
-CHANGEABLE = frozenset(
-    {
-        "site",
-        "label",
-        "purchased_at",
-        "daily_limit",
-        "unlimited",
-        "window",
-        "expires_at",
-        "oldest_unpaid_issued_on",
-        "default_provider",
-        "default_search_method",
-        "allow_networks",
-        "allow_domains",
-        SECRET,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +114,8 @@ async def create_many(
             "closed_at": ends[key.account_id],
             "created_at": now,
         }
-        rows.append({"id": key_id, "revision": 1, "projected_revision": 0, **started, **_stored(values)})
-        after = {name: value for name, value in _shown(values).items() if value is not None and value != ()}
+        rows.append({"id": key_id, "revision": 1, "projected_revision": 0, **started, **stored(values)})
+        after = {name: value for name, value in shown(values).items() if value is not None and value != ()}
         changes.append(Change(action, "key", key_id, None, after | {"hint": key.credential.hint}))
     if rows:
         await connection.execute(sa.insert(tables.keys), rows)
@@ -191,68 +174,6 @@ async def listed(
     return page_of(found, limit, lambda key: (key.created_at, key.id))
 
 
-async def change(
-    connection: AsyncConnection, key_id: str, changes: Mapping[str, object], *, now: datetime, by: Author
-) -> Key:
-    """Set fields out of `CHANGEABLE`; raises NotFoundError, or KeyError for a field that cannot be set."""
-    if unknown := changes.keys() - CHANGEABLE:
-        raise KeyError(f"a key's {', '.join(sorted(unknown))} cannot be set")
-    return await _change(connection, key_id, changes, action="key.change", now=now, by=by)
-
-
-async def rotate(
-    connection: AsyncConnection,
-    key_id: str,
-    credential: NewCredential,
-    *,
-    overlap_s: float,
-    now: datetime,
-    by: Author,
-) -> Key:
-    """Accept a new credential, and the old ones for `overlap_s` seconds more.
-
-    Raises NotFoundError and CredentialTakenError.
-    """
-    key = await _locked(connection, key_id)
-    await credentials.refuse_taken(connection, [credential.digest])
-    ends = now + timedelta(seconds=overlap_s)
-    await credentials.end(connection, key_id, ends)
-    await credentials.add(connection, [(key_id, credential)], now=now)
-    await _bump(connection, key_id, {})
-    hints = {"hint": key.credentials[0].hint if key.credentials else None}
-    after = {"hint": credential.hint, "old_until": ends}
-    await audit.write(connection, [Change("key.rotate", "key", key_id, hints, after)], now=now, by=by)
-    return await get(connection, key_id)
-
-
-async def revoke(connection: AsyncConnection, key_id: str, *, now: datetime, by: Author) -> Key:
-    """End a key at once and for good; raises NotFoundError. One that was revoked before keeps its date."""
-    key = await _locked(connection, key_id)
-    if key.revoked_at is not None and key.revoked_at <= now:
-        return key
-    return await _change(connection, key_id, {"revoked_at": now}, action="key.revoke", now=now, by=by)
-
-
-async def suspend(
-    connection: AsyncConnection, key_id: str, *, reason: str | None, now: datetime, by: Author
-) -> Key:
-    """Hold a key until it is resumed; raises NotFoundError. One that is held already keeps its date."""
-    key = await _locked(connection, key_id)
-    wanted = {"suspended_at": key.suspended_at or now, "suspended_reason": reason}
-    return await _change(connection, key_id, wanted, action="key.suspend", now=now, by=by)
-
-
-async def resume(connection: AsyncConnection, key_id: str, *, now: datetime, by: Author) -> Key:
-    """Let go of a key that was held; raises NotFoundError."""
-    wanted = {"suspended_at": None, "suspended_reason": None}
-    return await _change(connection, key_id, wanted, action="key.resume", now=now, by=by)
-
-
-async def close(connection: AsyncConnection, key_id: str, *, at: datetime, now: datetime, by: Author) -> Key:
-    """End a key's service at an instant, up to which it is billed (contract OT-14); raises NotFoundError."""
-    return await _change(connection, key_id, {"closed_at": at}, action="key.close", now=now, by=by)
-
-
 def record_of(key: Key) -> KeyRecord:
     """Return what a gateway is to know of a key, without credentials that were revoked by themselves."""
     return KeyRecord(
@@ -290,62 +211,6 @@ async def lock_keys(connection: AsyncConnection, which: sa.ColumnElement[bool]) 
     await connection.execute(query)
 
 
-async def set_oldest_unpaid(
-    connection: AsyncConnection,
-    wanted: Mapping[str, date | None],
-    *,
-    moments: Mapping[str, datetime],
-    by: Author,
-) -> list[str]:
-    """Set the day of the oldest unpaid invoice on all keys of accounts, by account; return what changed.
-
-    `moments` says when, by account. The caller holds the accounts' locks, so that no key is being made
-    meanwhile.
-    """
-    given = (
-        sa.func.unnest(
-            sa.bindparam("accounts", list(wanted), sa.ARRAY(sa.Text)),
-            sa.bindparam("days", list(wanted.values()), sa.ARRAY(sa.Date)),
-        )
-        .table_valued(sa.column("account_id", sa.Text), sa.column("day", sa.Date))
-        .render_derived(name="wanted")
-    )
-    table = tables.keys
-    query = (
-        sa.select(table.c.id, table.c.account_id, table.c.oldest_unpaid_issued_on, given.c.day)
-        .join(given, given.c.account_id == table.c.account_id)
-        .where(table.c.oldest_unpaid_issued_on.is_distinct_from(given.c.day))
-        .order_by(table.c.id)
-        .with_for_update(of=table)
-    )
-    changed = (await connection.execute(query)).all()
-    if not changed:
-        return []
-    ids = [row.id for row in changed]
-    await connection.execute(
-        sa.update(table)
-        .where(
-            table.c.account_id == given.c.account_id,
-            table.c.id == sa.any_(sa.bindparam("ids", ids, sa.ARRAY(sa.Text))),
-        )
-        .values(oldest_unpaid_issued_on=given.c.day, revision=table.c.revision + 1)
-    )
-    name = "oldest_unpaid_issued_on"
-    changes = [
-        Change(
-            "key.change",
-            "key",
-            row.id,
-            {name: row.oldest_unpaid_issued_on},
-            {name: row.day},
-            at=moments[row.account_id],
-        )
-        for row in changed
-    ]
-    await audit.write(connection, changes, now=max(moments.values()), by=by)
-    return ids
-
-
 async def read(
     connection: AsyncConnection,
     *conditions: sa.ColumnElement[bool],
@@ -376,45 +241,6 @@ def _key(row: Mapping[Any, Any], held: Sequence[Credential]) -> Key:
     return Key(**columns, credentials=tuple(held))
 
 
-async def _locked(connection: AsyncConnection, key_id: str) -> Key:
-    query = sa.select(tables.keys.c.id).where(tables.keys.c.id == key_id).with_for_update()
-    if (await connection.execute(query)).one_or_none() is None:
-        raise NotFoundError("key", key_id)
-    return await get(connection, key_id)
-
-
-async def _change(
-    connection: AsyncConnection,
-    key_id: str,
-    wanted: Mapping[str, object],
-    *,
-    action: str,
-    now: datetime,
-    by: Author,
-) -> Key:
-    """What changes nothing leaves no trace: no revision, no audit row."""
-    before = await _locked(connection, key_id)
-    touched = {name: value for name, value in wanted.items() if getattr(before, name) != value}
-    if not touched:
-        return before
-    await _bump(connection, key_id, touched)
-    old = _shown({name: getattr(before, name) for name in touched})
-    await audit.write(connection, [Change(action, "key", key_id, old, _shown(touched))], now=now, by=by)
-    return await get(connection, key_id)
-
-
-async def touch(connection: AsyncConnection, key_id: str) -> None:
-    """Give a key a new revision, for a change that is not in its row."""
-    await _bump(connection, key_id, {})
-
-
-async def _bump(connection: AsyncConnection, key_id: str, values: Mapping[str, object]) -> None:
-    table = tables.keys
-    await connection.execute(
-        sa.update(table).where(table.c.id == key_id).values(revision=table.c.revision + 1, **_stored(values))
-    )
-
-
 async def _lock_accounts(connection: AsyncConnection, account_ids: set[str]) -> dict[str, datetime | None]:
     """Hold off changes of the accounts, which would miss these keys; return when each one's service ends."""
     table = tables.accounts
@@ -441,13 +267,13 @@ async def _oldest_unpaid(connection: AsyncConnection, account_ids: set[str]) -> 
     return {row.account_id: row.day for row in await connection.execute(query)}
 
 
-def _stored(values: Mapping[str, object]) -> dict[str, object]:
-    """What a row holds: an empty list is none."""
+def stored(values: Mapping[str, object]) -> dict[str, object]:
+    """Return what a row holds of a key's fields: an empty list is none."""
     return {name: (value or None) if name in LISTS else value for name, value in values.items()}
 
 
-def _shown(values: Mapping[str, object]) -> dict[str, object]:
-    """What the audit log may hold of a key's fields: that a secret is set, never the secret."""
+def shown(values: Mapping[str, object]) -> dict[str, object]:
+    """Return what the audit log may hold of a key's fields: that a secret is set, never the secret."""
     return {
         name: ("set" if value is not None else None) if name == SECRET else value
         for name, value in values.items()

@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import audit, keys, tables
+from metering.ledger import audit, key_changes, tables
 from metering.ledger.audit import Author, Change
 from metering.ledger.credentials import Credential
 
@@ -91,7 +91,7 @@ async def carry(
     fresh = {**row._mapping, "digest": new, "pepper_id": pepper_id, "carried_to": None}
     await connection.execute(sa.insert(held).values(fresh))
     await connection.execute(sa.update(held).where(held.c.digest == old).values(carried_to=new))
-    await keys.touch(connection, credential.key_id)
+    await key_changes.touch(connection, credential.key_id)
     change = Change(
         "key.carry",
         "key",

@@ -9,7 +9,7 @@ from decimal import Decimal
 from metering.billing.disputes import open_dispute, resolve
 from metering.billing.moves import move
 from metering.billing.payments import NewPayment, receive_all, reverse_all
-from metering.ledger import invoices, keys, payments, usage
+from metering.ledger import invoices, key_changes, payments, usage
 from metering.ledger.invoices import Invoice
 from metering.rating import LineKind
 from metering.rehearsal import fleet
@@ -157,7 +157,7 @@ async def change_price(stage: Stage, member: Member, at: float, shop: Shop, firs
 async def end(stage: Stage, member: Member, at: float, shop: Shop) -> None:
     """Close a shop's key."""
     async with stage.engine.begin() as connection:
-        await keys.close(connection, member.keys[shop.site], at=aware(at), now=aware(at), by=BY)
+        await key_changes.close(connection, member.keys[shop.site], at=aware(at), now=aware(at), by=BY)
 
 
 @one_by_one

@@ -13,6 +13,7 @@ import pytest
 from gateway.leash import LOCKED
 from gateway.leashing import LEASH, Identity, OrphanError, end_orphan, leashed
 
+SESSION_GROUP = Path("/proc/self/autogroup")
 SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
 
 
@@ -34,6 +35,15 @@ def test_a_command_that_may_wait_lets_others_go_first() -> None:
     for steps in (0, 3, 40):
         done = run(leashed(shown, on_parent_death=signal.SIGTERM, nice=steps))
         assert int(done.stdout) == min(19, os.nice(0) + steps)
+
+
+@pytest.mark.skipif(not SESSION_GROUP.exists(), reason="the cores are not shared out among sessions here")
+def test_a_command_that_may_wait_takes_its_session_with_it() -> None:
+    """Linux shares the cores out among sessions first, so the command's has to be nicer as well."""
+    shown = [sys.executable, "-c", f"print(open({str(SESSION_GROUP)!r}).read())"]
+    for steps in (0, 3):
+        done = run(leashed(shown, on_parent_death=signal.SIGTERM, nice=steps))
+        assert done.stdout.split()[-2:] == ["nice", str(min(19, os.nice(0) + steps))]
 
 
 def test_a_command_whose_starter_is_gone_is_not_run() -> None:

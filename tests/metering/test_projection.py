@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.ledger import accounts, keys
+from metering.ledger import accounts, key_changes, keys
 from metering.ledger.credentials import NewCredential
 from metering.projection import Projection, project_pending
 from policies.quota import Window
@@ -48,9 +48,9 @@ async def test_all_facts_of_a_key_arrive(redis: Redis, engine: AsyncEngine) -> N
             "default_search_method": "Official",
             "signing_secret": "sealed",
         }
-        await keys.change(connection, key.id, facts, now=WHEN, by=BY)
-        await keys.suspend(connection, key.id, reason="abuse", now=WHEN, by=BY)
-        await keys.close(connection, key.id, at=WHEN + timedelta(days=3), now=WHEN, by=BY)
+        await key_changes.change(connection, key.id, facts, now=WHEN, by=BY)
+        await key_changes.suspend(connection, key.id, reason="abuse", now=WHEN, by=BY)
+        await key_changes.close(connection, key.id, at=WHEN + timedelta(days=3), now=WHEN, by=BY)
     assert await project_pending(redis, engine) == 1
     found = await Projection(redis).find("digest of shop")
     assert found is not None
@@ -68,7 +68,7 @@ async def test_rotated_key_answers_to_both_until_the_overlap_ends(redis: Redis, 
     key = await make_key(engine)
     async with engine.begin() as connection:
         fresh = NewCredential("new digest", "p1", "abcd")
-        await keys.rotate(connection, key.id, fresh, overlap_s=60, now=WHEN, by=BY)
+        await key_changes.rotate(connection, key.id, fresh, overlap_s=60, now=WHEN, by=BY)
     await project_pending(redis, engine)
     for digest in ("digest of shop", "new digest"):
         found = await Projection(redis).find(digest)

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.counters import Outcome
-from metering.ledger import keys, revisions
+from metering.ledger import key_changes, keys, revisions
 from metering.names import READY, day_name, roll_name
 from metering.projection import Projection, project_pending
 from metering.rebuild import RebuildReport, rebuild
@@ -152,7 +152,7 @@ async def test_newer_record_survives_a_rebuild(redis: Redis, engine: AsyncEngine
     key = await make_key(engine)
     old = keys.record_of(key)
     async with engine.begin() as connection:
-        await keys.suspend(connection, key.id, reason=None, now=WHEN, by=BY)
+        await key_changes.suspend(connection, key.id, reason=None, now=WHEN, by=BY)
     await rebuilt(redis, engine)
     assert await Projection(redis).put([old], restored=True) == {key.id: 2}
     found = await Projection(redis).fetch(key.id)
@@ -169,7 +169,7 @@ async def test_changed_key_does_not_come_back_without_its_counts(redis: Redis, e
         await rolled(redis, engine)
         await redis.flushall()
         async with engine.begin() as connection:
-            changed = await keys.change(connection, key.id, {"daily_limit": 3}, now=WHEN, by=BY)
+            changed = await key_changes.change(connection, key.id, {"daily_limit": 3}, now=WHEN, by=BY)
         assert await Projection(redis).put([keys.record_of(changed)]) == {key.id: 0}
         assert await Projection(redis).fetch(key.id) is None
         assert await project_pending(redis, engine) == 1

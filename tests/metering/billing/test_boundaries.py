@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.ledger import keys
+from metering.ledger import key_changes, keys
 from metering.rating import LineKind
 from metering.rebuild import rebuild
 from metering.rollup import roll_up
@@ -139,7 +139,7 @@ async def test_last_day_of_service(engine: AsyncEngine, zone: str, closed: str, 
     await books.announce(version())
     key = await books.key(await books.account())
     async with engine.begin() as connection:
-        await keys.close(connection, key, at=books.at(closed), now=books.at(closed), by=BY)
+        await key_changes.close(connection, key, at=books.at(closed), now=books.at(closed), by=BY)
     await books.close("2026-10")
     await books.close("2026-11")
     (line,) = await books.lines_of_key(key)

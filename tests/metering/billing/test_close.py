@@ -9,7 +9,7 @@ import pytest
 
 from metering.billing.errors import BillingError
 from metering.billing.preview import preview_close
-from metering.ledger import keys
+from metering.ledger import key_changes
 from metering.ledger.invoices import Status
 from metering.rating import LineKind
 from policies.plan_versions import Proration
@@ -71,7 +71,9 @@ async def test_closing_again_reckons_anew(books: Books) -> None:
     before = await books.invoices()
     await books.use(key, "2026-10-01", 300)
     async with books.engine.begin() as connection:
-        await keys.close(connection, gone, at=books.at("2026-10-05"), now=books.at("2026-10-05"), by=BY)
+        await key_changes.close(
+            connection, gone, at=books.at("2026-10-05"), now=books.at("2026-10-05"), by=BY
+        )
     await books.close("2026-10")
     (after,) = await books.invoices()
     assert after.id in {invoice.id for invoice in before}
@@ -141,7 +143,7 @@ async def test_closing_a_key_bills_through_its_day(books: Books, proration: Pror
     key = await books.key(await books.account())
     async with books.engine.begin() as connection:
         at = books.at("2026-10-10 00:00:01")
-        await keys.close(connection, key, at=at, now=at, by=BY)
+        await key_changes.close(connection, key, at=at, now=at, by=BY)
     await books.bill("2026-10")
     await books.bill("2026-11")
     used, line = await books.lines_of_key(key)

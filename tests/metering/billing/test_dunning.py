@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from metering.billing.errors import BillingError
-from metering.ledger import audit, keys, payments
+from metering.ledger import audit, key_changes, payments
 from metering.ledger.idempotency import DifferentRequestError
 from metering.ledger.keys import record_of
 from metering.projection import Projection, project_pending
@@ -165,7 +165,7 @@ async def test_operator_set_day_stays_where_nothing_was_issued(books: Books) -> 
     key = await books.key(account)
     async with books.engine.begin() as connection:
         day = {"oldest_unpaid_issued_on": date(2026, 11, 1)}
-        await keys.change(connection, key, day, now=books.at("2026-11-02"), by=BY)
+        await key_changes.change(connection, key, day, now=books.at("2026-11-02"), by=BY)
     await books.pay(account, "1.00", "2026-11-03")
     assert await oldest(books, key) == date(2026, 11, 1)
 

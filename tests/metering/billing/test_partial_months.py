@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from metering.billing.moves import move
-from metering.ledger import keys
+from metering.ledger import key_changes
 from metering.rating import LineKind
 from policies.plan_versions import Move, Proration
 from policies.trial import TrialTerms
@@ -77,7 +77,7 @@ async def test_a_day_owes_its_share_of_the_minimum(books: Books, life: Life) -> 
     if life.closes is not None:
         at = books.at(life.closes)
         async with books.engine.begin() as connection:
-            await keys.close(connection, key, at=at, now=at, by=BY)
+            await key_changes.close(connection, key, at=at, now=at, by=BY)
     await books.close(life.month)
     (draft,) = await books.invoices()
     lines = await books.lines(draft)

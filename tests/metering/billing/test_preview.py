@@ -8,7 +8,7 @@ import pytest
 
 from metering.billing.errors import BillingError
 from metering.billing.preview import Compared, preview_close, preview_issue
-from metering.ledger import keys
+from metering.ledger import key_changes, keys
 from metering.ledger.invoices import Invoice, Status
 from policies.period import Period
 from tests.metering.billing.books import BY, Books, month, version
@@ -65,7 +65,9 @@ async def test_a_preview_beside_what_there_is(books: Books) -> None:
     await books.use(await books.key(made[0]), "2026-10-02", 50)
     for key in await keys_of(books, made[1]):
         async with books.engine.begin() as connection:
-            await keys.close(connection, key, at=books.at("2026-09-30"), now=books.at("2026-11-02"), by=BY)
+            await key_changes.close(
+                connection, key, at=books.at("2026-09-30"), now=books.at("2026-11-02"), by=BY
+            )
     told, _ = await through(books, "2026-10", 2)
     assert nothing not in {each.account_id for each in told}
     assert [each.difference for each in told] == [Decimal("0.50"), Decimal("-2.00"), 0]

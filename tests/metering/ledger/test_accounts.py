@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.ledger import NotFoundError, accounts, audit, keys
+from metering.ledger import NotFoundError, accounts, audit, key_changes, keys
 from metering.ledger.credentials import NewCredential
 from tests.metering.samples import BY, WHEN, make_key
 
@@ -99,7 +99,7 @@ async def test_closing_an_account_ends_its_keys(engine: AsyncEngine) -> None:
         new = [keys.NewKey(key.account_id, "K1", NewCredential(f"d{n}", "p1", "h")) for n in range(3)]
         ended, open_ended, late = new
         first, second = await keys.create_many(connection, [ended, open_ended], now=WHEN, by=BY)
-        await keys.close(connection, first.id, at=earlier, now=WHEN, by=BY)
+        await key_changes.close(connection, first.id, at=earlier, now=WHEN, by=BY)
         account = await accounts.close(connection, key.account_id, at=later, now=WHEN, by=BY)
         assert account.closed_at == later
         third = await keys.create(connection, late, now=WHEN, by=BY)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
 
 from metering.names import day_name, record_name, roll_name
-from metering.scripts import TAKE
+from metering.scripts import TAKE, Script
 from tests.metering.lua.store import COUNTS, MEMBER, RECORD, ROLL, TOUCHED, Lifetime, everything, run
 from tests.metering.samples import DAY, KEY
 
@@ -40,11 +42,40 @@ def entry(*groups: list[str | int], key_id: str = KEY, now: int = NOW_MS) -> Ent
     return keys, [*head, *(part for each in groups for part in each)]
 
 
-async def taken(redis: Redis, number: int, *entries: Entry, writer: str = "w") -> Any:
+async def taken(
+    redis: Redis, number: int, *entries: Entry, writer: str = "w", script: Script | None = None
+) -> Any:
     """Send a batch of a writer."""
     keys = [key for each, _ in entries for key in each]
     arguments = [part for _, each in entries for part in each]
-    return await run(redis, TAKE, keys, writer, number, TTL_S, *arguments)
+    return await run(redis, script or TAKE, keys, writer, number, TTL_S, *arguments)
+
+
+def without_short_way() -> Script:
+    """The script that counts plain calls like all others."""
+    long_way = b"\ntake_plain = function() return nil end\nlocal replies"
+    return replace(TAKE, text=TAKE.text.replace(b"\nlocal replies", long_way))
+
+
+def any_batch(chance: random.Random) -> list[Entry]:
+    """Calls of some keys, mostly plain ones."""
+    entries = []
+    for key_id in chance.sample([KEY, OTHER, "key_22222222222222ab"], chance.randint(1, 3)):
+        rolling = chance.random() < 0.2
+        groups = [
+            group(
+                chance.randint(1, 4),
+                cost=chance.choice([0, 1, 1, 2]),
+                limit=chance.choice([-1, 0, 20, 60, 1000]),
+                revision=chance.choice([1, 1, 1, 1, 2]),
+                field=chance.choice(["M|c", "N|c"]),
+                free=int(chance.random() < 0.1),
+                bucket=chance.randint(7, 9) if rolling else -1,
+            )
+            for _ in range(chance.choice([1, 1, 1, 2]))
+        ]
+        entries.append(entry(*groups, key_id=key_id, now=chance.randint(1, 9)))
+    return entries
 
 
 async def put(redis: Redis, key_id: str = KEY, revision: int = 1) -> None:
@@ -72,6 +103,29 @@ async def test_granted_batch_is_counted_and_known_again(redis: Redis) -> None:
     }
     assert await lifetime.is_of(COUNTS, TTL_S)
     assert await sent_again(redis, 1, entry(group(3, cost=2))) == [6]
+
+
+async def test_short_way_counts_like_the_long_one(redis: Redis) -> None:
+    """What is answered and left behind is the same whether plain calls are counted the short way or not."""
+    told = []
+    for script in (TAKE, without_short_way()):
+        await redis.flushdb()
+        chance, number = random.Random(7), 1
+        replies: list[Any] = []
+        for _ in range(400):
+            for key_id in (KEY, OTHER):
+                if chance.random() < 0.05:
+                    await put(redis, key_id, chance.randint(1, 2))
+                if chance.random() < 0.05:
+                    await redis.hincrby(day_name(key_id, DAY), "back", 1)
+                if chance.random() < 0.02:
+                    await redis.delete(day_name(key_id, DAY))
+            number += chance.randint(0, 1) - (chance.random() < 0.05)
+            writer = chance.choice("vw")
+            replies.append(await taken(redis, number, *any_batch(chance), writer=writer, script=script))
+        told.append((replies, await everything(redis)))
+    assert told[0] == told[1]
+    assert any(type(each) is int and each > 0 for reply in told[0][0] for each in reply)
 
 
 async def test_batches_add_up_and_an_older_one_is_refused(redis: Redis) -> None:
