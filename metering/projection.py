@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.clients import Client, wire_to
 from metering.ledger import revisions
-from metering.names import READY, digest_name, record_name
+from metering.names import digest_name, record_name
 from metering.restore import restore_latest
 from metering.scripts import PROJECT
 from metering.wire import closed_meanwhile, refuse_errors
@@ -42,10 +42,6 @@ class Projection:
         except RuntimeError as error:
             raise closed_meanwhile(error) from error
         return None if data is None else KeyRecord.from_json(data)
-
-    async def is_filled(self) -> bool:
-        """Say whether Redis was filled from the ledger since it was empty."""
-        return bool(await self._redis.exists(READY))
 
     async def close(self) -> None:
         """Let go of what lookups have opened; the client is its owner's to close."""

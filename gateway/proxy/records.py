@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from redis.exceptions import RedisError
 
 from gateway.proxy.entry import Entry
 from metering.breaker import Breaker
-from metering.projection import Projection
+from metering.lookups import EmptiedError, Found, Lookups
 from policies.decision import Contract, Reason
 from policies.record import KeyRecord
 
@@ -38,12 +39,24 @@ class Unavailable:
     """The store of records did not answer."""
 
 
+class _Question:
+    """A digest that is asked for, and who waits for the answer; `asked_at` is None until its turn comes."""
+
+    __slots__ = ("asked_at", "digest", "now", "waiting")
+
+    def __init__(self, digest: str, done: Callable[[Entry | Reason | Unavailable], None]) -> None:
+        self.digest = digest
+        self.waiting = [done]
+        self.now = 0.0
+        self.asked_at: float | None = None
+
+
 class Records:
     """Entries by digest, bounded; keys that do not exist are remembered for a short while."""
 
     def __init__(
         self,
-        projection: Projection,
+        lookups: Lookups,
         *,
         contract: Contract,
         capacity: int,
@@ -53,8 +66,8 @@ class Records:
         breaker: Breaker,
         doubt: Callable[[float], None],
     ) -> None:
-        """Cache what `projection` has; `doubt` is told of questions it did not answer, by their loop time."""
-        self._projection = projection
+        """Cache what `lookups` find; `doubt` is told of questions it did not answer, by their loop time."""
+        self._lookups = lookups
         self._breaker = breaker
         self._doubt = doubt
         self.contract = contract
@@ -63,9 +76,10 @@ class Records:
         self._timeout_s = timeout_s
         self._entries: dict[str, Entry] = {}
         self._unknown: dict[str, float] = {}
-        self._fetching: dict[str, list[Callable[[Entry | Reason | Unavailable], None]]] = {}
+        self._fetching: dict[str, _Question] = {}
         self._confirming: dict[str, list[Callable[[bool | Unavailable], None]]] = {}
         self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slow: deque[tuple[str, bytes]] = deque()  # digests with the address that asks
         self.hits = 0
@@ -92,18 +106,15 @@ class Records:
 
     def fetch(self, digest: str, now: float, done: Callable[[Entry | Reason | Unavailable], None]) -> None:
         """Ask the store for a digest once for all who want it; `done` is called later, from the loop."""
-        waiting = self._fetching.get(digest)
-        if waiting is not None:
-            waiting.append(done)
+        known = self._fetching.get(digest)
+        if known is not None:
+            known.waiting.append(done)
             return
         if self._breaker.is_open:
             asyncio.get_running_loop().call_soon(done, Unavailable())
             return
-        self.misses += 1
-        self._fetching[digest] = [done]
-        task = asyncio.get_running_loop().create_task(self._fetch(digest, now))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        question = self._fetching[digest] = _Question(digest, done)
+        self._ask(question, now)
 
     def fetch_slowly(
         self, digest: str, address: bytes, done: Callable[[Entry | Reason | Unavailable], None]
@@ -113,9 +124,9 @@ class Records:
         However many guesses come, the store gets one question at a time, and a right key that this worker
         does not know yet is still found.
         """
-        waiting = self._fetching.get(digest)
-        if waiting is not None:
-            waiting.append(done)
+        known = self._fetching.get(digest)
+        if known is not None:
+            known.waiting.append(done)
             return True
         if self._breaker.is_open:
             asyncio.get_running_loop().call_soon(done, Unavailable())
@@ -123,7 +134,7 @@ class Records:
         mine = sum(each == address for _, each in self._slow)
         if mine >= SLOW_WAITING_PER_ADDRESS or len(self._slow) >= SLOW_WAITING_MAX:
             return False
-        self._fetching[digest] = [done]
+        self._fetching[digest] = _Question(digest, done)
         self._slow.append((digest, address))
         if len(self._slow) == 1:
             slowly = asyncio.get_running_loop().create_task(self._fetch_slowly())
@@ -134,13 +145,16 @@ class Records:
     async def _fetch_slowly(self) -> None:
         while self._slow:
             digest, _ = self._slow[0]
-            self.misses += 1
-            found = await self._fetch(digest, self._clock())
+            answer: asyncio.Future[Entry | Reason | Unavailable] = asyncio.get_running_loop().create_future()
+            question = self._fetching[digest]
+            question.waiting.append(answer.set_result)
+            self._ask(question, self._clock())
+            found = await answer
             await asyncio.sleep(1 / SLOW_LOOKUPS_PER_S)
             self._slow.popleft()
             if isinstance(found, Unavailable):  # nobody has to wait for the same to be said
                 while self._slow:
-                    self._tell(self._slow.popleft()[0], found)
+                    self._tell(self._fetching[self._slow.popleft()[0]], found)
 
     def confirm(self, entry: Entry, done: Callable[[bool | Unavailable], None]) -> None:
         """Ask the store whether an entry's record is the newest; `done` gets True when it had to be renewed.
@@ -167,7 +181,7 @@ class Records:
             asked_at = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    record = await self._projection.fetch(entry.record.key_id)
+                    record = await self._lookups.fetch(entry.record.key_id)
             except (RedisError, OSError, TimeoutError) as error:
                 self._failed(error, asked_at)
                 answer = Unavailable()
@@ -202,27 +216,47 @@ class Records:
         for entry in self._entries.values():
             entry.until = 0.0
 
-    async def _fetch(self, digest: str, now: float) -> Entry | Reason | Unavailable:
-        found: Entry | Reason | Unavailable
-        asked_at = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                record = await self._projection.find(digest)
-                known = record is not None or await self._projection.is_filled()
-        except (RedisError, OSError, TimeoutError) as error:
-            self._failed(error, asked_at)
-            found = Unavailable()
-        except Exception as error:  # noqa: BLE001 - whatever it is, calls wait for an answer
-            log.error("key record cannot be used", error=type(error).__name__)
-            found = Unavailable()
+    def _ask(self, question: _Question, now: float) -> None:
+        self.misses += 1
+        loop = asyncio.get_running_loop()
+        question.now, question.asked_at = now, loop.time()
+        if self._timer is None:
+            self._timer = loop.call_at(question.asked_at + self._timeout_s, self._watch)
+        self._lookups.seek(question.digest, partial(self._on_found, question))
+
+    def _watch(self) -> None:
+        """Give up what was asked too long ago; one timer serves all questions."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - self._timeout_s
+        asked = [question for question in self._fetching.values() if question.asked_at is not None]
+        for question in asked:
+            assert question.asked_at is not None
+            if question.asked_at <= oldest:
+                self._on_found(question, TimeoutError())
+        left = [question.asked_at for question in self._fetching.values() if question.asked_at is not None]
+        if left and self._timer is None:
+            self._timer = loop.call_at(min(left) + self._timeout_s, self._watch)
+
+    def _on_found(self, question: _Question, found: Found) -> None:
+        if self._fetching.get(question.digest) is not question:
+            return  # it was given up
+        answer: Entry | Reason | Unavailable
+        if found is None or isinstance(found, KeyRecord):
+            answer = self._keep(question.digest, found, question.now)
         else:
             # A store that lost everything knows no key, and says nothing about any.
-            found = self._keep(digest, record, now) if known else Unavailable()
-        self._tell(digest, found)
-        return found
+            answer = Unavailable()
+            if isinstance(found, RedisError | OSError):  # of which a time-out is one
+                assert question.asked_at is not None
+                self._failed(found, question.asked_at)
+            elif not isinstance(found, EmptiedError):
+                log.error("key record cannot be used", error=type(found).__name__)
+        self._tell(question, answer)
 
-    def _tell(self, digest: str, found: Entry | Reason | Unavailable) -> None:
-        for done in self._fetching.pop(digest):
+    def _tell(self, question: _Question, found: Entry | Reason | Unavailable) -> None:
+        del self._fetching[question.digest]
+        for done in question.waiting:
             done(found)
 
     def _failed(self, error: Exception, asked_at: float) -> None:

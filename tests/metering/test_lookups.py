@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -11,8 +12,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from metering import lookups
-from metering.lookups import Lookups
-from metering.names import digest_name, record_name
+from metering.lookups import EmptiedError, Found, Lookups
+from metering.names import READY, digest_name, record_name
 from metering.projection import Projection
 from metering.wire import Command, ServerWire
 from policies.record import KeyRecord
@@ -79,6 +80,46 @@ async def test_one_that_cannot_be_answered_costs_no_other(looking: Lookups, redi
     assert unknown is None
 
 
+async def sought(looking: Lookups, *digests: str) -> list[Found]:
+    """Seek all at once, and wait for the answers."""
+    loop = asyncio.get_running_loop()
+    answers: list[asyncio.Future[Found]] = [loop.create_future() for _ in digests]
+    for digest, answer in zip(digests, answers, strict=True):
+        looking.seek(digest, answer.set_result)
+    return await asyncio.gather(*answers)
+
+
+async def test_what_is_sought_is_told_by_a_call(looking: Lookups, redis: Redis, exchanges: list[int]) -> None:
+    """Records, and that a key is unknown, are told in two round trips; a store that was emptied says so."""
+    await redis.set(READY, 1)
+    await redis.hset(record_name(record(1).key_id), "data", "{}")
+    await redis.delete(record_name(record(3).key_id), digest_name("digest-2"))
+    await redis.rpush(digest_name("digest-2"), "x")
+    asked = [f"digest-{number}" for number in (0, 1, 2, 3, "none")]
+    found, broken, wrong, *unknown = await sought(looking, *asked)
+    assert found == record(0)
+    assert isinstance(broken, TypeError)
+    assert isinstance(wrong, RedisError)
+    assert unknown == [None, None]
+    assert exchanges == [5, 4, 1]
+    await redis.flushdb()
+    (emptied,) = await sought(looking, "digest-0")
+    assert isinstance(emptied, EmptiedError)
+
+
+async def test_a_mistake_of_who_asked_costs_no_other(looking: Lookups) -> None:
+    """An answer that somebody cannot take is reported, and all others are told theirs."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    def fails(_: Found) -> None:
+        raise ValueError("cannot take it")
+
+    looking.seek("digest-0", fails)
+    assert await sought(looking, "digest-1") == [record(1)]
+    assert [type(each["exception"]) for each in told] == [ValueError]
+
+
 async def test_who_stops_waiting_disturbs_nobody(looking: Lookups) -> None:
     """A question whose asker has gone is answered to nobody."""
     gone, staying = (asyncio.ensure_future(looking.find("digest-0")) for _ in range(2))
@@ -112,3 +153,5 @@ async def test_the_end_answers_whoever_waits(redis: Redis) -> None:
     await looking.close()
     with pytest.raises(RedisError, match="closed"):
         await waiting
+    (closed,) = await sought(looking, "digest-0")
+    assert isinstance(closed, RedisError)

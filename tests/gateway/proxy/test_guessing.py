@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -175,10 +175,10 @@ async def test_while_the_store_is_away_nobody_waits_in_line(guarded_path: Rig) -
     records = path.proxy.records
 
     class Away:
-        async def find(self, _: str) -> None:
-            raise OSError("away")
+        def seek(self, _: str, done: Callable[[Exception], None]) -> None:
+            asyncio.get_running_loop().call_soon(done, OSError("away"))
 
-    records._projection = Away()  # type: ignore[assignment]
+    records._lookups = Away()  # type: ignore[assignment]
     told: list[object] = []
     for number in range(8):
         records.fetch_slowly(f"digest {number}", b"%d" % number, told.append)

@@ -14,7 +14,7 @@ from gateway.proxy.entry import RULINGS_MAX, Entry
 from gateway.proxy.records import Records, Unavailable
 from gateway.proxy.today import Moment
 from metering.breaker import Breaker
-from metering.projection import Projection
+from metering.lookups import EmptiedError, Found, Lookups
 from policies.decision import Denied, Reason
 from policies.methods import Call, MethodRule, Reading
 from policies.record import KeyRecord
@@ -33,7 +33,7 @@ def record(**fields: object) -> KeyRecord:
     return dataclasses.replace(base, **fields)  # type: ignore[arg-type] # each test knows the fields
 
 
-class Store(Projection):
+class Store(Lookups):
     """A store of records in memory, whose answers wait until they are let go."""
 
     def __init__(self, held: KeyRecord | None = None) -> None:
@@ -43,14 +43,20 @@ class Store(Projection):
         self.gate.set()
         self.fault: Exception | None = None
         self.filled = True
+        self.seeking: list[asyncio.Future[None]] = []
         self.breaker = Breaker(lambda: NOW)
         self.doubts: list[float] = []
 
-    async def is_filled(self) -> bool:
-        return self.filled
+    def seek(self, digest: str, done: Callable[[Found], None]) -> None:
+        async def answer() -> None:
+            found: Found
+            try:
+                found = await self.fetch("")
+            except Exception as error:  # noqa: BLE001 - as the real one answers
+                found = error
+            done(EmptiedError() if found is None and not self.filled else found)
 
-    async def find(self, digest: str) -> KeyRecord | None:
-        return await self.fetch("")
+        self.seeking.append(asyncio.ensure_future(answer()))
 
     async def fetch(self, key_id: str) -> KeyRecord | None:
         self.asked += 1
@@ -135,6 +141,51 @@ async def test_a_store_that_fails_or_hangs_is_unavailable(fault: Exception | Non
     store.fault = None
     store.gate.set()
     assert isinstance(await fetched(cache), Entry)
+
+
+async def test_each_question_is_given_up_in_its_own_time() -> None:
+    """A silent store keeps each call waiting for the time limit, and one that asks later no shorter."""
+    store = Store(record())
+    store.gate.clear()
+    cache = records(store, timeout_s=0.3)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    first = asyncio.ensure_future(fetched(cache, "a" * 64))
+    await asyncio.sleep(0.15)
+    second = asyncio.ensure_future(fetched(cache, "b" * 64))
+    assert isinstance(await first, Unavailable)
+    assert isinstance(await second, Unavailable)
+    assert clock() - began >= 0.44
+    assert store.doubts == sorted(store.doubts)
+    assert len(store.doubts) == 2
+
+
+async def test_an_answer_that_comes_too_late_is_nobodys() -> None:
+    """What answers a question that was given up is not taken for the answer to the next one."""
+    store = Store(record())
+    store.gate.clear()
+    cache = records(store, timeout_s=0.1)
+    assert isinstance(await fetched(cache), Unavailable)
+    late, store.gate = store.gate, asyncio.Event()
+    again = asyncio.ensure_future(fetched(cache))
+    await asyncio.sleep(0)
+    late.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not again.done()
+    store.held = None
+    store.gate.set()
+    assert isinstance(await again, Entry)
+
+
+async def test_an_emptied_store_is_no_word_on_any_key() -> None:
+    """A store that has no record at all does not make a key unknown."""
+    store = Store(None)
+    store.filled = False
+    cache = records(store)
+    assert isinstance(await fetched(cache), Unavailable)
+    assert cache.get(DIGEST, NOW) is None
+    assert store.doubts == []
 
 
 async def test_whoever_asks_during_a_confirmation_gets_a_later_answer() -> None:
