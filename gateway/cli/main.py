@@ -15,6 +15,7 @@ from gateway.cli import (
     audit,
     backups,
     bills,
+    disputes,
     exports,
     interruptions,
     jobs,
@@ -22,6 +23,7 @@ from gateway.cli import (
     months,
     notices,
     passing_over,
+    payments,
     peppers,
     plans,
     processes,
@@ -57,6 +59,8 @@ app.add_typer(tokens.app, name="token")
 app.add_typer(peppers.app, name="pepper")
 app.add_typer(audit.app, name="audit")
 app.add_typer(backups.app, name="backup")
+payments.register(bills.app)
+disputes.register(bills.app)
 months.register(bills.app)
 passing_over.register(bills.app)
 usage.register(app)

@@ -19,7 +19,7 @@ from gateway.control.rows import NEXT_CURSOR, safe_cell
 from gateway.control.terms import terms_of
 from metering import focus
 from metering.billing.reconcile import Kind, reconcile
-from metering.ledger import credit_notes, invoices
+from metering.ledger import credit_notes, invoice_lines, invoices
 from metering.ledger.invoices import Status
 from policies.period import add_months, month_of, parse_period
 
@@ -154,7 +154,7 @@ async def _focus(
             cursor=cursor or None,
             limit=query.limit,
         )
-        lines = await invoices.lines_of(connection, [each.id for each in page.items])
+        lines = await invoice_lines.of_invoices(connection, [each.id for each in page.items])
         rows = [
             row
             for each in page.items
@@ -165,7 +165,7 @@ async def _focus(
         raise ValueError("this is not a cursor of this list; take `next_cursor` of a page as it came")
     notes = await credit_notes.listed(connection, issued_in=period, cursor=cursor or None, limit=query.limit)
     ids = sorted({note.invoice_id for note in notes.items})
-    corrected, lines = await invoices.by_id(connection, ids), await invoices.lines_of(connection, ids)
+    corrected, lines = await invoices.by_id(connection, ids), await invoice_lines.of_invoices(connection, ids)
     rows = []
     for note in notes.items:
         invoice = corrected[note.invoice_id]

@@ -12,7 +12,8 @@ from pydantic import Field
 from gateway.control.models import AccountId, Input, Month, Output, PageQuery, Query, Reason
 from metering.billing.balance import InvoiceBalance
 from metering.billing.preview import PAGE
-from metering.ledger.invoices import Invoice, InvoiceLine, Status
+from metering.ledger.invoice_lines import InvoiceLine
+from metering.ledger.invoices import Invoice, Status
 from metering.rating import LineKind
 
 MAX_ACCOUNTS = 10_000

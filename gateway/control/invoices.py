@@ -34,8 +34,9 @@ from gateway.control.terms import terms_of
 from gateway.pages import invoice as invoice_page
 from gateway.pages import kept
 from metering.billing import issue
-from metering.ledger import credit_notes, invoices
-from metering.ledger.invoices import Invoice, InvoiceLine, Status
+from metering.ledger import credit_notes, invoice_lines, invoices
+from metering.ledger.invoice_lines import InvoiceLine
+from metering.ledger.invoices import Invoice, Status
 from policies.period import parse_period
 
 # The page is what a customer prints: it loads nothing, runs nothing, and stands in nobody else's frame.
@@ -123,7 +124,7 @@ async def _show(call: Call[NoInput, InvoiceQuery], account_id: str | None) -> Re
         if call.query.format is InvoiceForm.HTML:
             text = invoice_page.page(await kept.view(connection, found, settings))
             return Reply(web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS))
-        lines = await invoices.lines(connection, invoice_id)
+        lines = await invoice_lines.of_invoice(connection, invoice_id)
         if call.query.format is InvoiceForm.CSV:
             return Reply(_csv(found, lines))
         notes = await credit_notes.of_invoice(connection, invoice_id)

@@ -20,7 +20,8 @@ from gateway.settings import Seller
 from metering.billing.balance import InvoiceBalance
 from metering.ledger.credit_notes import CreditNote
 from metering.ledger.disputes import Dispute
-from metering.ledger.invoices import Invoice, InvoiceLine
+from metering.ledger.invoice_lines import InvoiceLine
+from metering.ledger.invoices import Invoice
 from metering.ledger.plan_versions import price_from
 from metering.rating import LineKind
 from policies.pricing import Model, Price, span

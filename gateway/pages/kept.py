@@ -8,7 +8,7 @@ from gateway.pages.invoice import View, view_of
 from gateway.settings import Settings
 from metering.billing import standing
 from metering.billing.balance import InvoiceBalance
-from metering.ledger import credit_notes, disputes, invoices
+from metering.ledger import credit_notes, disputes, invoice_lines
 from metering.ledger.invoices import Invoice
 
 
@@ -23,7 +23,7 @@ async def view(connection: AsyncConnection, invoice: Invoice, settings: Settings
     """Return what the page of an invoice shows at this moment."""
     return view_of(
         invoice,
-        await invoices.lines(connection, invoice.id),
+        await invoice_lines.of_invoice(connection, invoice.id),
         balance=await balance_of(connection, invoice),
         credit_notes=await credit_notes.of_invoice(connection, invoice.id),
         seller=settings.billing.seller,

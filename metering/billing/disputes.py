@@ -17,11 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from metering.billing import cut, standing
 from metering.billing.errors import BillingError
 from metering.billing.terms import Terms
-from metering.ledger import accounts, audit, credit_notes, disputes, invoices, plan_versions
+from metering.ledger import accounts, audit, credit_notes, disputes, invoice_lines, invoices, plan_versions
 from metering.ledger.audit import Author, Change
 from metering.ledger.credit_notes import CreditNote, CreditNoteLine
 from metering.ledger.disputes import Dispute, DisputeStatus
-from metering.ledger.invoices import Invoice, InvoiceLine, Status
+from metering.ledger.invoice_lines import InvoiceLine
+from metering.ledger.invoices import Invoice, Status
 from metering.ledger.rows import NotFoundError, new_id
 from metering.rating import Line, LineKind, rate
 from policies.period import month_of
@@ -52,7 +53,7 @@ async def open_dispute(
     invoice = await invoices.get(connection, invoice_id)
     if invoice.status is not Status.ISSUED:
         raise BillingError("not_issued", f"the invoice is {invoice.status}: only an issued one is disputed")
-    line = _line(await invoices.lines(connection, invoice_id), invoice_id, position)
+    line = _line(await invoice_lines.of_invoice(connection, invoice_id), invoice_id, position)
     _check_day(determined_on, terms.day_of(now), terms.dispute_days)
     left = line.amount - _credited(await credit_notes.of_invoice(connection, invoice_id), position)
     disputed = left if amount is None else amount
@@ -169,7 +170,7 @@ async def _credit(
     amount: Decimal | None,
 ) -> list[CreditNoteLine]:
     """Return what is given back, line by line."""
-    lines = await invoices.lines(connection, invoice.id)
+    lines = await invoice_lines.of_invoice(connection, invoice.id)
     line = _line(lines, invoice.id, position)
     notes = await credit_notes.of_invoice(connection, invoice.id)
     if amount is not None:
@@ -196,7 +197,7 @@ async def _reckoned(
 ) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
     """Rate the line's key as earlier credit notes left it, and with `quantity` units in the line's days."""
     month = month_of(invoice.period.first)
-    billed = await invoices.key_of(connection, invoice.id, line.key_id, month.first)
+    billed = await invoice_lines.key_of(connection, invoice.id, line.key_id, month.first)
     if billed is None:
         raise NotFoundError("line", f"{invoice.id}/{line.position}")
     versions = {version.version: version for version in await plan_versions.listed(connection, billed.plan)}

@@ -17,7 +17,8 @@ from zoneinfo import ZoneInfo
 
 from metering.focus.columns import COLUMNS
 from metering.ledger.credit_notes import CreditNote
-from metering.ledger.invoices import Invoice, InvoiceLine
+from metering.ledger.invoice_lines import InvoiceLine
+from metering.ledger.invoices import Invoice
 from metering.ledger.plan_versions import price_from
 from metering.rating import LineKind
 from policies.period import Period, midnight

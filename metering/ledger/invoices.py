@@ -1,4 +1,7 @@
-"""Invoices as rows, read whole and put under their numbers; how a month becomes drafts is in `closing`."""
+"""Invoices as rows, put under their numbers and made void.
+
+What they charge is in `invoice_lines`, how a month becomes drafts in `closing`.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger.billing_tables import billing_months, invoice_keys, invoice_lines, invoices
+from metering.ledger.billing_tables import billing_months, invoices
 from metering.ledger.numbers import written
 from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read_cursor
-from metering.rating import LineKind
 from policies.period import Period
 
 
@@ -51,39 +53,6 @@ class Invoice:
     def reference(self) -> str | None:
         """The number as customers see it, None before it has one."""
         return None if self.number is None else written("invoice", self.number)
-
-
-@dataclass(frozen=True, slots=True)
-class InvoiceLine:
-    """A line as it was reckoned (see `metering.rating.Line`), at its place on the invoice, from 1."""
-
-    invoice_id: str
-    position: int
-    kind: LineKind
-    key_id: str
-    site: str | None
-    tier: str
-    quantity: Decimal
-    unit_price: Decimal | None
-    amount: Decimal
-    first: date
-    last_excluded: date
-    plan: str | None
-    version: int | None
-    calls: int
-    taken: int
-    waived: int
-
-
-@dataclass(frozen=True, slots=True)
-class InvoiceKey:
-    """What an invoice billed of one key's month; `segments` is described with the table."""
-
-    key_id: str
-    period_first: date
-    plan: str
-    segments: list[list[Any]]
-    amount: Decimal
 
 
 # A month's invoices are many, and what a snapshot holds is mostly the same in all of them.
@@ -194,39 +163,6 @@ async def ever_numbered(connection: AsyncConnection, account_ids: Sequence[str])
         table.c.number.is_not(None),
     )
     return set((await connection.execute(query.distinct())).scalars())
-
-
-async def lines(connection: AsyncConnection, invoice_id: str) -> list[InvoiceLine]:
-    """Return an invoice's lines in their order."""
-    return (await lines_of(connection, [invoice_id]))[invoice_id]
-
-
-async def lines_of(connection: AsyncConnection, invoice_ids: Sequence[str]) -> dict[str, list[InvoiceLine]]:
-    """Return the lines of several invoices in their order."""
-    table = invoice_lines
-    query = (
-        sa.select(table)
-        .where(table.c.invoice_id == sa.any_(sa.bindparam("ids", list(invoice_ids), sa.ARRAY(sa.Text))))
-        .order_by(table.c.invoice_id, table.c.position)
-    )
-    found: dict[str, list[InvoiceLine]] = {invoice_id: [] for invoice_id in invoice_ids}
-    for row in await connection.execute(query):
-        columns = dict(row._mapping)
-        columns["kind"] = LineKind(columns["kind"])
-        columns["first"] = columns.pop("first_day")
-        found[row.invoice_id].append(InvoiceLine(**columns))
-    return found
-
-
-async def key_of(connection: AsyncConnection, invoice_id: str, key_id: str, month: date) -> InvoiceKey | None:
-    """Return what an invoice billed of a key's month."""
-    table = invoice_keys
-    columns = (table.c.key_id, table.c.period_first, table.c.plan, table.c.segments, table.c.amount)
-    query = sa.select(*columns).where(
-        table.c.invoice_id == invoice_id, table.c.key_id == key_id, table.c.period_first == month
-    )
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else InvoiceKey(**row._mapping)
 
 
 async def drafts(

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.billing.standing import balances
-from metering.ledger import audit, credit_notes, invoices, keys, payments, scratch
+from metering.ledger import audit, credit_notes, invoice_lines, invoices, keys, payments, scratch
 from metering.ledger.audit import Entry
 from metering.ledger.invoices import Invoice, Status
 from metering.ledger.keys import Key, record_of
@@ -112,7 +112,7 @@ async def _lines_add_up(connection: AsyncConnection, billed: Sequence[Invoice]) 
     told = _Lines(0, Decimal(0), [])
     for start in range(0, len(billed), PAGE):
         chunk = billed[start : start + PAGE]
-        lines = await invoices.lines_of(connection, [invoice.id for invoice in chunk])
+        lines = await invoice_lines.of_invoices(connection, [invoice.id for invoice in chunk])
         for invoice in chunk:
             mine = lines[invoice.id]
             told.count += len(mine)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from metering.billing.disputes import open_dispute, resolve
 from metering.billing.moves import move
 from metering.billing.payments import NewPayment, receive_all, reverse_all
-from metering.ledger import invoices, key_changes, payments, usage
+from metering.ledger import invoice_lines, key_changes, payments, usage
 from metering.ledger.invoices import Invoice
 from metering.rating import LineKind
 from metering.rehearsal import fleet
@@ -94,7 +94,7 @@ async def take_back(stage: Stage, deeds: Sequence[Deed]) -> None:
 async def dispute(stage: Stage, member: Member, at: float, invoice: Invoice) -> None:
     """Dispute the dearest line of usage, if there is one; every other dispute is accepted by half."""
     async with stage.engine.begin() as connection:
-        lines = await invoices.lines(connection, invoice.id)
+        lines = await invoice_lines.of_invoice(connection, invoice.id)
         usable = [line for line in lines if line.kind is LineKind.USAGE and line.amount > 0]
         if not usable:
             return

@@ -7,16 +7,20 @@ import io
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
 import structlog
 from aiohttp.test_utils import TestClient
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.cli.main import run
 from gateway.telemetry import configure_logging
+from tests.gateway.control.bills import Shop
 from tests.gateway.control.conftest import (  # noqa: F401 - fixtures
     Api,
+    Clock,
     account,
     admin,
     as_role,
@@ -69,3 +73,16 @@ def cli(
         return Result(code, out, err)
 
     return command
+
+
+@pytest.fixture
+async def shop(
+    admin: Api,  # noqa: F811 - the fixture
+    engine: AsyncEngine,
+    clock: Clock,  # noqa: F811 - the fixture
+) -> Shop:
+    """A shop whose October costs 125.00."""
+    made = Shop(admin, engine, clock)
+    await made.open()
+    await made.count(date(2026, 10, 5), 1_500)
+    return made

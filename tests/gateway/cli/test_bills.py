@@ -1,28 +1,15 @@
-"""A month's bill by command: priced, closed, issued, paid, disputed, compared and exported."""
+"""A month's bill by command: priced, closed, issued, paid, compared and exported."""
 
 from __future__ import annotations
 
 import csv
 import io
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
-import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from tests.gateway.cli.conftest import Cli
 from tests.gateway.control.bills import CLOSING, ISSUING, PRICES, Shop
-from tests.gateway.control.conftest import Api, Clock
-
-
-@pytest.fixture
-async def shop(admin: Api, engine: AsyncEngine, clock: Clock) -> Shop:
-    """A shop whose October costs 125.00."""
-    made = Shop(admin, engine, clock)
-    await made.open()
-    await made.count(date(2026, 10, 5), 1_500)
-    return made
 
 
 async def test_a_month_from_close_to_payment(shop: Shop, cli: Cli) -> None:
@@ -49,15 +36,6 @@ async def test_a_month_from_close_to_payment(shop: Shop, cli: Cli) -> None:
     assert balance.json["total"] == "125.00"
 
 
-async def test_a_payment_that_is_repeated_is_noted_once(shop: Shop, cli: Cli) -> None:
-    """With the same idempotency key the same command brings the same payment."""
-    await shop.bill()
-    line = ("bill", "pay", shop.account, "50", "--idempotency-key", "bank-77", "--yes", "--format", "json")
-    first, again = await cli(*line), await cli(*line)
-    assert first.json["id"] == again.json["id"]
-    assert len((await cli("bill", "payments", "--format", "json")).json) == 1
-
-
 async def test_an_invoice_is_shown_in_every_form(shop: Shop, cli: Cli) -> None:
     """By its number or its id: a table, JSON, CSV, or the page to print."""
     invoice = await shop.bill()
@@ -71,24 +49,6 @@ async def test_an_invoice_is_shown_in_every_form(shop: Shop, cli: Cli) -> None:
     assert sum(Decimal(row["amount"]) for row in sheet) == Decimal("125.00")
     missing = await cli("bill", "show", "INV-000099")
     assert (missing.code, "no invoice INV-000099" in missing.err) == (1, True)
-
-
-async def test_a_dispute_from_opening_to_the_credit_note(shop: Shop, cli: Cli) -> None:
-    """A line is disputed, accepted with the right units of its days, and credited."""
-    await shop.bill()
-    shop.clock.now = ISSUING + timedelta(days=5)
-    line = ("--line", "2", "--evidence", "answered twice", "--determined-on", "2026-11-12")
-    opened = await cli("bill", "dispute", "INV-000001", *line, "--format", "json")
-    assert (opened.json["amount"], opened.json["status"]) == ("25.00", "open")
-    wrong = await cli("bill", "resolve", opened.json["id"], "--accept", "--resolution", "yes", "--yes")
-    assert (wrong.code, "--quantity or --amount" in wrong.err) == (1, True)
-    done = await cli(
-        *("bill", "resolve", opened.json["id"], "--accept", "--resolution", "100 were doubled"),
-        *("--quantity", "1400", "--yes", "--format", "json"),
-    )
-    assert done.json["credit_note"]["total"] == "5.00"
-    notes = (await cli("bill", "credit-notes", "--format", "json")).json
-    assert [note["reason"] for note in notes] == ["100 were doubled"]
 
 
 async def test_prices_are_shown_before_they_are_announced(shop: Shop, cli: Cli, tmp_path: Path) -> None:

@@ -12,23 +12,12 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.cli import exports, parquet
 from metering import focus
 from tests.gateway.cli.conftest import Cli
 from tests.gateway.control.bills import Shop
-from tests.gateway.control.conftest import Api, Clock
 from tests.metering.focus.datasets import ROWS
-
-
-@pytest.fixture
-async def shop(admin: Api, engine: AsyncEngine, clock: Clock) -> Shop:
-    """A shop whose October costs 125.00."""
-    made = Shop(admin, engine, clock)
-    await made.open()
-    await made.count(date(2026, 10, 5), 1_500)
-    return made
 
 
 def beginning(directory: Path, name: str) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 from metering.billing.balance import InvoiceBalance
 from metering.ledger.credit_notes import CreditNote, CreditNoteLine
 from metering.ledger.disputes import Dispute, DisputeStatus
-from metering.ledger.invoices import Invoice, InvoiceLine, Status
+from metering.ledger.invoice_lines import InvoiceLine
+from metering.ledger.invoices import Invoice, Status
 from metering.rating import LineKind
 from policies.period import Period
 

@@ -18,10 +18,11 @@ from metering.billing.close import CloseReport, close
 from metering.billing.issue import IssueReport, issue
 from metering.billing.payments import NewPayment
 from metering.billing.terms import Terms
-from metering.ledger import accounts, invoices, keys, plan_versions, tables
+from metering.ledger import accounts, invoice_lines, invoices, keys, plan_versions, tables
 from metering.ledger.audit import Author
 from metering.ledger.credentials import NewCredential
-from metering.ledger.invoices import Invoice, InvoiceLine
+from metering.ledger.invoice_lines import InvoiceLine
+from metering.ledger.invoices import Invoice
 from metering.ledger.payments import Payment
 from policies.decision import Contract
 from policies.methods import OFFICIAL_SEARCH
@@ -164,7 +165,7 @@ class Books:
     async def lines(self, invoice: Invoice) -> list[InvoiceLine]:
         """An invoice's lines."""
         async with self.engine.connect() as connection:
-            return await invoices.lines(connection, invoice.id)
+            return await invoice_lines.of_invoice(connection, invoice.id)
 
     async def lines_of_key(self, key_id: str) -> list[InvoiceLine]:
         """All lines of a key on all invoices, by month."""

@@ -9,7 +9,8 @@ from decimal import Decimal
 from metering import focus
 from metering.focus import Row
 from metering.ledger.credit_notes import CreditNote
-from metering.ledger.invoices import Invoice, InvoiceLine
+from metering.ledger.invoice_lines import InvoiceLine
+from metering.ledger.invoices import Invoice
 from metering.ledger.plan_versions import price_facts
 from metering.rating import Counts, Segment, rate
 from policies.period import month_of

@@ -1,0 +1,26 @@
+"""Disputed lines by command, to the credit note."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.gateway.cli.conftest import Cli
+from tests.gateway.control.bills import ISSUING, Shop
+
+
+async def test_a_dispute_from_opening_to_the_credit_note(shop: Shop, cli: Cli) -> None:
+    """A line is disputed, accepted with the right units of its days, and credited."""
+    await shop.bill()
+    shop.clock.now = ISSUING + timedelta(days=5)
+    line = ("--line", "2", "--evidence", "answered twice", "--determined-on", "2026-11-12")
+    opened = await cli("bill", "dispute", "INV-000001", *line, "--format", "json")
+    assert (opened.json["amount"], opened.json["status"]) == ("25.00", "open")
+    wrong = await cli("bill", "resolve", opened.json["id"], "--accept", "--resolution", "yes", "--yes")
+    assert (wrong.code, "--quantity or --amount" in wrong.err) == (1, True)
+    done = await cli(
+        *("bill", "resolve", opened.json["id"], "--accept", "--resolution", "100 were doubled"),
+        *("--quantity", "1400", "--yes", "--format", "json"),
+    )
+    assert done.json["credit_note"]["total"] == "5.00"
+    notes = (await cli("bill", "credit-notes", "--format", "json")).json
+    assert [note["reason"] for note in notes] == ["100 were doubled"]
