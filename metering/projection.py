@@ -18,7 +18,8 @@ from metering.scripts import PROJECT
 from metering.wire import closed_meanwhile, refuse_errors
 from policies.record import KeyRecord
 
-CHUNK = 1000
+CHUNK = 1000  # records in a round trip to Redis
+ROUND = 2500  # keys in a transaction: each one begun costs as much as some dozens of keys
 
 
 class Projection:
@@ -77,7 +78,7 @@ class Projection:
             await wire.close()
 
 
-async def project_pending(redis: Client, engine: AsyncEngine, *, limit: int = CHUNK) -> int:
+async def project_pending(redis: Client, engine: AsyncEngine, *, limit: int = ROUND) -> int:
     """Project up to `limit` keys that changed since they last were, and return how many that was.
 
     Counters of a key that Redis lost are restored from the ledger before its record is. A key of which Redis
@@ -93,7 +94,8 @@ async def project_pending(redis: Client, engine: AsyncEngine, *, limit: int = CH
             await restore_latest(redis, connection, [record.key_id for record in lost])
             in_force |= await projection.put(lost, restored=True)
         await revisions.mark_projected(connection, records)
-        await revisions.overtake(connection, in_force)
+        newer = {record.key_id for record in records if in_force[record.key_id] > record.revision}
+        await revisions.overtake(connection, {key_id: in_force[key_id] for key_id in newer})
         await connection.commit()
     return len(records)
 

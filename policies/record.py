@@ -10,6 +10,8 @@ from datetime import date
 from policies.allow_lists import Networks
 from policies.quota import Window
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
@@ -47,12 +49,12 @@ class KeyRecord:
 
     def to_json(self) -> str:
         """Write the record compactly, without the fields that are unset."""
-        facts: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
-        facts["credentials"] = dict(self.credentials)
+        facts = [(name, getattr(self, name)) for name in _NAMES]
+        told = {name: fact for name, fact in facts if fact is not None and fact is not False and fact != ()}
+        told["credentials"] = dict(self.credentials)
         if self.oldest_unpaid_issued_on is not None:
-            facts["oldest_unpaid_issued_on"] = self.oldest_unpaid_issued_on.isoformat()
-        told = {name: fact for name, fact in facts.items() if fact not in (None, ()) and fact is not False}
-        return json.dumps(told, separators=(",", ":"), sort_keys=True)
+            told["oldest_unpaid_issued_on"] = self.oldest_unpaid_issued_on.isoformat()
+        return _COMPACT.encode(told)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> KeyRecord:
@@ -69,3 +71,6 @@ class KeyRecord:
         if "allow_networks" in facts:
             Networks(facts["allow_networks"])  # one that cannot be read must not come to allow everything
         return cls(**facts)
+
+
+_NAMES = tuple(field.name for field in fields(KeyRecord))

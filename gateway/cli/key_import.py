@@ -17,7 +17,7 @@ from gateway.cli.output import CliError, DryRunOption, err, note
 from gateway.validation import suggestion
 from policies.keys import is_well_formed
 
-BATCH = 500
+BATCH = 2500
 SHOWN_ERRORS = 50
 TEXT_COLUMNS = ("account_id", "plan", "site", "label", "window", "default_provider", "default_search_method")
 LIST_COLUMNS = ("allow_networks", "allow_domains")  # their entries stand with blanks between them
@@ -56,7 +56,7 @@ def import_(
     ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Take over keys from a CSV file, each as it is; a batch of 500 is taken whole or not at all."""
+    """Take over keys from a CSV file, each as it is; a batch of 2,500 is taken whole or not at all."""
     rows = read(file, account, plan)
     if dry_run:
         note(f"Would import {len(rows)} keys; the file itself has no error.")

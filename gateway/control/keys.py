@@ -61,13 +61,13 @@ async def take_over(call: Call[KeyImport, NoQuery]) -> Reply:
     _refuse_misfits(places, settings)
     new = [_new_key(entry, entry.credential, settings, purchased_at=entry.purchased_at) for entry in entries]
     try:
-        made = await ledger.create_many(call.connection, new, now=call.now, by=call.by)
+        ids = await ledger.create_many(call.connection, new, now=call.now, by=call.by)
     except CredentialTakenError as error:
         raise conflict(
             "Nothing was imported: some keys are in use already.",
             [FieldError(f"{places[index][0]}.credential", "is in use already") for index in error.indexes],
         ) from error
-    return Reply(ImportedKeys(imported=len(made), ids=[key.id for key in made]))
+    return Reply(ImportedKeys(imported=len(ids), ids=ids))
 
 
 async def listed(call: Call[NoInput, KeysQuery]) -> Reply:

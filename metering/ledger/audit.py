@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import tables
+from metering.ledger import bulk, tables
 from metering.ledger.rows import Page, check_limit, page_of, plain, read_cursor
 
 
@@ -66,7 +66,7 @@ async def write(connection: AsyncConnection, changes: Sequence[Change], *, now: 
         }
         for change in changes
     ]
-    await connection.execute(sa.insert(tables.audit), rows)
+    await connection.execute(*bulk.inserting(tables.audit, rows))
 
 
 async def listed(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import tables
+from metering.ledger import bulk, tables
 from metering.ledger.rows import CredentialTakenError
 
 
@@ -45,12 +44,13 @@ async def of_keys(connection: AsyncConnection, key_ids: Sequence[str]) -> dict[s
     by_key: dict[str, list[Credential]] = {key_id: [] for key_id in key_ids}
     held = tables.credentials
     wanted = (
-        sa.select(held)
+        sa.select(*(held.c[each.name] for each in fields(Credential)))
         .where(held.c.key_id == sa.any_(sa.bindparam("ids", list(by_key), sa.ARRAY(sa.Text))))
         .order_by(held.c.created_at.desc(), held.c.digest)
     )
     for row in await connection.execute(wanted):
-        by_key[row.key_id].append(Credential(**row._mapping))
+        credential = Credential(*row)
+        by_key[credential.key_id].append(credential)
     return by_key
 
 
@@ -69,8 +69,9 @@ async def add(
         for key_id, credential in new
     ]
     # One that another transaction took since the check must not raise half-way through the batch.
-    fresh = insert(tables.credentials).on_conflict_do_nothing().returning(tables.credentials.c.digest)
-    done = {row.digest for row in await connection.execute(fresh, rows)}
+    statement, values = bulk.inserting(tables.credentials, rows)
+    fresh = statement.on_conflict_do_nothing().returning(tables.credentials.c.digest)
+    done = set((await connection.execute(fresh, values)).scalars())
     if missed := [index for index, row in enumerate(rows) if row["digest"] not in done]:
         raise CredentialTakenError(missed)
 

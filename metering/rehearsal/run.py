@@ -167,8 +167,8 @@ class _Run:
                 self._by_account[account.id] = member
             new = [_new_key(member, shop) for member, shop in coming]
             made = await keys.create_many(connection, new, now=now, by=BY)
-        for (member, shop), created in zip(coming, made, strict=True):
-            member.keys[shop.site] = created.id
+        for (member, shop), key_id in zip(coming, made, strict=True):
+            member.keys[shop.site] = key_id
 
     async def _count(self, month: Period, at: float) -> None:
         counted = list(self._counted(month, at))

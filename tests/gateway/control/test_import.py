@@ -32,12 +32,12 @@ async def test_an_imported_key_works_as_it_is(
 async def test_many_are_imported_in_order(admin: Api, account: str, redis: Redis, settings: Settings) -> None:
     """More keys than the projection moves at a time are all in force when the answer comes."""
     keys = [
-        {"account_id": account, "plan": "K1", "credential": f"old-key-{number:05}"} for number in range(1_100)
+        {"account_id": account, "plan": "K1", "credential": f"old-key-{number:05}"} for number in range(2_600)
     ]
     made = await admin.post("/v1/keys/import", {"keys": keys})
-    assert (made.body["imported"], made.body["in_force"]) == (1_100, True)
+    assert (made.body["imported"], made.body["in_force"]) == (2_600, True)
     pepper = settings.security.peppers[0][1]
-    for number in (0, 1_099):
+    for number in (0, 2_599):
         record = await Projection(redis).find(texts.digest(f"old-key-{number:05}", pepper))
         assert record is not None
         assert record.key_id == made.body["ids"][number]

@@ -99,15 +99,15 @@ async def test_closing_an_account_ends_its_keys(engine: AsyncEngine) -> None:
         new = [keys.NewKey(key.account_id, "K1", NewCredential(f"d{n}", "p1", "h")) for n in range(3)]
         ended, open_ended, late = new
         first, second = await keys.create_many(connection, [ended, open_ended], now=WHEN, by=BY)
-        await key_changes.close(connection, first.id, at=earlier, now=WHEN, by=BY)
+        await key_changes.close(connection, first, at=earlier, now=WHEN, by=BY)
         account = await accounts.close(connection, key.account_id, at=later, now=WHEN, by=BY)
         assert account.closed_at == later
         third = await keys.create(connection, late, now=WHEN, by=BY)
         found = {each.id: each for each in (await keys.listed(connection, account_id=account.id)).items}
-    assert {each.id: found[each.id].closed_at for each in (key, first, second, third)} == {
+    assert {each: found[each].closed_at for each in (key.id, first, second, third.id)} == {
         key.id: later,
-        first.id: earlier,
-        second.id: later,
+        first: earlier,
+        second: later,
         third.id: later,
     }
-    assert found[second.id].revision == 2
+    assert found[second].revision == 2

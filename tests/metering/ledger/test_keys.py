@@ -55,7 +55,7 @@ async def test_import_makes_all_keys_or_none(engine: AsyncEngine) -> None:
     assert caught.value.indexes == (1, 3)
     async with engine.begin() as connection:
         made = await keys.create_many(connection, [wanted[0], wanted[2]], now=WHEN, by=BY)
-        assert [each.credentials[0].digest for each in made] == ["a", "b"]
+        assert [(await keys.get(connection, each)).credentials[0].digest for each in made] == ["a", "b"]
         assert len((await keys.listed(connection)).items) == 3
 
 
