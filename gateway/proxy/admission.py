@@ -194,7 +194,13 @@ class Admission:
         proxy = self._proxy
         request = self.request
         parts = self._parts = Parts(
-            request.method, request.target, request.headers, body, complete, request.framing
+            request.method,
+            request.target,
+            request.headers,
+            body,
+            complete,
+            request.framing,
+            request.plain_target,
         )
         found = identify(self._route, proxy.settings.methods, parts)
         self.stage = Stage.IDENTIFIED

@@ -18,7 +18,7 @@ from gateway.proxy.heads import refusal_head
 from gateway.proxy.health import health_answer
 from gateway.proxy.incoming import Incoming
 from gateway.proxy.request_reader import RequestReader
-from gateway.proxy.requests import Framing, read_head
+from gateway.proxy.requests import Framing, Request, read_head
 from gateway.proxy.sockets import reset, unread_bytes
 from gateway.settings import Dialect
 
@@ -193,11 +193,11 @@ class Front(asyncio.Protocol):
         client, scheme = self._client, self._scheme
         if self._behind_proxy:
             client, scheme = self._proxy.forwarded(incoming.headers, client, scheme)
-        read = read_head(incoming, self._framing, client, scheme)
-        if isinstance(read, Failure):
-            self._fail_head(read)
+        request = read_head(incoming, self._framing, client, scheme)
+        if not isinstance(request, Request):
+            self._fail_head(request)
             return
-        request, self._framing = read
+        self._framing = request.framing
         keep_alive = incoming.keep_alive
         self._keep_10 = keep_alive and not request.http_11
         if not keep_alive or self._proxy.draining:
@@ -211,7 +211,8 @@ class Front(asyncio.Protocol):
             return
         self.deadline = NEVER
         self._received = self._proxy.tick
-        exchange = self._exchange = Exchange(self._proxy, self, request, *routed)
+        route, pool = routed
+        exchange = self._exchange = Exchange(self._proxy, self, request, route, pool)
         self._proxy.started(exchange)
         if incoming.whole:
             exchange.begin(incoming.take_body() if request.has_body else b"", True)

@@ -27,10 +27,11 @@ class Parts:
 
     `target` and `headers` are raw as received. `body` is the whole body when it was buffered. `body_complete`
     is False when there is a body that was not buffered, because it need not be or is over the bound.
-    `framing` remembers what was found in the headers.
+    `framing` remembers what was found in the headers. With `plain_target` the target is known to consist of
+    plain bytes only.
     """
 
-    __slots__ = ("body", "body_complete", "framing", "headers", "http_method", "target")
+    __slots__ = ("body", "body_complete", "framing", "headers", "http_method", "plain_target", "target")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Parts:
         body: bytes | None,
         body_complete: bool,
         framing: Framing | None = None,
+        plain_target: bool = False,
     ) -> None:
         self.http_method = http_method
         self.target = target
@@ -47,6 +49,7 @@ class Parts:
         self.body = body
         self.body_complete = body_complete
         self.framing = framing
+        self.plain_target = plain_target
 
 
 class Identified:
@@ -135,7 +138,9 @@ def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | D
         return Denied(Reason.UNKNOWN_METHOD)
     if not view.known and plan.is_disguised(method):
         return Denied(Reason.UNREADABLE)
-    reading = reading_of(view, scan, parts.http_method) if view.needs_parameters else CERTAIN
+    reading = CERTAIN
+    if view.needs_parameters:
+        reading = reading_of(view, scan, parts.http_method, parts.plain_target)
     return Identified(scan, scan.credential, view, reading, method)
 
 

@@ -6,11 +6,26 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from gateway.proxy.headers import Header
 
+# What queries are made of: marks, escapes, and what needs none. To llhttp and to everybody else these bytes
+# are part of a target, wherever in it they stand.
+PLAIN_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$'()*+,/:@%&=?"
+_GET, _VERSION = b"GET /", b" HTTP/1.1\r\n"
+
 
 class Incoming:
     """One request as the parser reads it; its body grows until it is `whole`."""
 
-    __slots__ = ("_pieces", "headers", "keep_alive", "method", "target", "upgrade", "version", "whole")
+    __slots__ = (
+        "_pieces",
+        "headers",
+        "keep_alive",
+        "method",
+        "plain_target",
+        "target",
+        "upgrade",
+        "version",
+        "whole",
+    )
 
     def __init__(
         self,
@@ -28,6 +43,7 @@ class Incoming:
         self.keep_alive = keep_alive
         self.upgrade = upgrade
         self.whole = False
+        self.plain_target = False  # known to consist of PLAIN_BYTES only
         self._pieces: list[bytes] = []
 
     def add(self, data: bytes) -> None:
@@ -43,10 +59,11 @@ class Incoming:
 
 
 class RepeatedHead:
-    """Reads heads whose header lines are those of an earlier one, byte by byte.
+    """Reads heads of HTTP/1.1 whose header lines are those of an earlier one, byte by byte.
 
-    llhttp reads them all, as it reads any other; only what the same bytes have told before is not told again,
-    which for a head with many fields takes longer than the reading.
+    llhttp reads them, as it reads any other, unless the line before them is plain beyond doubt; only what the
+    same bytes have told before is not told again, which for a head with many fields takes longer than the
+    reading.
     """
 
     __slots__ = ("_headers", "_parser", "_target", "_whole")
@@ -66,12 +83,26 @@ class RepeatedHead:
             parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             return None
-        if not self._whole or parser.should_upgrade() or not parser.should_keep_alive():
+        # To HTTP/1.0 the same fields may mean another thing for the connection.
+        if not self._whole or parser.should_upgrade() or parser.get_http_version() != "1.1":
             return None
-        incoming = Incoming(
-            parser.get_method(), self._target, self._headers, parser.get_http_version(), True, False
-        )
+        incoming = Incoming(parser.get_method(), self._target, self._headers, "1.1", True, False)
         incoming.whole = True
+        return incoming
+
+    def read_plain(self, data: bytes, size: int) -> Incoming | None:
+        """Return the request that `data` is when its first `size` bytes are a plain line of GET.
+
+        The earlier head was of GET too, so nothing is left for llhttp to say.
+        """
+        end = size - len(_VERSION)
+        if not data.startswith(_GET) or end <= 4 or not data.startswith(_VERSION, end):
+            return None
+        target = data[4:end]
+        if target.translate(None, PLAIN_BYTES):
+            return None
+        incoming = Incoming(b"GET", target, self._headers, "1.1", True, False)
+        incoming.whole = incoming.plain_target = True
         return incoming
 
     def on_url(self, target: bytes) -> None:

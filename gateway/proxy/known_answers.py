@@ -47,7 +47,9 @@ class KnownAnswers:
 
         The caller knows that `data` begins an answer, and that its request was not HEAD.
         """
-        for at, known in enumerate(self._heads):
+        at = -1
+        for known in self._heads:
+            at += 1
             before, behind = known.before, known.behind
             if not data.startswith(before):
                 continue

@@ -15,8 +15,8 @@ _EXACT = Spelling.EXACT
 CERTAIN: Final = Reading()
 
 
-def reading_of(view: RuleView, scan: Scan, http_method: str) -> Reading:
-    """Read the watched parameters under a method's rule."""
+def reading_of(view: RuleView, scan: Scan, http_method: str, plain_target: bool) -> Reading:
+    """Read the watched parameters under a method's rule; with `plain_target` the query is of plain bytes."""
     from_form = http_method not in QUERY_METHODS
     found = [each for each in scan.data if each[0].data in view.data]
     if len(found) == 1 and not scan.doubtful:
@@ -28,7 +28,7 @@ def reading_of(view: RuleView, scan: Scan, http_method: str) -> Reading:
             and not unsure
             and isinstance(raw, bytes)
         ):
-            reading = view.watch.read_sent(raw)
+            reading = view.watch.read_sent(raw, plain=plain_target and not in_form)
             if reading is None:
                 return view.read(raw)
             parted = scan.form if in_form else scan.query

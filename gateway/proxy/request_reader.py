@@ -135,7 +135,10 @@ class RequestReader:
         repeated = self._repeated
         if repeated is None:
             repeated = self._repeated = RepeatedHead(current.headers)
-        return repeated.read(data)
+        incoming = None
+        if current.method == b"GET":
+            incoming = repeated.read_plain(data, len(data) - len(lines))
+        return repeated.read(data) if incoming is None else incoming
 
     def _remember(self, data: bytes) -> None:
         """Remember the header lines of a request that is nothing but a head and came in one piece."""
@@ -144,6 +147,7 @@ class RequestReader:
         if (
             last.whole
             and last.keep_alive
+            and last.version == "1.1"
             and not last.upgrade
             and 2 < begin < len(data) <= begin + _REPEATED_MAX_BYTES
             and data.find(b"\r\n\r\n") == len(data) - 4

@@ -69,7 +69,8 @@ class Framing:
 class Request:
     """A checked head, as far as the path needs it.
 
-    `target` and `headers` are the bytes as they came, without the fields that end at this hop.
+    `target` and `headers` are the bytes as they came, without the fields that end at this hop. With
+    `plain_target` the target is known to consist of plain bytes only.
     """
 
     __slots__ = (
@@ -82,12 +83,20 @@ class Request:
         "length",
         "method",
         "path",
+        "plain_target",
         "scheme",
         "target",
     )
 
     def __init__(
-        self, method: str, target: bytes, path: bytes, framing: Framing, client: bytes, scheme: bytes
+        self,
+        method: str,
+        target: bytes,
+        path: bytes,
+        framing: Framing,
+        client: bytes,
+        scheme: bytes,
+        plain_target: bool,
     ) -> None:
         self.method = method
         self.target = target
@@ -100,11 +109,10 @@ class Request:
         self.client = client
         self.scheme = scheme
         self.framing = framing
+        self.plain_target = plain_target
 
 
-def read_head(
-    incoming: Incoming, known: Framing | None, client: bytes, scheme: bytes
-) -> tuple[Request, Framing] | Failure:
+def read_head(incoming: Incoming, known: Framing | None, client: bytes, scheme: bytes) -> Request | Failure:
     """Check what llhttp lets through, and pick out what the path needs.
 
     `known` is the framing of the request before on the same connection, whose fields are often the same.
@@ -125,7 +133,7 @@ def read_head(
         framing = read
     query = target.find(b"?")
     path = target if query < 0 else target[:query]
-    return Request(method, target, path, framing, client, scheme), framing
+    return Request(method, target, path, framing, client, scheme, incoming.plain_target)
 
 
 def _read_framing(headers: tuple[Header, ...], http_11: bool) -> Framing | Failure:

@@ -15,6 +15,7 @@ from gateway.failures import Failure
 from gateway.proxy import proxy_protocol
 from gateway.proxy.envelopes import Envelope, UnreadableError, read_json_rpc, read_soap
 from gateway.proxy.identify import Identified, Parts, identify
+from gateway.proxy.incoming import PLAIN_BYTES
 from gateway.proxy.key_out import rewrite
 from gateway.proxy.parameters import folded_name, percent_decode, split
 from gateway.proxy.request_reader import RequestReader
@@ -53,14 +54,15 @@ def check_request(data: bytes) -> None:
     if len(raw) <= 300:
         _check_same(whole, _read(raw[at : at + 1] for at in range(len(raw))), "byte by byte")
     _check_same(_read([raw + raw + raw]), _read([raw, raw, raw]), "again and again")
+    before = b"GET / HTTP/1.1\r\n" + raw.partition(b"\n")[2]  # with the same lines, which are remembered
+    _check_same(_read([before + raw]), _read([before, raw]), "behind a head with its lines")
     reader = RequestReader(16_384, 100)
     if reader.feed(raw) is not None or not reader.requests or not reader.requests[0].whole:
         return
     incoming = reader.requests[0]
-    read = read_head(incoming, None, b"192.0.2.1", b"http")
-    if isinstance(read, Failure):
+    request = read_head(incoming, None, b"192.0.2.1", b"http")
+    if isinstance(request, Failure):
         return
-    request = read[0]
     parts = Parts(request.method, request.target, request.headers, incoming.take_body(), True)
     identified = identify(route, METHODS, parts)
     if isinstance(identified, Identified):
@@ -135,7 +137,10 @@ def check_xml(data: bytes) -> None:
     assert WATCH.read_encoded(data) == reading
     for raw in (quote_plus(data).encode(), data):
         WATCH._pause = 0
-        sent = WATCH.read_sent(raw)
+        sent = WATCH.read_sent(raw, plain=False)
+        if not raw.translate(None, PLAIN_BYTES) and b"&" not in raw:
+            WATCH._pause = 0
+            assert WATCH.read_sent(raw, plain=True) == sent
         decoded = percent_decode(raw)
         assert sent is None or (decoded is not None and sent == WATCH.read(decoded.decode()) and sent.certain)
     if not reading.certain:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.failures import Failure
+from gateway.proxy.incoming import PLAIN_BYTES
 from gateway.proxy.request_reader import RequestReader
 
 FIELDS = b"Host: a.example\r\nAccept: */*\r\nX-Two: 1\r\nX-Two: 2 \r\n\r\n"
@@ -54,6 +57,22 @@ def test_header_lines_that_repeat_are_told_by_the_same_object() -> None:
     "second",
     [
         b"HEAD /two HTTP/1.1\r\n" + FIELDS,
+        b"GET /two?a=1&b=%2F+c HTTP/1.1\r\n" + FIELDS,
+        b"GET /two?a#b HTTP/1.1\r\n" + FIELDS,
+        b"GET /two\tb HTTP/1.1\r\n" + FIELDS,
+        b"GET /two\x01 HTTP/1.1\r\n" + FIELDS,
+        b"GET /two\x7f HTTP/1.1\r\n" + FIELDS,
+        b"GET /two\xff HTTP/1.1\r\n" + FIELDS,
+        b"GET  /two HTTP/1.1\r\n" + FIELDS,
+        b"GET /two  HTTP/1.1\r\n" + FIELDS,
+        b"GET /two HTTP/1.1 \r\n" + FIELDS,
+        b"GET /two http/1.1\r\n" + FIELDS,
+        b"GET / HTTP/1.1\r\n" + FIELDS,
+        b"GET /HTTP/1.1\r\n" + FIELDS,
+        b"GET /HTTP/1.1 HTTP/1.1\r\n" + FIELDS,
+        b"GET HTTP/1.1\r\n" + FIELDS,
+        b"GET two HTTP/1.1\r\n" + FIELDS,
+        b"GET * HTTP/1.1\r\n" + FIELDS,
         b"GET /two HTTP/1.0\r\n" + FIELDS,
         b"GET /two HTTP/2.0\r\n" + FIELDS,
         b"GET /two\r\n" + FIELDS,
@@ -92,9 +111,67 @@ def test_what_follows_is_read_as_without_a_memory(second: bytes) -> None:
             break
 
 
+ONE_DOT_ZERO = b"Host: a.example\r\nConnection: keep-alive, close\r\n\r\n"
+
+
+@pytest.mark.parametrize("first", [b"GET /one HTTP/1.0\r\n", b"POST /one HTTP/1.1\r\n"])
+def test_a_line_is_not_plain_behind_another_method_or_version(first: bytes) -> None:
+    """What the same fields say of the connection may be another thing there, and is read anew."""
+    for fields in (FIELDS, ONE_DOT_ZERO):
+        pieces = (first + fields, b"GET /two HTTP/1.1\r\n" + fields, FIRST)
+        known, forgetful = reader(), reader()
+        for piece in pieces:
+            forgetful._lines, forgetful._repeated = b"", None
+            assert read(known, piece) == read(forgetful, piece)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from([b"GET ", b"/", b" HTTP/1.1", b"\r\n", b"?", b"#", b" ", b"%", b"HEAD "]),
+            st.binary(max_size=3),
+        ),
+        max_size=8,
+    ).map(b"".join),
+    st.booleans(),
+)
+def test_generated_lines_are_read_as_without_a_memory(text: bytes, in_line: bool) -> None:
+    """Any bytes before fields that are known are the same request, or the same refusal."""
+    line = b"GET /" + text + b" HTTP/1.1\r\n" if in_line else text
+    known, forgetful = reader(), reader()
+    for piece in (FIRST, line + FIELDS, FIRST):
+        forgetful._lines, forgetful._repeated = b"", None
+        expected = read(forgetful, piece)
+        assert read(known, piece) == expected
+        if expected[0] is not None:
+            break
+
+
+def test_a_line_of_plain_bytes_is_read_without_the_parser() -> None:
+    """Each of them may stand in a target for llhttp too, and every other byte is left to it."""
+    one = reader()
+    read(one, FIRST)
+    for byte in range(256):
+        if bytes((byte,)) in (b"\n", b" "):
+            continue
+        target = b"/a" + bytes((byte,)) + b"b"
+        piece = b"GET " + target + b" HTTP/1.1\r\n" + FIELDS
+        one, fresh = reader(), reader()
+        read(one, FIRST)
+        failure = one.feed(piece)
+        if byte in PLAIN_BYTES:
+            assert failure is None
+            assert (one.requests[0].plain_target, one.requests[0].target) == (True, target)
+        else:
+            assert not any(each.plain_target for each in one.requests)
+        one.requests.clear()
+        assert fresh.feed(piece) == failure
+
+
 @pytest.mark.parametrize(
     "first",
     [
+        b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
