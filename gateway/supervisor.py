@@ -1,10 +1,12 @@
 """`tallygate serve`: the parent of every process.
 
 It starts the embedded stores where the configuration asks for them, brings the ledger up to date, and runs
-the proxy workers, the control process and, without a configuration, the demo marketplace. It starts again
-what dies, and keeps the listening sockets for those that take its place. SIGTERM and SIGINT drain and stop
-everything, a second one at once; SIGHUP reads the configuration again, and a wrong one is refused with every
-error named while the old one stays; SIGUSR2 replaces control and workers one by one, calls going on.
+the proxy workers, the control process and, without a configuration, the demo marketplace (`processes`). It
+starts again what dies, and keeps the listening sockets for those that take its place.
+
+SIGTERM and SIGINT drain and stop everything, a second one at once; SIGHUP reads the configuration again, and
+a wrong one is refused with every error named while the old one stays; SIGUSR2 replaces control and workers
+one by one, calls going on.
 
 Children are on a leash (`gateway.leash`): they end with this process, even when it is killed with -9.
 """
@@ -20,26 +22,20 @@ from pathlib import Path
 
 import structlog
 
-from gateway import config, first_start, migration, run_state, welcome
-from gateway.child import Child, ChildError
+from gateway import config, first_start, migration, welcome
+from gateway.child import ChildError
 from gateway.config import ConfigError
 from gateway.data_dir import DataDirError, held, leave, was_left
 from gateway.first_start import LedgerError
-from gateway.leashing import BEHIND_CALLS, OrphanError
-from gateway.listeners import Listeners
+from gateway.leashing import OrphanError
 from gateway.ports import PortError, check_port, free_port
-from gateway.programs import Marketplace, Process
-from gateway.run_state import ProcessState, Roll, RunState
+from gateway.processes import Processes
 from gateway.settings import Settings, Stores, needs_restart
-from gateway.stores import ENVIRON, EmbeddedPostgres, EmbeddedValkey, StoreError, run_directory
+from gateway.stores import StoreError, run_directory
 from gateway.telemetry import configure_logging
 from gateway.terminal import has_terminal, let_go_of_output
-from gateway.workforce import Workforce
 
-CONTROL_GRACE_S = 10.0
-STORE_GRACE_S = 30.0
 PORT_PATIENCE_S = 20.0
-DRAIN_SLACK_S = 5.0  # beyond the drain itself, for flushing counts
 
 log = structlog.get_logger("gateway.supervisor")
 
@@ -63,7 +59,7 @@ def serve(config_path: Path | None, environ: Mapping[str, str], *, demo: bool | 
 
 
 class Supervisor:
-    """All processes of one `tallygate serve`."""
+    """What one `tallygate serve` was told, by its configuration and by signals, and what it does about it."""
 
     def __init__(
         self,
@@ -82,16 +78,8 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._changing = asyncio.Lock()  # one reload or rolling restart at a time
         self._changes: set[asyncio.Task[None]] = set()
-        self._roll = Roll()
-        server = settings.server
-        self._proxy_port = Listeners(server.proxy_host, server.proxy_port)
-        self._control_port = Listeners(server.control_host, server.control_port)
-        self._run_dir: Path
+        self._processes = Processes(settings.server)
         self._stores_in_use: Stores
-        self._stores: list[Child] = []
-        self._workers: Workforce | None = None
-        self._control: Child | None = None
-        self._others: list[Child] = []  # control and demo
         self._has_terminal = has_terminal()
 
     async def run(self) -> int:
@@ -124,90 +112,30 @@ class Supervisor:
             for task in (starting, stopping, *self._changes):
                 task.cancel()
             await asyncio.gather(starting, stopping, *self._changes, return_exceptions=True)
-            await self._stop_all()
+            await self._processes.stop(self._settings.server, self._hurry)
             await asyncio.to_thread(leave, data_dir)
 
     async def _start(self, data_dir: Path) -> None:
         await asyncio.to_thread(self._check_ports, data_dir)
-        self._run_dir = run_dir = await asyncio.to_thread(run_directory, data_dir)
-        stores: list[EmbeddedValkey | EmbeddedPostgres] = []
-        if self._settings.stores.redis_url is None:
-            stores.append(EmbeddedValkey(data_dir, run_dir))
-        if self._settings.stores.database_url is None:
-            stores.append(EmbeddedPostgres(data_dir, run_dir))
-        self._stores = [Child(store, ENVIRON) for store in stores]
-        await asyncio.gather(*(store.start() for store in self._stores))
-        for store in stores:
-            name = config.REDIS_URL if isinstance(store, EmbeddedValkey) else config.DATABASE_URL
-            self._environ[name] = store.url
+        run_dir = await asyncio.to_thread(run_directory, data_dir)
+        self._environ |= await self._processes.start_stores(self._settings.stores, data_dir, run_dir)
         self._environ[config.DATA_DIR] = str(data_dir)
         self._environ["TALLYGATE_RUN_DIR"] = str(run_dir)
         self._environ.pop("TALLYGATE_CONFIG", None)
         if self._config_path is not None:
             self._environ["TALLYGATE_CONFIG"] = str(self._config_path)
-        if self._is_demo:
-            port = free_port()
+        port = free_port() if self._is_demo else None
+        if port is not None:
             self._environ[config.DEMO_URL] = f"http://127.0.0.1:{port}"
-            # It stands for somebody else's program: what the gateway is told in secret is not for it.
-            public = {name: text for name, text in self._environ.items() if not name.startswith("TALLYGATE_")}
-            self._others.append(Child(Marketplace(port), public, self._tell))
         self._settings = await asyncio.to_thread(config.load, self._config_path, self._environ)
         self._stores_in_use = self._settings.stores
 
         demo = await first_start.prepare(self._settings, demo=self._is_demo)
         server = self._settings.server
-        listening = self._control_port.descriptor(0)
-        program = Process(
-            "control",
-            "gateway.control",
-            run_dir,
-            arguments=("--listen-fd", str(listening)),
-            descriptors=(listening,),
-            nice=BEHIND_CALLS,
-        )
-        self._control = Child(program, self._environ, self._tell)
-        self._others.append(self._control)
-        self._workers = Workforce(self._proxy_port, run_dir, self._environ, self._tell)
-        await asyncio.gather(self._workers.start(server.workers), *(child.start() for child in self._others))
+        await self._processes.start(server.workers, self._environ, demo_port=port)
         log.info("serving", proxy=server.proxy_port, control=server.control_port, workers=server.workers)
         with contextlib.suppress(OSError):  # the terminal may be gone; serving does not hang on it
             print(welcome.text(self._settings, demo), flush=True)
-
-    async def _stop_all(self) -> None:
-        """Stop in the order in which things need each other: workers, control and demo, stores."""
-        server = self._settings.server
-        hurrying = asyncio.create_task(self._kill_when_hurried())
-        # Workers have the sockets too. When they have taken what waits there and close them, nobody is left
-        # waiting at a door that no one opens.
-        self._proxy_port.close()
-        self._control_port.close()
-        if self._workers is not None:
-            await self._workers.stop(server.leave_s + server.drain_s + DRAIN_SLACK_S)
-        await asyncio.gather(*(child.stop(CONTROL_GRACE_S) for child in self._others))
-        hurrying.cancel()
-        await asyncio.gather(*(child.stop(STORE_GRACE_S) for child in self._stores))
-
-    async def _kill_when_hurried(self) -> None:
-        await self._hurry.wait()
-        self._send(signal.SIGKILL)
-        for child in self._others:
-            child.send(signal.SIGKILL)
-
-    def _send(self, number: signal.Signals) -> None:
-        """Signal workers and control."""
-        if self._workers is not None:
-            self._workers.send(number)
-        if self._control is not None:
-            self._control.send(number)
-
-    def _tell(self) -> None:
-        """Write down how the processes do, for the control process and `tallygate restart`."""
-        workers = () if self._workers is None else tuple(map(_state_of, self._workers.children))
-        state = RunState(workers, tuple(map(_state_of, self._others)), self._roll)
-        try:
-            run_state.write(self._run_dir, state)
-        except OSError as error:
-            log.warning("how the processes do cannot be written down", error=str(error))
 
     # -- signals
 
@@ -235,16 +163,14 @@ class Supervisor:
 
     async def _reload(self) -> None:
         """Take the new configuration over when it is right, and pass the word on to the children."""
-        workers = self._workers
-        if workers is None:
+        if not self._processes.are_begun:
             return  # what is started next reads it anyway
         settings = await self._read_settings()
         if settings is None:
             return
         self._take(settings)
-        self._send(signal.SIGHUP)
-        server = self._settings.server
-        await workers.resize(server.workers, server.drain_s + DRAIN_SLACK_S)
+        self._processes.send(signal.SIGHUP)
+        await self._processes.resize(self._settings.server)
         log.info("configuration reloaded")
 
     async def _read_settings(self) -> Settings | None:
@@ -263,21 +189,20 @@ class Supervisor:
 
     async def _replace_all(self) -> None:
         """Replace control and workers by new processes, one by one; the first that fails ends it."""
-        workers, control = self._workers, self._control
-        if workers is None or control is None:
+        if not self._processes.are_begun:
             log.warning("asked for a rolling restart before the start was done")
             return
-        self._note_roll(Roll(self._roll.number + 1, "running"))
+        self._processes.begin_roll()
         try:
-            await self._roll_over(workers, control)
+            await self._roll_over()
         except (ChildError, LedgerError, OSError) as error:
             log.error("rolling restart broken off; what was not replaced goes on", error=str(error))
-            self._note_roll(Roll(self._roll.number, "failed", str(error)))
+            self._processes.end_roll(error)
         else:
             log.info("rolling restart done")
-            self._note_roll(Roll(self._roll.number, "done"))
+            self._processes.end_roll()
 
-    async def _roll_over(self, workers: Workforce, control: Child) -> None:
+    async def _roll_over(self) -> None:
         """Run what is installed now, with the configuration as it is now.
 
         The ledger comes first, since new processes need its new schema; the old ones go on with it.
@@ -289,14 +214,7 @@ class Supervisor:
             raise ChildError("[stores] was changed, which needs a stop and a start.")
         self._take(settings)
         await migration.in_new_process(self._environ)
-        await control.replace(CONTROL_GRACE_S)
-        grace_s = settings.server.drain_s + DRAIN_SLACK_S
-        await workers.roll(grace_s)
-        await workers.resize(settings.server.workers, grace_s)
-
-    def _note_roll(self, roll: Roll) -> None:
-        self._roll = roll
-        self._tell()
+        await self._processes.replace(settings.server)
 
     def _check_ports(self, data_dir: Path) -> None:
         server = self._settings.server
@@ -304,10 +222,6 @@ class Supervisor:
         patience_s = 0.0 if was_left(data_dir) else PORT_PATIENCE_S
         check_port("proxy_listen", server.proxy_host, server.proxy_port, patience_s=patience_s)
         check_port("control_listen", server.control_host, server.control_port, patience_s=patience_s)
-
-
-def _state_of(child: Child) -> ProcessState:
-    return ProcessState(child.program.name, child.pid, child.state, child.restarts)
 
 
 def _warn(settings: Settings) -> None:
