@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert broken_links(page) == ["missing.md", "other.md#nothing", "#nowhere"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_row_stands_in_a_table(page: Path) -> None:
+    """A row behind a paragraph would be read as a part of it."""
+    lines = ["", *FENCED.sub("", page.read_text(encoding="utf-8")).splitlines()]
+    stray = [row for above, row in pairwise(lines) if row.startswith("|") and above and above[0] != "|"]
+    assert stray == []
 
 
 @pytest.mark.parametrize("reason", Reason)
