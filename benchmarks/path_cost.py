@@ -32,7 +32,7 @@ from benchmarks.origin import Origin
 from benchmarks.peers import Bench
 from benchmarks.peers.tallygate import CompiledTallygate, Tallygate
 from benchmarks.store import Store
-from benchmarks.workloads import VARIANTS, WORKLOADS, Workload, answer, numbered, request_of
+from benchmarks.workloads import KEY_MARK, VARIANTS, WORKLOADS, Workload, answer, numbered, request_of
 from gateway import collector, config
 from gateway.proxy.access_log import AccessLogWriter
 from gateway.proxy.entry import Entry
@@ -50,6 +50,8 @@ ROUNDS = 40
 LIVE_ROUNDS = 5
 TURNS = 30  # in a round, one call on every connection each
 SAMPLE_S = 0.001
+# With more, what the requests themselves take would push everything else out of the caches.
+REMEMBERED_KEYS = 500
 
 # Which stage the work of a function or of a whole module belongs to; the innermost that is named counts.
 FUNCTIONS = {
@@ -129,16 +131,19 @@ class Granting:
 
     def __init__(self) -> None:
         self.breaker = Breaker(time.monotonic)
-        self._waiting: list[Any] = []
+        self._waiting: list[tuple[str, Any]] = []
 
     def take(self, take: Take, now: float, done: Any) -> None:
-        self._waiting.append(done)
+        self._waiting.append((take.key_id, done))
 
     def grant(self) -> None:
         waiting, self._waiting = self._waiting, []
-        granted = Taken(Outcome.GRANTED, 100)
-        for done in waiting:
-            done(granted)
+        granted: dict[str, Taken] = {}
+        for key_id, done in waiting:
+            taken = granted.get(key_id)
+            if taken is None:
+                taken = granted[key_id] = Taken(Outcome.GRANTED, 100)
+            done(taken)
 
 
 class MemoryPath:
@@ -151,22 +156,26 @@ class MemoryPath:
             "TALLYGATE_DEMO_URL": "http://127.0.0.1:9",
         }
         settings = config.load(None, environ, keep_pepper=False)
-        credential = keys.issue(secrets.token_bytes(keys.ENTROPY_BYTES))
-        digest = keys.digest(credential, settings.security.peppers[0][1])
-        record = KeyRecord("key_0123456789abcdef", "acc_0", "K1", 1, time.time(), {digest: None})
+        self._keys = min(workload.keys, REMEMBERED_KEYS)
+        credential = (
+            keys.issue(secrets.token_bytes(keys.ENTROPY_BYTES)) if workload.keys == 1 else f"bench-{KEY_MARK}"
+        )
         self.counters = Granting()
         counters = cast(Any, self.counters)
         records = Records(
             cast(Any, None),
             contract=settings.contract,
-            capacity=1000,
+            capacity=self._keys,
             negative_s=1,
             timeout_s=1,
             clock=time.time,
             breaker=self.counters.breaker,
             doubt=lambda since: None,
         )
-        records._entries[digest] = Entry(digest, record, settings.contract, time.time())
+        for number in range(self._keys):
+            digest = keys.digest(numbered(credential, number, self._keys), settings.security.peppers[0][1])
+            record = KeyRecord(f"key_{number:016x}", "acc_0", "K1", 1, time.time(), {digest: None})
+            records._entries[digest] = Entry(digest, record, settings.contract, time.time())
         proxy = Proxy(
             settings,
             loop=uvloop.new_event_loop(),
@@ -188,7 +197,7 @@ class MemoryPath:
             self.fronts.append(front)
             self.upstreams.append(upstream)
         text = load.wire(request_of(workload, credential), 8080)
-        self._requests = cycle([numbered(text, number, 1).encode() for number in range(VARIANTS)])
+        self._requests = cycle([numbered(text, number, self._keys).encode() for number in range(VARIANTS)])
         body = answer(workload.answer_bytes).encode()
         self._answer = (
             b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sat, 21 Nov 2026 20:17:56 GMT\r\n"

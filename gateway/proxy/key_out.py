@@ -41,7 +41,8 @@ def rewrite(
     if route.key_out is _REPLACE and route.credential is not None:
         replacement = route.credential.key.encode()
         secret = route.credential.secret
-    key = _Key(identified.plan, identified.credential.encode(), replacement)
+    credential = identified.credential.encode()
+    key = _Key(identified.plan, credential, replacement)
     query = b"" if identified.query is None else key.out_of_parameters(identified.query)
     form = None if identified.form is None else key.out_of_parameters(identified.form)
     body = parts.body
@@ -54,12 +55,10 @@ def rewrite(
     framing = parts.framing
     if (
         framing is None
-        or framing.keyless != identified.credential
         or framing.without_role is not identified.plan
+        or framing.values().find(credential) >= 0
     ):
         headers = key.out_of_headers(headers)
-        if framing is not None and headers is parts.headers:
-            framing.keyless = identified.credential
     return target, headers, body if form is None else form
 
 
@@ -69,7 +68,7 @@ class _Key:
     def __init__(self, plan: RequestPlan, credential: bytes, replacement: bytes | None) -> None:
         self._plan = plan
         self._credential = credential
-        self._is_plain = credential.replace(b"_", b"").isalnum()
+        self._plain_part = _plain_part(credential)
         self._replacement = replacement
         self._quoted = None if replacement is None else quote(replacement, safe="").encode()
 
@@ -84,12 +83,9 @@ class _Key:
             else:
                 segments = [self._swapped(each) if each in keys else each for each in segments]
             rest = b"&".join(segments)
-        # A text of unreserved characters can hide only behind escapes that nobody needs to write.
-        if (
-            self._is_plain
-            and rest.find(self._credential) < 0
-            and not _hides_text(segments, parted.plain_value)
-        ):
+        # A text of letters and digits can hide only behind escapes that nobody needs to write.
+        part = self._plain_part
+        if part and rest.find(part) < 0 and not _hides_text(segments, parted.plain_value):
             return rest
         # Where the client wrote its key and no key belongs, the upstream must not learn it.
         own = b"" if self._quoted is None else b"=" + self._quoted
@@ -135,6 +131,17 @@ class _Key:
         return self._credential in segment or (
             b"%" in segment and self._credential in (percent_decode(segment) or b"")
         )
+
+
+def _plain_part(credential: bytes) -> bytes:
+    """Return a part of a key without which it stands nowhere, however its hyphens are written; or nothing.
+
+    Keys of other gateways are often UUIDs.
+    """
+    if credential.replace(b"_", b"").isalnum():
+        return credential
+    part = max(credential.split(b"-"), key=len)
+    return part if part.replace(b"_", b"").isalnum() else b""
 
 
 def _hides_text(segments: list[bytes], plain_value: bytes) -> bool:

@@ -28,12 +28,12 @@ class Framing:
     __slots__ = (
         "_lines",
         "_lines_readable",
+        "_values",
         "chunked",
         "end_to_end",
         "expects_continue",
         "headers",
         "http_11",
-        "keyless",
         "length",
         "without_role",
     )
@@ -54,9 +54,15 @@ class Framing:
         self.chunked = chunked
         self.expects_continue = expects_continue
         self.without_role: RequestPlan | None = None  # under which no field says anything of the call
-        self.keyless: str | None = None  # a key that does not stand in them
+        self._values: bytes | None = None
         self._lines = b""
         self._lines_readable: bool | None = None
+
+    def values(self) -> bytes:
+        """Return the values of the fields that travel on, one after the other."""
+        if self._values is None:
+            self._values = b"\n".join([value for _, value in self.end_to_end])
+        return self._values
 
     def lines(self, *, readable: bool) -> bytes:
         """Return the lines that go on to the upstream, as `request_fields` writes them."""

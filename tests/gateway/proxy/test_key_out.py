@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.proxy.identify import Parts
 from gateway.proxy.key_out import NEEDLESS_ESCAPE, rewrite
+from gateway.proxy.requests import Framing
 from gateway.proxy.signature import verify
 from gateway.settings import KeyOut, Route, UpstreamCredential
 from tests.gateway.proxy.calls import FORM, HOST, KEY, OFFICIAL, found, get, post, route_of
@@ -85,6 +86,41 @@ def test_a_document_that_is_plain_hides_no_key_beside_it(rest: str, stripped: st
         assert KEY.encode() not in unquote_to_bytes(sent)
         if stripped is not None:
             assert sent == stripped.encode()
+
+
+UUID = "58d83a57-5f1c-4801-8569-03ef96c42217"
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        UUID,
+        UUID.replace("-", "%2D"),
+        UUID.replace("-", "%2d", 1),
+        UUID.replace("0", "%30"),
+        UUID.replace("-", "%2D").replace("f", "%66"),
+        f"<{UUID}>",
+        f"%3C{UUID}%3E",
+    ],
+)
+@pytest.mark.parametrize("first", ["", "xmlParameters=" + XML + "&"])
+def test_a_key_with_hyphens_is_taken_out_wherever_it_is_repeated(copy: str, first: str) -> None:
+    """However its hyphens and letters are written, a copy of a UUID goes, and what resembles it stays."""
+    alike = UUID.replace("-", "") + "&b=" + UUID.rpartition("-")[2] + "&c=" + UUID[:-1]
+    parts = get(f"{ROOTS}?instanceKey={UUID}&{first}a={copy}&x={alike}")
+    target, _, _ = rewrite(STRIP, parts, found(parts, STRIP), NOW)
+    assert target == f"{ROOTS}?{first}x={alike}".encode()
+
+
+def test_a_key_in_fields_that_are_repeated_is_taken_out() -> None:
+    """Fields that say nothing of the call are looked through for the key of each call that they come with."""
+    kept = (b"Cookie", b"session=1")
+    fields = ((b"User-Agent", f"shop {UUID}".encode()), kept)
+    framing = Framing(fields, fields, True, None, False, False)
+    for key, left in ((KEY, fields), (UUID, (kept,)), ("another-key", fields)):
+        parts = Parts("GET", f"{ROOTS}?instanceKey={key}".encode(), fields, None, True, framing)
+        _, headers, _ = rewrite(STRIP, parts, found(parts, STRIP), NOW)
+        assert tuple(headers) == left
 
 
 def test_stripping_takes_the_key_out_of_a_form_and_headers() -> None:
