@@ -264,7 +264,8 @@ class Counters:
         for take, waiting, calls, granted, otherwise in groups:
             if not flight.given_up:
                 self._answer(waiting, 1, calls + 1, granted)
-                self._answer(waiting, calls + 1, len(waiting), otherwise)
+                if calls + 1 < len(waiting):
+                    self._answer(waiting, calls + 1, len(waiting), otherwise)
             elif calls:
                 owed = self._owed_to(take.key_id, take.day)
                 batches.waive(owed, take, Waiver.NOT_FORWARDED, calls)

@@ -30,6 +30,15 @@ def day_name(key_id: str, day: str) -> str:
     return f"tg:{{{key_id[-2:]}}}:day:{key_id}:{day}"
 
 
+def names_of(key_id: str, member: str) -> tuple[str, str, str]:
+    """Return the names that each count needs: record, counters on a day, touched set.
+
+    `member` is `<key_id>:<day>`.
+    """
+    prefix = f"tg:{{{key_id[-2:]}}}:"
+    return f"{prefix}key:{key_id}", f"{prefix}day:{member}", f"{prefix}touched"
+
+
 def roll_name(key_id: str) -> str:
     """Return the name of a key's rolling window: units by bucket, their `sum`, `min` for the oldest."""
     return f"tg:{{{key_id[-2:]}}}:roll:{key_id}"

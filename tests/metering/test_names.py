@@ -6,6 +6,7 @@ from metering.names import (
     collected_name,
     day_name,
     digest_name,
+    names_of,
     record_name,
     roll_name,
     shard_of,
@@ -23,6 +24,8 @@ def test_everything_of_a_key_carries_the_tag_of_its_shard() -> None:
     assert roll_name(KEY) == f"tg:{{fa}}:roll:{KEY}"
     assert touched_name("fa") == "tg:{fa}:touched"
     assert collected_name("fa") == "tg:{fa}:collected"
+    counted = (record_name(KEY), day_name(KEY, "20261121"), touched_name("fa"))
+    assert names_of(KEY, f"{KEY}:20261121") == counted
     assert digest_name("ab") == "tg:digest:ab"
 
 

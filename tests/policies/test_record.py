@@ -95,3 +95,10 @@ def test_anything_else_is_no_record(text: str) -> None:
     """What to_json did not write is refused instead of being taken for a key with fewer facts."""
     with pytest.raises((ValueError, TypeError)):
         KeyRecord.from_json(text)
+
+
+@pytest.mark.parametrize("data", [5, None, b"\xff", b"{}"])
+def test_what_is_no_text_is_no_record(data: object) -> None:
+    """Whatever stands in the place of a record is refused in one of the two ways that readers know."""
+    with pytest.raises((ValueError, TypeError)):
+        KeyRecord.from_json(data)  # type: ignore[arg-type] # a reply of another shape
