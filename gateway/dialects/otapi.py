@@ -58,6 +58,8 @@ CODES: Final[dict[Reason | Failure, tuple[str, str | None]]] = {
 
 _JSON = b"application/json; charset=utf-8"
 _XML = b"text/xml; charset=utf-8"
+# How nearly all good answers begin; the pattern says the same of it.
+_JSON_OK = b'{"ErrorCode":"Ok"'
 _JSON_CODE = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"ErrorCode"\s*:\s*"([^"\\]*)"')
 # In a SOAP answer the code stands some elements deeper; in all of them it is the first of its name.
 _XML_CODE = re.compile(rb"<(?:[A-Za-z_][\w.\-]*:)?ErrorCode(?:\s[^<>]*)?>\s*([^<]*?)\s*</")
@@ -74,6 +76,8 @@ def refuse(cause: Reason | Failure, path: bytes, request_id: str, retry_after_s:
 
 def judge(prefix: bytes, ended: bool) -> tuple[bool, Waiver | None]:
     """Say whether an answer's beginning tells its outcome yet, and why the call is waived if it is."""
+    if prefix.startswith(_JSON_OK):
+        return True, None
     found = _JSON_CODE.match(prefix) or (_XML_CODE.search(prefix) if _begins_as_xml(prefix) else None)
     if found is not None:
         return True, None if found.group(1) in CHARGED else Waiver.ERROR_CODE

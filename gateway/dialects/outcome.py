@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from gateway.dialects.coding import Decoder, UnreadableCodingError
 from gateway.dialects.items import ItemCounter
@@ -19,26 +18,33 @@ INFLATED_RATIO_MAX = 100
 Judge = Callable[[bytes, bool], tuple[bool, Waiver | None]]
 
 
-class OutcomeReader(Protocol):
+class OutcomeReader:
     """Reads one answer's outcome.
 
     `verdict` is why the call is waived, None when it is charged, and holds once `known`. `items` is the
     number of counted elements, None when nothing is to be counted or nothing could be.
     """
 
-    verdict: Waiver | None
-    known: bool
-    items: int | None
+    __slots__ = ("items", "known", "verdict")
+
+    def __init__(self, verdict: Waiver | None, known: bool) -> None:
+        self.verdict = verdict
+        self.known = known
+        self.items: int | None = None
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the body as the upstream sent them."""
+        raise NotImplementedError
 
     def finish(self, complete: bool) -> None:
         """Take note of the answer's end; `complete` is False when it broke off."""
+        raise NotImplementedError
 
 
-class StatusReader:
+class StatusReader(OutcomeReader):
     """Judges by the HTTP status alone; a status of `good_below` or more is a failure."""
+
+    __slots__ = ("_counting",)
 
     def __init__(
         self,
@@ -47,9 +53,7 @@ class StatusReader:
         counter: ItemCounter | None,
         good_below: int = 400,
     ) -> None:
-        self.verdict = Waiver.HTTP_STATUS if status >= good_below else None
-        self.known = True
-        self.items: int | None = None
+        super().__init__(Waiver.HTTP_STATUS if status >= good_below else None, known=True)
         self._counting = None if counter is None else _Counting(codings, counter)
 
     def feed(self, data: bytes) -> None:
@@ -63,13 +67,13 @@ class StatusReader:
             self.items = self._counting.total()
 
 
-class PrefixReader:
+class PrefixReader(OutcomeReader):
     """Judges by the beginning of the body, of which it keeps no more than it needs."""
 
+    __slots__ = ("_counting", "_decoder", "_judge", "_prefix")
+
     def __init__(self, judge: Judge, codings: Sequence[bytes], counter: ItemCounter | None) -> None:
-        self.verdict: Waiver | None = None
-        self.known = False
-        self.items: int | None = None
+        super().__init__(None, known=False)
         self._judge = judge
         self._prefix = b""
         self._decoder = Decoder(codings) if codings else None  # None for an answer as it is

@@ -99,7 +99,7 @@ class Admission:
         self.request = request
         self._route = route
         self.stage: int = Stage.RECEIVED
-        self.deadline = proxy.tick + proxy.settings.server.body_timeout_s
+        self.deadline = proxy.tick + proxy.body_timeout_s
         self._admitted = 0.0
         self._attempts = 0
         self._body: list[bytes] = []
@@ -202,7 +202,7 @@ class Admission:
             request.framing,
             request.plain_target,
         )
-        found = identify(self._route, proxy.settings.methods, parts)
+        found = identify(self._route, proxy.methods, parts)
         self.stage = Stage.IDENTIFIED
         if isinstance(found, Denied):
             self.deny(found.reason)
@@ -213,7 +213,7 @@ class Admission:
     def _look_up(self, pepper: int) -> None:
         """Look for the key under one pepper after the other: a rotation leaves keys under an older one."""
         proxy = self._proxy
-        peppers = proxy.settings.security.peppers
+        peppers = proxy.peppers
         now = proxy.clock()
         assert self._identified is not None
         credential = self._identified.credential

@@ -80,7 +80,7 @@ class Exchange(Admission):
 
     def _connect(self) -> None:
         self.stage = Stage.CONNECTING
-        self.deadline = self._proxy.tick + self._route.upstream.connect_timeout_s
+        self.deadline = self._proxy.tick + self._pool.connect_timeout_s
         self._pool.acquire(self)
 
     def on_connected(self, connection: UpstreamConnection) -> None:
@@ -91,7 +91,7 @@ class Exchange(Admission):
             return
         self._connection = connection
         self.stage = Stage.WAITING
-        self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+        self.deadline = self._proxy.tick + self._pool.answer_timeout_s
         self._added_s = perf_counter() - self._started
         body = b""
         if self._body:
@@ -134,7 +134,7 @@ class Exchange(Admission):
             connection.write(head + body if body else head)
             return
         self._streaming = True
-        self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
+        self.deadline = self._proxy.tick + self._proxy.body_timeout_s
         self._welcome_body()
         connection.write(head + chunk(body) if body and request.length is None else head + body)
         front.release_body()
@@ -151,17 +151,17 @@ class Exchange(Admission):
         if data:
             connection.write(data)
         if self._body_whole:
-            self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+            self.deadline = self._proxy.tick + self._pool.answer_timeout_s
 
     def on_upstream_writable(self, writable: bool) -> None:
         """Let the client send more of its body, or stop it."""
         if self.front is not None and self._streaming and not self._body_whole:
             self._upstream_holds = not writable
             if writable:
-                self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
+                self.deadline = self._proxy.tick + self._proxy.body_timeout_s
                 self.front.release_body()
             else:
-                self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+                self.deadline = self._proxy.tick + self._pool.answer_timeout_s
                 self.front.hold_body()
 
     def on_connect_failed(self, failure: Failure) -> None:
@@ -175,7 +175,7 @@ class Exchange(Admission):
         """Begin the client's answer: the same status and fields, framed for this connection."""
         self.stage = Stage.STREAMING
         self.status = head.status
-        self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+        self.deadline = self._proxy.tick + self._pool.answer_timeout_s
         call = self._call
         assert call is not None
         self._outcome = read_outcome(
@@ -204,7 +204,7 @@ class Exchange(Admission):
         """Pass a piece of the answer on, and read the outcome in it."""
         outcome = self._outcome
         assert outcome is not None
-        self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+        self.deadline = self._proxy.tick + self._pool.answer_timeout_s
         if not self._outcome_is_settled(outcome):
             outcome.feed(data)
         if self.front is not None:
@@ -266,7 +266,7 @@ class Exchange(Admission):
         if connection is not None:
             if writable:
                 connection.unhold()
-                self.deadline = self._proxy.tick + self._route.upstream.answer_timeout_s
+                self.deadline = self._proxy.tick + self._pool.answer_timeout_s
             else:
                 connection.hold()
 
@@ -315,7 +315,7 @@ class Exchange(Admission):
                     self.on_answer_broken(Failure.UPSTREAM_TIMEOUT)
             case _:
                 # Counting has a deadline of its own, kept by the counters.
-                self.deadline = self._proxy.tick + self._proxy.settings.server.body_timeout_s
+                self.deadline = self._proxy.tick + self._proxy.body_timeout_s
 
     def fail(self, failure: Failure) -> None:
         """Answer that the call failed, in the route's dialect; what was counted is waived."""

@@ -103,7 +103,7 @@ class Front(asyncio.Protocol):
         self._behind_proxy = address in self._proxy.trusted_proxies
         if transport.get_extra_info("sslcontext") is not None or (source is not None and source.tls):
             self._scheme = b"https"
-        self.deadline = self._proxy.tick + self._proxy.settings.server.head_timeout_s
+        self.deadline = self._proxy.tick + self._proxy.head_timeout_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -121,7 +121,7 @@ class Front(asyncio.Protocol):
         if waiting and whole and in_time and self._scheme == b"http":  # TLS cannot be closed by half
             self._half_closed = True
             return True
-        self.deadline = self._proxy.tick + self._proxy.settings.server.idle_timeout_s
+        self.deadline = self._proxy.tick + self._proxy.idle_timeout_s
         return False
 
     def pause_writing(self) -> None:
@@ -157,7 +157,7 @@ class Front(asyncio.Protocol):
         began_before = reader.in_head
         self._broken = reader.feed(data)
         if reader.in_head and not began_before and self._exchange is None:
-            self.deadline = self._proxy.tick + self._proxy.settings.server.head_timeout_s
+            self.deadline = self._proxy.tick + self._proxy.head_timeout_s
 
     def _proceed(self) -> None:
         """Turn to what has come in, as long as no call is under way and the client reads its answers."""
@@ -241,7 +241,7 @@ class Front(asyncio.Protocol):
         if self._closing:
             self._begin_discard()
         else:
-            self.deadline = self._proxy.tick + self._proxy.settings.server.idle_timeout_s
+            self.deadline = self._proxy.tick + self._proxy.idle_timeout_s
 
     # -- refusals of requests that are no calls
 
@@ -302,10 +302,8 @@ class Front(asyncio.Protocol):
         if self._closing:
             self._begin_discard()
             return
-        server = self._proxy.settings.server
-        self.deadline = self._proxy.tick + (
-            server.head_timeout_s if self._reader.in_head else server.idle_timeout_s
-        )
+        proxy = self._proxy
+        self.deadline = proxy.tick + (proxy.head_timeout_s if self._reader.in_head else proxy.idle_timeout_s)
         self._proceed()
 
     def on_deadline(self) -> None:
@@ -358,7 +356,7 @@ class Front(asyncio.Protocol):
 
     def _finish(self) -> None:
         """Close when the client has read all that was written, or the time of an idle connection is over."""
-        self.deadline = self._proxy.tick + self._proxy.settings.server.idle_timeout_s
+        self.deadline = self._proxy.tick + self._proxy.idle_timeout_s
         self._transport.close()
 
     def _hold_reading(self) -> None:

@@ -50,8 +50,12 @@ def rewrite(
         body = key.out_of_text(body)
     if secret is not None:
         query, form = _sign_anew(identified, query, form, secret, now)
-    path = parts.target.partition(b"?")[0]
-    target = path + b"?" + query if query else path
+    target = parts.target
+    mark = target.find(b"?") + 1
+    if mark:
+        target = target[:mark] + query if query else target[: mark - 1]
+    elif query:
+        target = target + b"?" + query
     framing = parts.framing
     if (
         framing is None

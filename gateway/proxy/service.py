@@ -225,6 +225,12 @@ class Proxy:
 
     def _take_settings(self, settings: Settings) -> None:
         self._logged = settings.logging.access
+        # What each call asks for is found in one step.
+        self.methods = settings.methods
+        self.peppers = settings.security.peppers
+        self.body_timeout_s = settings.server.body_timeout_s
+        self.head_timeout_s = settings.server.head_timeout_s
+        self.idle_timeout_s = settings.server.idle_timeout_s
         self.trusted_proxies = trusting(settings.server.trusted_proxies)
         security = settings.security
         if (self.guesses.allowed, self.guesses.window_s) != (

@@ -22,6 +22,9 @@ class UpstreamPool:
         self._loop = loop
         self.head = RequestHead(upstream)
         self.known_answers = KnownAnswers()
+        self.connect_timeout_s = upstream.connect_timeout_s
+        self.answer_timeout_s = upstream.answer_timeout_s
+        self._idle_s = upstream.idle_s
         self._ssl = _tls_context(upstream)
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
@@ -52,7 +55,7 @@ class UpstreamPool:
             connection = idle.pop()
             if connection.closed or connection.transport.is_closing():
                 continue
-            if now - connection.idle_since > self.upstream.idle_s:
+            if now - connection.idle_since > self._idle_s:
                 connection.abort()
                 continue
             connection.serve(exchange)
@@ -88,7 +91,7 @@ class UpstreamPool:
 
     def sweep(self) -> None:
         """Close connections that have been idle too long."""
-        oldest = self._loop.time() - self.upstream.idle_s
+        oldest = self._loop.time() - self._idle_s
         kept = []
         for connection in self._idle:
             if connection.idle_since < oldest or connection.closed:
