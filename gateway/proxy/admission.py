@@ -20,7 +20,6 @@ from gateway.failures import Failure
 from gateway.proxy import signature
 from gateway.proxy.entry import Entry
 from gateway.proxy.headers import page_of
-from gateway.proxy.heads import limit_fields
 from gateway.proxy.identify import Identified, Parts, identify, needs_body
 from gateway.proxy.records import Unavailable
 from gateway.sealing import SealError
@@ -343,7 +342,7 @@ class Admission:
         assert take is not None and entry is not None
         outcome = taken.outcome
         if outcome is _GRANTED:
-            self._limit_fields = self._limits(entry, take, taken)
+            self._limit_fields = self._proxy.limits.fields(take, taken, self._admitted)
             if self.front is None:
                 self._waive(Waiver.NOT_FORWARDED)
                 self._close("client_left")
@@ -352,7 +351,7 @@ class Admission:
             else:
                 self._connect()
         elif outcome is Outcome.EXHAUSTED:
-            self._limit_fields = self._limits(entry, take, taken)
+            self._limit_fields = self._proxy.limits.fields(take, taken, self._admitted)
             if self.stage == Stage.COUNTING:
                 self._refuse(Reason.QUOTA_EXCEEDED, self._retry_after(taken))
         elif outcome is Outcome.STALE:
@@ -394,14 +393,6 @@ class Admission:
             self._close("client_left")
         else:
             self._connect()
-
-    def _limits(self, entry: Entry, take: Take, taken: Taken) -> bytes:
-        """Return what is said of the limit; calls of a key that were counted together are told the same."""
-        if entry.told is not taken:
-            entry.told = taken
-            left_s = self._proxy.today.seconds_left(self._admitted)
-            entry.told_fields = limit_fields(take, taken.used, left_s)
-        return entry.told_fields
 
     def _retry_after(self, taken: Taken) -> int:
         assert self._take is not None

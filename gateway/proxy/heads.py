@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from gateway.proxy.headers import status_line
 from gateway.settings import Upstream
-from metering.counters import Take
+from metering.counters import Take, Taken
 from policies.quota import Window
 
 if TYPE_CHECKING:
     from gateway.dialects import Refusal
     from gateway.proxy.requests import Request
+    from gateway.proxy.today import Today
 
 _DAY = Window.DAY
 
@@ -56,6 +57,24 @@ def refusal_head(refusal: Refusal, own: bytes) -> bytes:
     lines.append(b"Content-Length: %d\r\n" % len(refusal.body))
     lines.append(own)
     return b"".join(lines)
+
+
+class Limits:
+    """Says what is left of limits; calls that were counted together follow each other, and are told alike."""
+
+    __slots__ = ("_fields", "_taken", "_today")
+
+    def __init__(self, today: Today) -> None:
+        self._today = today
+        self._taken: Taken | None = None
+        self._fields = b""
+
+    def fields(self, take: Take, taken: Taken, now: float) -> bytes:
+        """Return the fields that say what a take left at `now` (epoch s)."""
+        if self._taken is not taken:
+            self._taken = taken
+            self._fields = limit_fields(take, taken.used, self._today.seconds_left(now))
+        return self._fields
 
 
 def limit_fields(take: Take, used: int, seconds_left_today: int) -> bytes:

@@ -273,5 +273,5 @@ class Records:
         entry = Entry(digest, record, self.contract, now)
         while len(self._entries) >= self._capacity:
             del self._entries[next(iter(self._entries))]
-        self._entries[digest] = entry
+        self._entries[entry.digest] = entry
         return entry

@@ -17,6 +17,7 @@ from gateway.proxy.carrier import Carrier
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.front import Front
 from gateway.proxy.headers import Header, forwarding_fields
+from gateway.proxy.heads import Limits
 from gateway.proxy.records import Records
 from gateway.proxy.tally import Tally
 from gateway.proxy.today import Today
@@ -241,6 +242,7 @@ class Proxy:
         path = settings.server.health_path
         self.health_path = None if path is None else path.encode()
         self.today = Today(settings.contract.zone)
+        self.limits = Limits(self.today)
         kept = {upstream: pool for upstream, pool in self._pools.items() if upstream in settings.upstreams}
         for upstream, pool in self._pools.items():
             if upstream not in kept:

@@ -14,6 +14,7 @@ from gateway.proxy.entry import RULINGS_MAX, Entry
 from gateway.proxy.records import Records, Unavailable
 from gateway.proxy.today import Moment
 from metering.breaker import Breaker
+from metering.counters import Take
 from metering.lookups import EmptiedError, Found, Lookups
 from policies.decision import Denied, Reason
 from policies.methods import Call, MethodRule, Reading
@@ -257,6 +258,36 @@ async def test_a_ruling_is_remembered_for_the_very_same_reading_rule_and_moment(
     assert entry.recall("GetItemFullInfo", rule, reading, MOMENT) is None
 
 
+async def test_calls_that_cost_another_are_another_take() -> None:
+    """Takes of one key are told apart by all that is counted of them, and each is found again."""
+    entry = await fetched(records(Store(record())))
+    assert isinstance(entry, Entry)
+    calls = [
+        CALL,
+        CALL._replace(method="SearchItemsFrame"),
+        CALL._replace(klass="search"),
+        CALL._replace(billable=False),
+        CALL._replace(cost=2),
+    ]
+    takes = [entry.rule(call, MOMENT) for call in calls]
+    assert all(isinstance(take, Take) for take in takes)
+    assert len(set(takes)) == len(calls)
+    assert all(entry.rule(call, MOMENT) is take for call, take in zip(calls, takes, strict=True))
+
+
+async def test_each_ruling_is_found_again() -> None:
+    """The first ruling on a key's calls and all further ones are remembered, each for its own call."""
+    entry = await fetched(records(Store(record())))
+    assert isinstance(entry, Entry)
+    rule, reading = MethodRule(("GetItemFullInfo",), "item", billable=True), Reading()
+    names = [f"GetItem{number}" for number in range(5)]
+    ruled = [entry.rule_on(name, rule, reading, MOMENT) for name in names]
+    for name, (call, take) in zip(names, ruled, strict=True):
+        known = entry.recall(name, rule, reading, MOMENT)
+        assert known is not None
+        assert (known.call.method, known.call, known.take) == (name, call, take)
+
+
 async def test_memory_of_rulings_is_bounded() -> None:
     """However differently a key's calls are read, only so many rulings are kept."""
     entry = await fetched(records(Store(record())))
@@ -264,4 +295,5 @@ async def test_memory_of_rulings_is_bounded() -> None:
     rule = MethodRule(("GetItemFullInfo",), "item", billable=True)
     for _ in range(3 * RULINGS_MAX):
         entry.rule_on("GetItemFullInfo", rule, Reading(), MOMENT)
+    assert entry._rulings is not None
     assert len(entry._rulings) <= RULINGS_MAX + 1
