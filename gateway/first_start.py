@@ -20,7 +20,7 @@ from metering.clients import Client, connect
 from metering.ledger import accounts, keys, make_engine, migrate, tables, tokens
 from metering.ledger.audit import Author
 from metering.ledger.credentials import NewCredential
-from metering.projection import project_pending
+from metering.projecting import project_pending
 from policies import keys as key_text
 
 DEMO_KEY_FILE = "demo-key"

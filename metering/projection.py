@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from metering.clients import Client, wire_to
-from metering.ledger import revisions
 from metering.names import digest_name, record_name
-from metering.restore import restore_latest
 from metering.scripts import PROJECT
 from metering.wire import closed_meanwhile, refuse_errors
 from policies.record import KeyRecord
 
 CHUNK = 1000  # records in a round trip to Redis
-ROUND = 2500  # keys in a transaction: each one begun costs as much as some dozens of keys
 
 
 class Projection:
@@ -76,28 +71,6 @@ class Projection:
             return {record.key_id: revision for record, revision in zip(records, in_force, strict=True)}
         finally:
             await wire.close()
-
-
-async def project_pending(redis: Client, engine: AsyncEngine, *, limit: int = ROUND) -> int:
-    """Project up to `limit` keys that changed since they last were, and return how many that was.
-
-    Counters of a key that Redis lost are restored from the ledger before its record is. A key of which Redis
-    has a newer record than the ledger, which then came out of a backup, gets a revision that overtakes it,
-    and is pending again. What it raises is of the stores.
-    """
-    projection = Projection(redis)
-    async with engine.connect() as connection:
-        records = await revisions.unprojected(connection, limit=limit)
-        in_force = await projection.put(records)
-        lost = [record for record in records if not in_force[record.key_id]]
-        if lost:
-            await restore_latest(redis, connection, [record.key_id for record in lost])
-            in_force |= await projection.put(lost, restored=True)
-        await revisions.mark_projected(connection, records)
-        newer = {record.key_id for record in records if in_force[record.key_id] > record.revision}
-        await revisions.overtake(connection, {key_id: in_force[key_id] for key_id in newer})
-        await connection.commit()
-    return len(records)
 
 
 def _text(value: str | bytes) -> str:

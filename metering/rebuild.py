@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering.clients import Client, wire_to
 from metering.ledger import marks, revisions, usage
 from metering.names import READY
-from metering.projection import Projection, project_pending
+from metering.projecting import project_pending
+from metering.projection import Projection
 from metering.restore import restore
 from metering.wire import refuse_errors
 from policies.period import day_of

@@ -27,7 +27,7 @@ from metering.ledger import accounts, marks, usage
 from metering.ledger.audit import Author
 from metering.live import CHUNK, Found, days_there, find
 from metering.names import READY, SHARDS, collected_name, touched_name
-from metering.projection import project_pending
+from metering.projecting import project_pending
 from metering.restore import raise_call
 from metering.scripts import ADVANCE, COLLECT, RAISE
 from metering.snapshot import Snapshot, behind, day_text

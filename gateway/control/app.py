@@ -46,7 +46,7 @@ from gateway.control.problems import Problem, unavailable
 from gateway.settings import Settings
 from gateway.telemetry import WorkerMetricsCollector
 from metering.clients import Client
-from metering.projection import project_pending
+from metering.projecting import project_pending
 
 PROJECT_DEADLINE_S = 5.0  # for the answer to a change; the periodic job carries on
 

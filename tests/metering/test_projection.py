@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.ledger import accounts, key_changes, keys
 from metering.ledger.credentials import NewCredential
-from metering.projection import Projection, project_pending
+from metering.projecting import project_pending
+from metering.projection import Projection
 from policies.quota import Window
 from tests.metering.samples import BY, KEY, WHEN, make_key, record
 

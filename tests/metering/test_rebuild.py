@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering.counters import Outcome
 from metering.ledger import key_changes, keys, revisions
 from metering.names import READY, day_name, roll_name
-from metering.projection import Projection, project_pending
+from metering.projecting import project_pending
+from metering.projection import Projection
 from metering.rebuild import RebuildReport, rebuild
 from metering.rollup import roll_up
 from policies.decision import Reason

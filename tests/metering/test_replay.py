@@ -15,7 +15,7 @@ from metering import batches, journal, replay
 from metering.batches import Owed
 from metering.ledger import usage
 from metering.names import READY, day_name
-from metering.projection import project_pending
+from metering.projecting import project_pending
 from metering.rebuild import rebuild
 from metering.replay import Replayed, bring_in, released
 from metering.rollup import RollupReport, roll_up

@@ -12,7 +12,7 @@ from metering.counters import Take
 from metering.ledger import keys
 from metering.ledger import usage as ledger_usage
 from metering.live import in_use
-from metering.projection import project_pending
+from metering.projecting import project_pending
 from metering.rollup import roll_up
 from metering.snapshot import Snapshot
 from metering.usage import GROUPS, UsageQuery, UsageRow, reasons, usage

@@ -11,7 +11,8 @@ from metering.billing.errors import BillingError
 from metering.ledger import audit, key_changes, payments
 from metering.ledger.idempotency import DifferentRequestError
 from metering.ledger.keys import record_of
-from metering.projection import Projection, project_pending
+from metering.projecting import project_pending
+from metering.projection import Projection
 from metering.rebuild import rebuild
 from policies.decision import conditions
 from policies.standing import Standing
