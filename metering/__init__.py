@@ -2,8 +2,8 @@
 
 Owns: the live counters and the scripts that move them (`counters`, `lua/`), the projection of key records
 that a gateway decides on (`projection`, `projecting`), the roll-up of counters into the ledger (`rollup`),
-the way back from the ledger to an empty Redis (`rebuild`), what billing and clients are told about usage (`usage`), price
-lists as a file (`catalogue`), the lines of a key's month (`rating`, pure), invoices, payments and disputes
+the way back from the ledger to an empty Redis (`rebuild`), what billing and clients are told about usage
+(`usage`), price lists as a file (`catalogue`), the lines of a key's month (`rating`, pure), invoices, payments and disputes
 (`billing`), what customers are told of them (`notices`), exports (`focus`), rehearsals of all that
 (`rehearsal`), and the ledger itself (`ledger`).
 
