@@ -103,10 +103,7 @@ def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | D
     when the path or the method could mean different things to different servers.
     """
     plan = plan_of(route, methods)
-    target = parts.target
-    mark = target.find(b"?")
-    path = target if mark < 0 else target[:mark]
-    query = b"" if mark < 0 else target[mark + 1 :]
+    path, _, query = parts.target.partition(b"?")
     path_reading = plan.path(path)
     if path_reading is None or _HASH in query:
         return Denied(Reason.UNREADABLE)

@@ -24,7 +24,7 @@ REMEMBERED_LEAVES = 512
 REMEMBERED_LEAVES_BYTES = 256
 SENT_MAX_BYTES = 4096  # of an urlencoded value that is read without being decoded
 SENT_LEAVES_MAX = 4  # watched elements in it
-PAUSE = 3  # values that are decoded at once behind one that had to be
+PAUSE = 15  # values that are decoded at once behind one that had to be
 
 _NAME = r"[A-Za-z_][\w.\-]*"
 # What could turn into something else under another decoding, or that no XML holds.
@@ -141,7 +141,8 @@ class Watch:
         if (
             len(document) <= MAX_CHARACTERS
             and len(document.translate(None, _SUSPECT_BYTES)) == len(document)
-            and document.find(_END_OF_CDATA) < 0
+            # One byte is looked for five times faster than three.
+            and (document.find(b"]") < 0 or document.find(_END_OF_CDATA) < 0)
             and self._plain_flat.fullmatch(document) is not None
         ):
             leaves = tuple(self._plain_leaf.findall(document))
