@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, default_us, what in (
         ("call", 87, "a worker's time for a call"),
         ("round", 23, "the store's time for a script of one call"),
-        ("key", 8.5, "for each further key of a script"),
+        ("key", 5.6, "for each further key of a script"),
         ("again", 0.05, "for each further call on a key of it"),
         ("round-trip", 200, "the network's and the kernel's time for a round"),
     ):
