@@ -128,6 +128,22 @@ async def test_short_way_counts_like_the_long_one(redis: Redis) -> None:
     assert any(type(each) is int and each > 0 for reply in told[0][0] for each in reply)
 
 
+async def test_plain_calls_take_the_short_way(redis: Redis) -> None:
+    """Paid calls of one kind that fit are counted without the long way, and nothing else is."""
+    long_way = b"  local groups, first_group"
+    script = replace(TAKE, text=TAKE.text.replace(long_way, b"  if true then return -9 end\n" + long_way))
+    await put(redis)
+    plain = entry(group(2, cost=3, limit=100, field="N|d"))
+    assert await taken(redis, 1, plain, script=script) == [6]
+    assert await taken(redis, 2, plain, script=script) == [12]
+    assert await taken(redis, 2, plain, script=script) == [-9]
+    assert await taken(redis, 3, entry(group(limit=12)), script=script) == [-9]
+    assert await taken(redis, 3, entry(group(), group(cost=2)), script=script) == [-9]
+    assert await taken(redis, 3, entry(group(free=1)), script=script) == [-9]
+    assert await taken(redis, 3, entry(group(revision=2)), script=script) == [-9]
+    assert await taken(redis, 3, entry(group(limit=13)), script=script) == [13]
+
+
 async def test_batches_add_up_and_an_older_one_is_refused(redis: Redis) -> None:
     """Later batches add to the counts of the day, whose time of first grant and end stay as they were."""
     await put(redis)
