@@ -54,7 +54,9 @@ test-compiled: compiled ## Run the tests of the data path on the compiled module
 		--numprocesses=auto --maxprocesses=4 $(COMPILED_TESTS)
 
 # A marker given here replaces the one of pyproject.toml. Scenarios kill and stop processes of their own only.
-test-deep: $(VENV)/.dev test-compiled ## Run the long scenarios, generated tests with many more examples, and test-compiled
+test-deep: $(VENV)/.dev ## Run the long scenarios, generated tests with many more examples, and test-compiled
+	@if command -v cc >/dev/null || command -v gcc >/dev/null; then $(MAKE) --no-print-directory test-compiled; \
+		else echo "There is no C compiler, so test-compiled is left out."; fi
 	@HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
 		-m "deep or deeper or hypothesis" $(TESTS)
 	@$(BIN)/python -m tests.faults.long_run --calls $(CALLS) --each $(FAULTS) --slow $(KILLS)
