@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print a line for each load."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__)
     for name, default_us, what in (
-        ("call", 87, "a worker's time for a call"),
+        ("call", 63, "a worker's time for a call"),
         ("round", 23, "the store's time for a script of one call"),
         ("key", 5.6, "for each further key of a script"),
         ("again", 0.05, "for each further call on a key of it"),
