@@ -18,7 +18,6 @@ from redis.exceptions import RedisError
 from metering.clients import Client, ClusterClient, wire_to
 from metering.cluster import Address
 from metering.names import READY, digest_name, record_name
-from metering.projection import Projection
 from metering.wire import LOST, Command, Wire
 from policies.record import KeyRecord
 
@@ -33,14 +32,14 @@ _CLOSED = "closed before there was an answer"
 ASKED_TOGETHER = 500  # questions in one round trip: Redis answers calls between two of them
 
 
-class Lookups(Projection):
-    """A projection whose records are found in rounds, of which each server has one under way at a time.
+class Lookups:
+    """Finds records in rounds, of which each server has one under way at a time.
 
     On a cluster a server that is away holds up its own keys only.
     """
 
     def __init__(self, redis: Client) -> None:
-        super().__init__(redis)
+        self._redis = redis
         self._topology = redis.topology if isinstance(redis, ClusterClient) else None
         self._lanes: dict[Address | None, _Lane] = {}
 
@@ -50,11 +49,6 @@ class Lookups(Projection):
         An exception in its place is redis-py's RedisError, OSError, EmptiedError, or why it cannot be read.
         """
         self._ask(("GET", digest_name(digest)), partial(self._on_key_id, done))
-
-    async def find(self, digest: str) -> KeyRecord | None:
-        """Return the record of the key that a credential's digest belongs to, or belonged to."""
-        key_id = await self._answer(("GET", digest_name(digest)))
-        return None if key_id is None else await self.fetch(key_id.decode())
 
     async def fetch(self, key_id: str) -> KeyRecord | None:
         """Return a key's record."""

@@ -39,9 +39,6 @@ class Projection:
             raise closed_meanwhile(error) from error
         return None if data is None else KeyRecord.from_json(data)
 
-    async def close(self) -> None:
-        """Let go of what lookups have opened; the client is its owner's to close."""
-
     async def put(self, records: Sequence[KeyRecord], *, restored: bool = False) -> dict[str, int]:
         """Bring records into force where they are newer, and return each key's revision in force.
 

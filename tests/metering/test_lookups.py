@@ -30,6 +30,7 @@ def record(number: int) -> KeyRecord:
 async def looking(redis: Redis) -> AsyncIterator[Lookups]:
     """Lookups in a store of 300 records."""
     await Projection(redis).put([record(number) for number in range(KEYS)])
+    await redis.set(READY, 1)
     found = Lookups(redis)
     yield found
     await found.close()
@@ -49,37 +50,6 @@ def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-async def test_all_that_is_asked_at_once_takes_two_round_trips(
-    looking: Lookups, exchanges: list[int]
-) -> None:
-    """Hundreds of keys that nobody remembers are found together, each with its own record."""
-    found = await asyncio.gather(*(looking.find(f"digest-{number}") for number in range(KEYS)))
-    assert found == [record(number) for number in range(KEYS)]
-    assert exchanges == [KEYS, KEYS]
-
-
-async def test_a_round_is_bounded(
-    looking: Lookups, exchanges: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More questions than fit one round trip take several."""
-    monkeypatch.setattr(lookups, "ASKED_TOGETHER", 100)
-    assert None not in await asyncio.gather(*(looking.find(f"digest-{number}") for number in range(KEYS)))
-    assert max(exchanges) == 100
-
-
-async def test_one_that_cannot_be_answered_costs_no_other(looking: Lookups, redis: Redis) -> None:
-    """An unknown key, a record that is none, and a name of another kind fail by themselves."""
-    await redis.hset(record_name(record(1).key_id), "data", "{}")
-    await redis.delete(digest_name("digest-2"))
-    await redis.rpush(digest_name("digest-2"), "x")
-    asked = [looking.find(digest) for digest in ("digest-0", "digest-1", "digest-2", "digest-none")]
-    found, broken, wrong, unknown = await asyncio.gather(*asked, return_exceptions=True)
-    assert found == record(0)
-    assert isinstance(broken, TypeError)
-    assert isinstance(wrong, RedisError)
-    assert unknown is None
-
-
 async def sought(looking: Lookups, *digests: str) -> list[Found]:
     """Seek all at once, and wait for the answers."""
     loop = asyncio.get_running_loop()
@@ -89,9 +59,47 @@ async def sought(looking: Lookups, *digests: str) -> list[Found]:
     return await asyncio.gather(*answers)
 
 
+async def find(looking: Lookups, digest: str) -> KeyRecord | None:
+    """Seek one, and raise what is told in place of a record."""
+    (found,) = await sought(looking, digest)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+async def test_all_that_is_asked_at_once_takes_two_round_trips(
+    looking: Lookups, exchanges: list[int]
+) -> None:
+    """Hundreds of keys that nobody remembers are found together, each with its own record."""
+    found = await asyncio.gather(*(find(looking, f"digest-{number}") for number in range(KEYS)))
+    assert found == [record(number) for number in range(KEYS)]
+    assert exchanges == [KEYS, KEYS]
+
+
+async def test_a_round_is_bounded(
+    looking: Lookups, exchanges: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More questions than fit one round trip take several."""
+    monkeypatch.setattr(lookups, "ASKED_TOGETHER", 100)
+    assert None not in await asyncio.gather(*(find(looking, f"digest-{number}") for number in range(KEYS)))
+    assert max(exchanges) == 100
+
+
+async def test_one_that_cannot_be_answered_costs_no_other(looking: Lookups, redis: Redis) -> None:
+    """An unknown key, a record that is none, and a name of another kind fail by themselves."""
+    await redis.hset(record_name(record(1).key_id), "data", "{}")
+    await redis.delete(digest_name("digest-2"))
+    await redis.rpush(digest_name("digest-2"), "x")
+    asked = [find(looking, digest) for digest in ("digest-0", "digest-1", "digest-2", "digest-none")]
+    found, broken, wrong, unknown = await asyncio.gather(*asked, return_exceptions=True)
+    assert found == record(0)
+    assert isinstance(broken, TypeError)
+    assert isinstance(wrong, RedisError)
+    assert unknown is None
+
+
 async def test_what_is_sought_is_told_by_a_call(looking: Lookups, redis: Redis, exchanges: list[int]) -> None:
     """Records, and that a key is unknown, are told in two round trips; a store that was emptied says so."""
-    await redis.set(READY, 1)
     await redis.hset(record_name(record(1).key_id), "data", "{}")
     await redis.delete(record_name(record(3).key_id), digest_name("digest-2"))
     await redis.rpush(digest_name("digest-2"), "x")
@@ -122,7 +130,7 @@ async def test_a_mistake_of_who_asked_costs_no_other(looking: Lookups) -> None:
 
 async def test_who_stops_waiting_disturbs_nobody(looking: Lookups) -> None:
     """A question whose asker has gone is answered to nobody."""
-    gone, staying = (asyncio.ensure_future(looking.find("digest-0")) for _ in range(2))
+    gone, staying = (asyncio.ensure_future(looking.fetch(record(0).key_id)) for _ in range(2))
     await asyncio.sleep(0)
     gone.cancel()
     assert await staying == record(0)
@@ -139,7 +147,7 @@ async def test_a_store_that_is_away_is_an_error_and_found_again(
 
         patched.setattr(ServerWire, "_open", refused)
         lost = await asyncio.gather(
-            looking.find("digest-0"), looking.fetch(record(1).key_id), return_exceptions=True
+            find(looking, "digest-0"), looking.fetch(record(1).key_id), return_exceptions=True
         )
         assert all(isinstance(error, ConnectionRefusedError) for error in lost)
     assert await looking.fetch(record(1).key_id) == record(1)
@@ -148,7 +156,7 @@ async def test_a_store_that_is_away_is_an_error_and_found_again(
 async def test_the_end_answers_whoever_waits(redis: Redis) -> None:
     """Questions that are under way at the end fail instead of waiting for ever."""
     looking = Lookups(redis)
-    waiting = asyncio.ensure_future(looking.find("digest-0"))
+    waiting = asyncio.ensure_future(find(looking, "digest-0"))
     await asyncio.sleep(0)
     await looking.close()
     with pytest.raises(RedisError, match="closed"):
