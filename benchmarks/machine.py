@@ -85,7 +85,14 @@ class Process:
         environ = dict(os.environ) | dict(env or {})
         with placed_on(cores), self._log.open("wb") as log:
             self._child = subprocess.Popen(
-                list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, cwd=_ROOT
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environ,
+                cwd=_ROOT,
+                # As the supervisor starts what it starts: Linux may share the cores out among sessions.
+                start_new_session=True,
             )
 
     def __enter__(self) -> Process:

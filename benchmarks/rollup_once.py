@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import uvloop
 
 from gateway import collector
+from gateway.behind_calls import put_behind_calls
 from metering.clients import connect
 from metering.ledger import make_engine
 from metering.rollup import roll_up
@@ -24,6 +25,7 @@ SANDBOX_PLANS = ("sandbox", "sandbox_box")  # of the example configuration
 async def once(redis_url: str, database_url: str) -> Mapping[str, float]:
     """Roll up; returns seconds, CPU seconds of this process, key days and changed rows."""
     redis, engine = connect(redis_url), make_engine(database_url)
+    put_behind_calls(engine)
     collector.settle()
     began, cpu = time.perf_counter(), time.process_time()
     done = await roll_up(redis, engine, zone=ZoneInfo("UTC"), now=time.time(), sandbox_plans=SANDBOX_PLANS)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 LEASH = Path(__file__).with_name("leash.py")
 ORPHAN_DEADLINE_S = 20.0
-# Steps of niceness of what may wait: with all cores busy it gets a third of what a worker gets.
-BEHIND_CALLS = 5
+# Steps of niceness of what may wait: with all cores busy it gets a tenth of what a worker gets.
+BEHIND_CALLS = 10
 
 
 class OrphanError(Exception):

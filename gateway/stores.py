@@ -190,6 +190,7 @@ class EmbeddedPostgres:
             # What a roll-up of a million keys writes: behind a checkpoint whole pages are logged anew.
             "max_wal_size": "2GB",
             "dynamic_shared_memory_type": "mmap",  # containers often have a tiny /dev/shm
+            "max_parallel_workers_per_gather": "0",  # the other cores are for calls
         }
         if not self._durable:
             # What was committed outlives a kill of the server all the same, though not of the machine.

@@ -19,6 +19,7 @@ import uvloop
 from aiohttp import web
 
 from gateway import collector, config
+from gateway.behind_calls import put_behind_calls
 from gateway.config import ConfigError
 from gateway.control.app import CONTROL, make_app
 from gateway.control.periodic import running
@@ -68,6 +69,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     engine = make_engine(settings.stores.database_url)
+    put_behind_calls(engine)
     redis = connect(settings.stores.redis_url, timeout_s=REDIS_TIMEOUT_S)
     run_dir = os.environ.get("TALLYGATE_RUN_DIR")
     workers = WorkerMetricsCollector(Path(run_dir)) if run_dir is not None else None
