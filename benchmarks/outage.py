@@ -27,9 +27,10 @@ from typing import Any
 
 from benchmarks.steady import CLOSED, OPEN, Phase, Seen, load
 from gateway import config
+from gateway.data_dir import run_directory
 from gateway.first_start import TOKEN_FILE
 from gateway.ports import free_port
-from gateway.stores import EmbeddedValkey, run_directory
+from gateway.stores import EmbeddedValkey
 
 KEYS = 20  # on each route
 WARM_UP_S, BEFORE_S, AFTER_S = 5.0, 10.0, 15.0

@@ -6,10 +6,14 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 LOCK_FILE = "serve.lock"
+LONGEST_SOCKET = "postgres-.s.PGSQL.5432"
+_SOCKET_PATH_MAX_BYTES = 103  # of macOS; Linux has 107
 
 
 class DataDirError(Exception):
@@ -71,14 +75,48 @@ def holder(place: Path) -> int | None:
     return None
 
 
+def run_directory(data_dir: Path) -> Path:
+    """Make and return the directory for sockets: `run` in the data directory, which is absolute and exists.
+
+    Where that path is too long for a socket's name or its file system has no sockets, `run` becomes a link
+    to a new temporary directory; one that an earlier run left behind is removed.
+    """
+    place = data_dir / "run"
+    if place.is_symlink():
+        left = place.readlink()
+        if left.name.startswith("tallygate-") and left.is_dir() and left.stat().st_uid == os.geteuid():
+            shutil.rmtree(left, ignore_errors=True)
+        place.unlink()
+    place.mkdir(mode=0o711, exist_ok=True)
+    if not _takes_sockets(place):
+        shutil.rmtree(place)
+        place.symlink_to(tempfile.mkdtemp(prefix="tallygate-"))
+    run = place.resolve()
+    run.chmod(0o711)  # PostgreSQL's user passes through it to a directory of its own
+    return run
+
+
 def was_left(place: Path) -> bool:
     """Say whether the last program ended in order; `leave` is the last thing it does."""
     return not (place / "run").is_symlink() and not (place / "run").exists()
 
 
 def leave(place: Path) -> None:
-    """Remove the sockets' directory (`gateway.stores.run_directory`)."""
+    """Remove the sockets' directory (`run_directory`)."""
     run = place / "run"
     shutil.rmtree(run.resolve(), ignore_errors=True)
     if run.is_symlink():
         run.unlink()
+
+
+def _takes_sockets(directory: Path) -> bool:
+    longest = directory / LONGEST_SOCKET
+    if len(os.fsencode(longest)) > _SOCKET_PATH_MAX_BYTES:
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.bind(str(longest))
+    except OSError:
+        return False
+    longest.unlink()
+    return True

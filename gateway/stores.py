@@ -25,14 +25,12 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from gateway.leashing import BEHIND_CALLS, Identity, end_orphan, leashed
 
-_SOCKET_PATH_MAX_BYTES = 103  # of macOS; Linux has 107
 _POSTGRES_PORT = 5432  # part of the socket's name only
 _DATABASE = "tallygate"
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1 << 1, 1 << 2
@@ -56,27 +54,6 @@ if "LD_LIBRARY_PATH" in os.environ:  # without it some builds of Python do not s
 
 class StoreError(Exception):
     """An embedded store cannot be used; the message says what to do instead."""
-
-
-def run_directory(data_dir: Path) -> Path:
-    """Make and return the directory for sockets: `run` in the data directory, which is absolute and exists.
-
-    Where that path is too long for a socket's name or its file system has no sockets, `run` becomes a link
-    to a new temporary directory; one that an earlier run left behind is removed.
-    """
-    place = data_dir / "run"
-    if place.is_symlink():
-        left = place.readlink()
-        if left.name.startswith("tallygate-") and left.is_dir() and left.stat().st_uid == os.geteuid():
-            shutil.rmtree(left, ignore_errors=True)
-        place.unlink()
-    place.mkdir(mode=0o711, exist_ok=True)
-    if not _takes_sockets(place):
-        shutil.rmtree(place)
-        place.symlink_to(tempfile.mkdtemp(prefix="tallygate-"))
-    run = place.resolve()
-    run.chmod(0o711)  # PostgreSQL's user passes through it to a directory of its own
-    return run
 
 
 class EmbeddedValkey:
@@ -292,19 +269,6 @@ def _needed_to_reach(uid: int, gid: int, paths: Sequence[Path]) -> int:
     if not all(may_pass(step) for path in paths for step in (path, *path.parents)):
         return _CAP_DAC_READ_SEARCH
     return 0
-
-
-def _takes_sockets(directory: Path) -> bool:
-    longest = directory / f"postgres-.s.PGSQL.{_POSTGRES_PORT}"
-    if len(os.fsencode(longest)) > _SOCKET_PATH_MAX_BYTES:
-        return False
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.bind(str(longest))
-    except OSError:
-        return False
-    longest.unlink()
-    return True
 
 
 def _wheel(package: str) -> Path:

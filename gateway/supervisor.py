@@ -25,13 +25,13 @@ import structlog
 from gateway import config, first_start, migration, welcome
 from gateway.child import ChildError
 from gateway.config import ConfigError
-from gateway.data_dir import DataDirError, held, leave, was_left
+from gateway.data_dir import DataDirError, held, leave, run_directory, was_left
 from gateway.first_start import LedgerError
 from gateway.leashing import OrphanError
 from gateway.ports import PortError, check_port, free_port
 from gateway.processes import Processes
 from gateway.settings import Settings, Stores, needs_restart
-from gateway.stores import StoreError, run_directory
+from gateway.stores import StoreError
 from gateway.telemetry import configure_logging
 from gateway.terminal import has_terminal, let_go_of_output
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.stores import ENVIRON, EmbeddedPostgres, StoreError, run_directory
+from gateway.data_dir import run_directory
+from gateway.stores import ENVIRON, EmbeddedPostgres, StoreError
 
 START_S = 30.0
 STOP_S = 30.0

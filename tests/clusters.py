@@ -14,7 +14,8 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.stores import EmbeddedValkey, run_directory
+from gateway.data_dir import run_directory
+from gateway.stores import EmbeddedValkey
 
 START_S = 30.0
 NODE_TIMEOUT_MS = 1000  # of silence, after which a server counts as gone

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.stores import EmbeddedPostgres, EmbeddedValkey, run_directory
+from gateway.data_dir import run_directory
+from gateway.stores import EmbeddedPostgres, EmbeddedValkey
 
 START_S = 30.0
 

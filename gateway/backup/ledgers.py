@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.backup.postgres import BackupError
-from gateway.data_dir import DataDirError, held, holder, leave
+from gateway.data_dir import DataDirError, held, holder, leave, run_directory
 from gateway.settings import Stores
-from gateway.stores import EmbeddedPostgres, StoreError, run_directory
+from gateway.stores import EmbeddedPostgres, StoreError
 from gateway.throwaway import running
 
 

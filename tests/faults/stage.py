@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from gateway.stores import EmbeddedPostgres, EmbeddedValkey, run_directory
+from gateway.data_dir import run_directory
+from gateway.stores import EmbeddedPostgres, EmbeddedValkey
 from tests.faults.echo import Echo
 from tests.faults.load import Key
 from tests.faults.proxy import FaultProxy

@@ -19,8 +19,9 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import stores
+from gateway.data_dir import run_directory
 from gateway.leashing import Identity, leashed
-from gateway.stores import EmbeddedPostgres, EmbeddedValkey, StoreError, run_directory
+from gateway.stores import EmbeddedPostgres, EmbeddedValkey, StoreError
 from tests import servers
 
 AS_ROOT = os.geteuid() == 0

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from gateway.stores import EmbeddedValkey, run_directory
+from gateway.data_dir import run_directory
+from gateway.stores import EmbeddedValkey
 from metering import names
 from metering.clients import connect
 from metering.counters import Counters, Outcome, Taken

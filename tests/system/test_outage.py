@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.stores import EmbeddedValkey, run_directory
+from gateway.data_dir import run_directory
+from gateway.stores import EmbeddedValkey
 from tests import servers
 from tests.serving import Serving, _request, change, serving, wait_until, write_config
 from tests.system.traffic import Seen, calls, counted, new_key

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.data_dir import run_directory
 from gateway.settings import OnCounterFailure
-from gateway.stores import EmbeddedValkey, run_directory
+from gateway.stores import EmbeddedValkey
 from metering.journal import read
 from metering.replay import bring_in, released
 from tests import servers
