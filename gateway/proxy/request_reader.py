@@ -26,6 +26,7 @@ class RequestReader:
     """Reads the requests of one connection; those whose head is complete stand in `requests`, in order."""
 
     __slots__ = (
+        "_after_body",
         "_current",
         "_fed",
         "_head",
@@ -51,6 +52,7 @@ class RequestReader:
         self.requests: deque[Incoming] = deque()
         self.in_head = False
         self._current: Incoming | None = None
+        self._after_body = False  # where in the data a head begins that begins now cannot be told
         self._head = b""  # what has come of a head that is not complete
         self._fed = 0  # bytes that a head now completed may consist of
         self._raw_target: bytes | None = None  # as it came, when the parser was fed another spelling
@@ -80,6 +82,10 @@ class RequestReader:
         if self._lenient:
             return None if self._read_leniently(data) else Failure.BAD_REQUEST
         before = len(self.requests)
+        in_head, current = self.in_head, self._current
+        if not in_head:
+            self._after_body = current is not None and not current.whole
+        after_body = self._after_body
         self._fed = len(self._head) + len(data)
         self._progress = False
         parsed = False
@@ -96,14 +102,15 @@ class RequestReader:
                 if self._too_large:
                     return Failure.HEAD_TOO_LARGE
                 is_first = self.in_head and len(self.requests) == before and self._raw_target is None
-                if is_first and self._read_leniently(data):
+                # Of what came with the end of a body nothing must be read as a request that is none.
+                if is_first and not self._after_body and self._read_leniently(data):
                     return None
                 unknown = isinstance(error, HttpParserInvalidMethodError)
                 return Failure.NOT_IMPLEMENTED if unknown else Failure.BAD_REQUEST
         if not self.in_head:
             if self._head:
                 self._head = b""
-            elif len(self.requests) == before + 1:
+            elif len(self.requests) == before + 1 and not after_body:
                 self._remember(data)
             if self._progress:
                 self._without_progress = 0
@@ -113,10 +120,16 @@ class RequestReader:
                 if self._without_progress > self._max_head_bytes:
                     return Failure.BAD_REQUEST
             return None
-        if len(self.requests) > before:
-            self._head = data[data.rfind(b"\r\n\r\n") + 4 :]  # the next one has begun behind it
-        else:
+        if in_head and len(self.requests) == before:
             self._head += data
+        elif self._after_body:
+            self._head = data[-1:]  # all that surely belongs to it
+        elif len(self.requests) > before:
+            # The next one has begun behind it, whose end may have begun in what came before.
+            end = data.rfind(b"\r\n\r\n")
+            self._head = data.lstrip(b"\r\n") if end < 0 else data[end + 4 :]
+        else:
+            self._head = data
         return Failure.HEAD_TOO_LARGE if len(self._head) > self._max_head_bytes else None
 
     def _read_repeated(self, data: bytes) -> Incoming | None:
@@ -149,6 +162,7 @@ class RequestReader:
             and last.keep_alive
             and last.version == "1.1"
             and not last.upgrade
+            and data.startswith(last.method)  # nothing skipped stands before it
             and 2 < begin < len(data) <= begin + _REPEATED_MAX_BYTES
             and data.find(b"\r\n\r\n") == len(data) - 4
         ):
@@ -223,7 +237,8 @@ class RequestReader:
         self.in_head = False
         parser = self._parser
         headers = tuple(self._headers)
-        if self._fed > self._max_head_bytes:
+        after_body, self._after_body = self._after_body, False
+        if after_body or self._fed > self._max_head_bytes:
             # What was fed may be mostly body; the sum is only needed where it may be too much.
             size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > self._max_head_bytes:
@@ -243,7 +258,7 @@ class RequestReader:
     def on_body(self, data: bytes) -> None:
         """Add to the body of the last request."""
         assert self._current is not None
-        self._progress = True
+        self._progress = self._after_body = True
         self._current.add(data)
 
     def on_message_complete(self) -> None:

@@ -194,3 +194,66 @@ def test_heads_in_pieces_are_read_after_repeated_ones(cut: Callable[[int], int])
         [*_, first, second] = in_turn(FIRST, FIRST, FIRST[:here], FIRST[here:])
         assert first[2] == []
         assert second == in_turn(FIRST)[0]
+
+
+def body_of(body: bytes) -> bytes:
+    """Return the head of a request that has this body."""
+    return b"POST /p HTTP/1.1\r\nHost: a.example\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+
+@pytest.mark.parametrize("skipped", [b"x\r\nTransfer-Encoding: chunked\r\nX-One: ", b"\r\r\n"])
+def test_lines_are_remembered_from_the_first_byte_of_a_request_only(skipped: bytes) -> None:
+    """What stands before it, such as the end of a body, is nothing that later requests repeat."""
+    one = reader()
+    if skipped.strip():
+        read(one, body_of(skipped))
+    failure, _, told = read(one, skipped + FIRST)
+    assert (failure, told) == in_turn(FIRST)[0][::2]
+    second = b"GET /two HTTP/1.1\r\n" + skipped[3:] + FIRST
+    assert read(one, second) == read(reader(), second)
+
+
+SPACED = b"DELETE /a b HTTP/1.1\r\nHost: a.example\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "behind"),
+    [
+        (SPACED, (b"!",)),
+        (SPACED, (b"G", b"!")),
+        (SPACED[:-4], (b"G", b"!", b"\r\n\r\n")),
+        (b"DELETE /two?", (b"GET /a b HTTP/1.1\r\n" + FIELDS,)),
+        (b"DELETE /two?", (b"GET /a", b" b HTTP/1.1\r\n" + FIELDS)),
+    ],
+)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_no_part_of_a_body_becomes_a_request(body: bytes, behind: tuple[bytes, ...], at_once: bool) -> None:
+    """Not even where what follows is no request that the parser takes, and comes in one piece with it."""
+    head, (first, *rest) = body_of(body), behind
+    pieces = (head + body + first, *rest) if at_once else (head, body + first, *rest)
+    told = []
+    for failure, _, requests in in_turn(*pieces):
+        told += [each[:2] for each in requests]
+        if failure is not None:
+            break
+    else:
+        pytest.fail("nothing was refused")
+    assert told == [(b"POST", b"/p")]
+
+
+def test_a_body_is_no_part_of_the_head_behind_it() -> None:
+    """However long it is; the head itself is bounded as any other."""
+    body = b"a" * 5000
+    pieces = (body_of(body), body + FIRST[:10], FIRST[10:])
+    [_, begun, whole] = in_turn(*pieces)
+    assert (begun, whole) == ((None, True, []), in_turn(FIRST)[0])
+    long = FIRST[:-2] + b"X: %b\r\n" % (b"x" * 1020)
+    assert in_turn(body_of(body), body + long, b"\r\n")[-1][0] is Failure.HEAD_TOO_LARGE
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_raw_target_is_read_behind_a_head_whose_end_came_in_two_pieces(cut: int) -> None:
+    """What has come of the later head is known to the byte."""
+    spaced = b"GET /a b HTTP/1.1\r\n" + FIELDS
+    [*_, last] = in_turn(FIRST[:-cut], FIRST[-cut:] + spaced[:2], spaced[2:])
+    assert last == in_turn(spaced)[0]
