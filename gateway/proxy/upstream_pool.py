@@ -74,12 +74,12 @@ class UpstreamPool:
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose answer has ended."""
         connection.unhold()
-        if self._closing:
-            connection.abort()
-        elif self._waiting:
+        if self._waiting:
             exchange = self._waiting.popleft()
             connection.serve(exchange)
             exchange.on_connected(connection)
+        elif self._closing:
+            connection.abort()
         else:
             connection.idle_since = self._loop.time()
             self._idle.append(connection)
@@ -101,8 +101,8 @@ class UpstreamPool:
         self._idle = kept
 
     def retire(self) -> None:
-        """Close idle connections now and the others when their call has ended: the upstream left the
-        settings."""
+        """Close idle connections now and the others when no call wants them any more, those that wait among
+        them: the upstream left the settings."""
         self._closing = True
         for connection in self._idle:
             connection.abort()
@@ -111,6 +111,7 @@ class UpstreamPool:
     def close(self) -> None:
         """Close every connection."""
         self._closing = True
+        self._waiting.clear()
         for task in self._connecting:
             task.cancel()
         for connection in list(self._open):
@@ -127,7 +128,7 @@ class UpstreamPool:
 
     def _serve_waiting(self) -> None:
         """Open a connection for whoever waits longest, where there is room for one more."""
-        if self._waiting and not self._closing and self._has_room():
+        if self._waiting and self._has_room():
             self._connect_for(self._waiting.popleft())
 
     def _has_room(self) -> bool:

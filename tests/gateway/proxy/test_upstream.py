@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 
+from gateway.settings import Settings
 from tests.origin import OK_JSON, Origin, Received
 from tests.rig import Rig, example_settings, rig, until
 
@@ -132,6 +133,37 @@ async def test_calls_over_the_pool_wait_for_a_connection(
         answers = await asyncio.gather(*(path.send(get(key)) for _ in range(20)))
         assert [got.body for got in answers] == [OK_JSON] * 20
         assert upstream.connections == 1
+
+
+async def test_calls_that_wait_for_a_connection_get_one_after_their_upstream_has_changed(
+    redis: object, valkey_url: str, upstream: Origin
+) -> None:
+    """Calls under way end under the settings they came under, those among them that wait."""
+    settings = example_settings(upstream.port)
+
+    def narrowed(connections: int) -> Settings:
+        narrow = {u: dataclasses.replace(u, max_connections=connections) for u in settings.upstreams}
+        return dataclasses.replace(
+            settings,
+            upstreams=tuple(narrow.values()),
+            routes=tuple(dataclasses.replace(r, upstream=narrow[r.upstream]) for r in settings.routes),
+        )
+
+    changed = asyncio.Event()
+
+    async def act(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await changed.wait()
+        writer.write(GOOD)
+
+    upstream.act = act
+    async with rig(valkey_url, upstream, narrowed(1)) as path:
+        key = await path.add_key()
+        calls = [asyncio.create_task(path.send(get(key))) for _ in range(3)]
+        await until(lambda: sum(pool.waiting for pool in path.proxy._pools.values()) == 2)
+        path.proxy.replace_settings(narrowed(2))
+        changed.set()
+        assert [got.body for got in await asyncio.gather(*calls)] == [OK_JSON] * 3
+        await until(lambda: upstream.open_connections == 0)
 
 
 async def test_calls_that_wait_for_a_pool_fail_when_its_upstream_is_away(
