@@ -261,7 +261,7 @@ class Proxy:
         """Close a few connections whose time is up: hundreds in one turn of the loop would hold calls up."""
         for _ in range(min(CLOSED_AT_ONCE, len(self._overdue))):
             front = self._overdue.pop()
-            if front.deadline < self.tick:
+            if front.deadline < self.tick and front in self._fronts:  # some have gone meanwhile
                 front.on_deadline()
         if self._overdue:
             self.loop.call_later(CLOSING_REST_S, self._close_overdue)

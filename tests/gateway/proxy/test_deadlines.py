@@ -1,0 +1,42 @@
+"""Deadlines go on being kept, whatever becomes of the connections that they are for."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import uvloop
+
+from gateway.proxy.service import CLOSED_AT_ONCE
+from tests.origin import origin
+from tests.rig import example_settings, rig, until
+
+
+def test_a_client_that_leaves_just_before_it_is_closed_costs_no_deadline(valkey_url: str) -> None:
+    """Of connections that are closed a few at a time some have gone when their turn comes; later ones are
+    closed in their time all the same.
+
+    Under the event loop of workers: it gives no socket for a connection that has gone.
+    """
+
+    async def scenario() -> None:
+        async with origin() as upstream:
+            settings = example_settings(upstream.port)
+            server = dataclasses.replace(settings.server, head_timeout_s=0.5)
+            async with rig(valkey_url, upstream, dataclasses.replace(settings, server=server)) as path:
+                clients = [
+                    await asyncio.open_connection("127.0.0.1", path.port) for _ in range(3 * CLOSED_AT_ONCE)
+                ]
+                await until(lambda: path.proxy.connections == len(clients))
+                async with asyncio.timeout(5):
+                    while not path.proxy._overdue:
+                        await asyncio.sleep(0)
+                for front in path.proxy._overdue:
+                    front._transport.abort()
+                for _, writer in clients:
+                    writer.close()
+                await until(lambda: path.proxy.connections == 0)
+                async with path.client() as late, asyncio.timeout(5):
+                    assert await late.at_end()
+
+    uvloop.run(scenario())
