@@ -195,7 +195,7 @@ class Front(asyncio.Protocol):
             client, scheme = self._proxy.forwarded(incoming.headers, client, scheme)
         request = read_head(incoming, self._framing, client, scheme)
         if not isinstance(request, Request):
-            self._fail_head(request)
+            self._fail_head(request, expect_more=not incoming.whole)
             return
         self._framing = request.framing
         keep_alive = incoming.keep_alive
@@ -207,7 +207,7 @@ class Front(asyncio.Protocol):
             return
         routed = self._proxy.route(request.path)
         if routed is None:
-            self._fail_head(Failure.NO_ROUTE, path=request.path)
+            self._fail_head(Failure.NO_ROUTE, path=request.path, expect_more=not incoming.whole)
             return
         self.deadline = NEVER
         self._received = self._proxy.tick
@@ -245,7 +245,7 @@ class Front(asyncio.Protocol):
 
     # -- refusals of requests that are no calls
 
-    def _fail_head(self, failure: Failure, path: bytes = b"/") -> None:
+    def _fail_head(self, failure: Failure, path: bytes = b"/", *, expect_more: bool = False) -> None:
         self._closing = True
         self._proxy.tally.bad_request(failure.value.name)
         request_id = self._proxy.next_request_id()
@@ -254,7 +254,7 @@ class Front(asyncio.Protocol):
         )
         own = b"X-Request-Id: %b\r\nConnection: close\r\n\r\n" % request_id
         self._transport.write(refusal_head(refusal, own) + refusal.body)
-        self._begin_discard(expect_more=failure is Failure.HEAD_TOO_LARGE)
+        self._begin_discard(expect_more=expect_more or failure is Failure.HEAD_TOO_LARGE)
 
     # -- the exchange's side
 

@@ -147,6 +147,17 @@ async def test_what_follows_good_requests_in_one_piece_is_refused_in_its_turn(
     assert len(upstream.received) == 2
 
 
+async def test_a_refusal_is_read_by_a_client_that_still_sends_its_body(path: Rig) -> None:
+    """A path without a route is refused at once, and the connection closed only after some more was read."""
+    async with path.client() as client:
+        client.writer.write(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n")
+        for _ in range(10):
+            client.writer.write(b"a" * 10_000)
+            await client.writer.drain()
+            await asyncio.sleep(0.01)
+        assert (await client.read()).status == 404
+
+
 async def test_a_thousand_pipelined_requests_are_all_answered(path: Rig, upstream: Origin) -> None:
     """However many come at once, each is answered, and the ones behind wait."""
     key = await path.add_key()
