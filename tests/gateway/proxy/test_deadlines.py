@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from typing import cast
 
 import uvloop
 
 from gateway.proxy.service import CLOSED_AT_ONCE
+from gateway.proxy.sockets import reset, unread_bytes
 from tests.origin import origin
 from tests.rig import example_settings, rig, until
 
@@ -38,5 +40,39 @@ def test_a_client_that_leaves_just_before_it_is_closed_costs_no_deadline(valkey_
                 await until(lambda: path.proxy.connections == 0)
                 async with path.client() as late, asyncio.timeout(5):
                     assert await late.at_end()
+
+    uvloop.run(scenario())
+
+
+def test_a_connection_that_has_gone_can_be_asked_for_and_reset() -> None:
+    """The end of a TLS connection is told to its owner after its socket has been closed."""
+
+    async def scenario() -> None:
+        gone = asyncio.Event()
+        made: list[asyncio.Transport] = []
+
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                made.append(cast(asyncio.Transport, transport))
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                gone.set()
+
+        server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
+        try:
+            for asked_before in (False, True):
+                gone.clear()
+                _, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+                await until(lambda: made)
+                transport = made.pop()
+                if asked_before:
+                    assert unread_bytes(transport) == 0
+                writer.close()
+                await gone.wait()
+                await asyncio.sleep(0)
+                assert unread_bytes(transport) == 0
+                reset(transport)
+        finally:
+            server.close()
 
     uvloop.run(scenario())
