@@ -204,8 +204,9 @@ def _new_key(entry: KeyFields, text: str, settings: Settings, **given: Any) -> l
 
 
 def _credential(text: str, settings: Settings) -> NewCredential:
-    pepper_id, pepper = settings.security.peppers[0]
-    return NewCredential(texts.digest(text, pepper), pepper_id, texts.hint(text))
+    (pepper_id, pepper), *others = settings.security.peppers
+    known_as = tuple(texts.digest(text, other) for _, other in others)
+    return NewCredential(texts.digest(text, pepper), pepper_id, texts.hint(text), known_as)
 
 
 async def _refuse_ended(call: Call[Any, Any], key_id: str) -> None:

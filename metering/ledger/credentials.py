@@ -15,11 +15,16 @@ from metering.ledger.rows import CredentialTakenError
 
 @dataclass(frozen=True, slots=True)
 class NewCredential:
-    """A credential that is to be accepted; `pepper_id` says which pepper its digest was made with."""
+    """A credential that is to be accepted; `pepper_id` says which pepper its digest was made with.
+
+    `others` are digests of the same text under the other peppers, for a text that somebody may have brought
+    before.
+    """
 
     digest: str
     pepper_id: str
     hint: str
+    others: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +91,18 @@ async def end(connection: AsyncConnection, key_id: str, at: datetime) -> None:
     )
 
 
-async def refuse_taken(connection: AsyncConnection, digests: Sequence[str]) -> None:
-    """Raise CredentialTakenError when one of the digests is known, or stands twice in the list."""
+async def refuse_taken(connection: AsyncConnection, new: Sequence[NewCredential]) -> None:
+    """Raise CredentialTakenError when one of the texts is known, or stands twice in the list."""
     held = tables.credentials
+    digests = [digest for each in new for digest in (each.digest, *each.others)]
     query = sa.select(held.c.digest).where(
-        held.c.digest == sa.any_(sa.bindparam("digests", list(digests), sa.ARRAY(sa.Text)))
+        held.c.digest == sa.any_(sa.bindparam("digests", digests, sa.ARRAY(sa.Text)))
     )
     seen = {row.digest for row in await connection.execute(query)}
     taken = []
-    for index, digest in enumerate(digests):
-        if digest in seen:
+    for index, each in enumerate(new):
+        if not seen.isdisjoint((each.digest, *each.others)):
             taken.append(index)
-        seen.add(digest)
+        seen.add(each.digest)
     if taken:
         raise CredentialTakenError(taken)

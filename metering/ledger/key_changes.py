@@ -59,7 +59,7 @@ async def rotate(
     Raises NotFoundError and CredentialTakenError.
     """
     key = await _locked(connection, key_id)
-    await credentials.refuse_taken(connection, [credential.digest])
+    await credentials.refuse_taken(connection, [credential])
     ends = now + timedelta(seconds=overlap_s)
     await credentials.end(connection, key_id, ends)
     await credentials.add(connection, [(key_id, credential)], now=now)

@@ -109,7 +109,7 @@ async def create_many(
     Raises NotFoundError and CredentialTakenError.
     """
     ends = await _lock_accounts(connection, {key.account_id for key in new})
-    await credentials.refuse_taken(connection, [key.credential.digest for key in new])
+    await credentials.refuse_taken(connection, [key.credential for key in new])
     unpaid = await _oldest_unpaid(connection, {key.account_id for key in new})
     ids = [new_id("key") for _ in new]
     rows, changes = [], []

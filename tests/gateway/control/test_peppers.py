@@ -77,6 +77,20 @@ async def test_a_text_that_is_seen_is_carried_over(
     assert all(record.credentials[digest] is not None for digest in (old, keys.digest(key["key"], NEW[1])))
 
 
+async def test_a_text_under_an_old_pepper_is_not_imported_again(
+    admin: Api, control: Control, account: str
+) -> None:
+    """It would be a second key of the same text, and take the calls of the first."""
+    entry = {"account_id": account, "plan": "K1", "credential": "already-here"}
+    assert (await admin.post("/v1/keys/import", {"keys": [entry]})).status == 201
+    change_pepper(control)
+    fresh = entry | {"credential": "not-yet-here"}
+    refused = await admin.post("/v1/keys/import", {"keys": [fresh, entry]})
+    assert (refused.status, refused.fields) == (409, {"body.keys[2].credential"})
+    assert (await admin.post("/v1/keys/import", {"keys": [fresh]})).status == 201
+    assert len((await admin.get("/v1/keys")).body["items"]) == 2
+
+
 async def test_what_was_offered_twice_or_wrongly_changes_nothing(
     admin: Api, control: Control, account: str, key: dict[str, Any], redis: Redis
 ) -> None:
