@@ -183,6 +183,10 @@ async def _credit(
     assert quantity is not None  # one of the two is given
     if line.kind not in (LineKind.USAGE, LineKind.FLAT):
         raise BillingError("wrong_amount", f"a {line.kind} line has no quantity to correct: give its amount")
+    if _amount_was_set(lines, notes, line.key_id):
+        raise BillingError(
+            "wrong_amount", "an amount of this key was set before, which no quantity tells: give the amount"
+        )
     before, after = await _reckoned(connection, invoice, lines, notes, line, quantity)
     return _differences(before, after, lines, line)
 
@@ -259,6 +263,19 @@ def _line(lines: Sequence[InvoiceLine], invoice_id: str, position: int) -> Invoi
         if line.position == position:
             return line
     raise NotFoundError("line", f"{invoice_id}/{position}")
+
+
+def _amount_was_set(lines: Sequence[InvoiceLine], notes: Sequence[CreditNote], key_id: str) -> bool:
+    """Say whether a credit note gave money back of a key's month without units, as a set amount does.
+
+    Reckoned again, the month would not know of that, and the same money would be given back twice. A late
+    line is of another month.
+    """
+    places = {each.position for each in lines if each.key_id == key_id and each.kind is not LineKind.LATE}
+    return any(
+        any(each.position in places for each in note.lines) and not any(each.quantity for each in note.lines)
+        for note in notes
+    )
 
 
 def _credited(notes: Sequence[CreditNote], position: int) -> Decimal:

@@ -171,6 +171,28 @@ async def test_amount_is_set(books: Books) -> None:
         await disputed(books, invoice, "2026-11-13")
 
 
+async def test_what_was_given_back_by_amount_is_not_given_back_by_quantity_too(books: Books) -> None:
+    """Once an amount was set, only amounts tell what is left: reckoning again would not know of it."""
+    account, _, invoice = await billed(books)
+    await resolved(books, await disputed(books, invoice, "2026-11-11"), amount=Decimal("4.00"))
+    again = await disputed(books, invoice, "2026-11-12")
+    with pytest.raises(BillingError, match="give the amount"):
+        await resolved(books, again, quantity=Decimal(0))
+    assert await outstanding(books, account) == Decimal("4.00")
+    await resolved(books, again, amount=Decimal("0.00"))
+    assert await outstanding(books, account) == 0
+
+
+async def test_an_amount_after_a_quantity_is_of_what_is_left(books: Books) -> None:
+    """The other way round each knows of the other."""
+    account, _, invoice = await billed(books)
+    await resolved(books, await disputed(books, invoice, "2026-11-11"), quantity=Decimal(400))
+    again = await disputed(books, invoice, "2026-11-12")
+    assert again.amount == Decimal("4.00")
+    await resolved(books, again, amount=Decimal("1.00"))
+    assert await outstanding(books, account) == Decimal("1.00")
+
+
 @pytest.mark.parametrize(
     ("on", "accepted"), [("2026-12-10 23:59:59", True), ("2026-12-11 00:00:00", False), ("2026-11-09", False)]
 )
