@@ -149,14 +149,24 @@ def rate_days(
 
 
 def late(
-    key_id: str, site: str | None, month: Period, before: Sequence[Line], after: Sequence[Line]
+    key_id: str,
+    site: str | None,
+    month: Period,
+    before: Sequence[Line],
+    after: Sequence[Line],
+    *,
+    billed: Decimal | None = None,
 ) -> Line | None:
     """Return the line that turns a month's lines `before` into what they are `after`, None if the same.
+
+    `billed` is what was asked for `before`, unless that is the sum of its lines.
 
     Counts that a minimum swallowed change the quantity and not the amount, and are told all the same.
     """
     quantity = billed_quantity(after) - billed_quantity(before)
-    amount = sum((line.amount for line in after), ZERO) - sum((line.amount for line in before), ZERO)
+    if billed is None:
+        billed = sum((line.amount for line in before), ZERO)
+    amount = sum((line.amount for line in after), ZERO) - billed
     if not quantity and not amount:
         return None
     then, now = _counted(before), _counted(after)

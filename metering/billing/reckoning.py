@@ -116,7 +116,9 @@ class Reckoning:
     def _add_late_key(self, row: Any, before: list[cut.Counted], counted: list[cut.Counted]) -> None:
         key_id, site, month = row["key_id"], row["site"], month_of(row["period_first"])
         then, now = rate(key_id, site, month, before), rate(key_id, site, month, counted)
-        line = late(key_id, site, month, then, now)
+        # What was billed is what the invoices say: drafts of several months, reckoned again in another order,
+        # may have told parts whose prices depend on what stood before them.
+        line = late(key_id, site, month, then, now, billed=row["amount"])
         if line is None:
             return  # calls that cost nothing, or came and were waived
         account = self._late.get(row["account_id"])

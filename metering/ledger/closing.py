@@ -78,7 +78,8 @@ _LATE = """
         SELECT invoice.account_id, part.key_id, part.period_first, max(part.plan) AS plan,
             min(part.first_day) AS first_day, max(part.last_excluded) AS last_excluded,
             sum(part.calls)::bigint AS calls, sum(part.taken)::bigint AS taken,
-            sum(part.waived)::bigint AS waived, jsonb_agg(part.segments)::text AS segments
+            sum(part.waived)::bigint AS waived, jsonb_agg(part.segments)::text AS segments,
+            sum(part.amount) AS amount
         FROM late_usage AS noted JOIN invoice_keys AS part USING (key_id, period_first)
         JOIN invoices AS invoice ON invoice.id = part.invoice_id
         WHERE noted.period_first < $1 AND invoice.period_first <> $1
@@ -93,7 +94,7 @@ _LATE = """
         GROUP BY 1, 2
     )
     SELECT billed.account_id, billed.key_id, billed.period_first, billed.plan, billed.first_day,
-        billed.segments, key.site, key.label, account.name, account.main_domain,
+        billed.segments, billed.amount, key.site, key.label, account.name, account.main_domain,
         account.billing_email, account.currency
     FROM billed JOIN now USING (key_id, period_first)
     JOIN keys AS key ON key.id = billed.key_id JOIN accounts AS account ON account.id = billed.account_id

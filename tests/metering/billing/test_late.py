@@ -16,6 +16,7 @@ from metering.ledger import closing, make_engine, marks, migrate, tables, usage
 from metering.ledger.billing_tables import late_usage
 from metering.rating import LineKind
 from metering.snapshot import Snapshot
+from policies.pricing import Model, Price, Tier
 from tests.metering.billing.books import Books, month, version
 from tests.schema import set_back
 
@@ -112,6 +113,26 @@ async def test_however_late_counts_are_billed_once(books: Books) -> None:
     (after,) = await books.bill("2027-03")
     assert (invoice.total, after.total) == (Decimal("1.14"), 0)
     assert await noted(books) == set()
+
+
+async def test_drafts_that_are_reckoned_again_in_another_order_add_up(books: Books) -> None:
+    """An earlier draft, reckoned again beside a later one, asks for what is missing, at any tier."""
+    price = Price(Model.GRADUATED, (Tier(Decimal(104), Decimal("1.00")), Tier(None, Decimal("0.50"))))
+    await books.announce(version(price=price))
+    key = await books.key(await books.account(), "2026-10-01", expires_at=books.at("2026-11-01"))
+    await books.use(key, "2026-10-03", 100)
+    await books.bill("2026-10")
+    await books.use(key, "2026-10-03", 105)
+    await books.close("2026-11")
+    await books.use(key, "2026-10-03", 108)
+    await books.close("2026-12")
+    await books.close("2026-11")
+    await books.issue("2026-11")
+    await books.issue("2026-12")
+    await books.bill("2027-01")
+    lines = await books.lines_of_key(key)
+    assert sum(line.quantity for line in lines) == 108
+    assert sum(line.amount for line in lines) == Decimal("106.00")
 
 
 async def test_what_is_noted_is_kept_until_it_is_billed_for_good(books: Books) -> None:

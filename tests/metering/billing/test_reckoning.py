@@ -21,6 +21,7 @@ from policies.plan_versions import PlanVersion
 from policies.trial import TrialTerms
 from tests.metering.billing.books import PLANS, STEPS, month, version
 
+CENT = Decimal("0.01")
 OCTOBER = month("2026-10")
 FIRST, MIDDLE, LAST = OCTOBER.first, date(2026, 10, 11), OCTOBER.last_excluded
 TERMS = Terms(Contract(ZoneInfo("Europe/Moscow"), PLANS, STEPS, TrialTerms(months=0)))
@@ -83,7 +84,10 @@ def late_row(
 ) -> dict[str, Any]:
     """A key of a month before, billed for the days until the tenth and then after it."""
     parts = [[[first, f"{first[:8]}10", 1, *billed]], [[f"{first[:8]}10", f"{first[:8]}20", 1, 5, 5, 0]]]
-    return row(key, account) | {"period_first": date.fromisoformat(first), "segments": json.dumps(parts)}
+    billable = billed[1] - billed[2] + 5
+    return row(key, account) | {
+        "period_first": date.fromisoformat(first), "segments": json.dumps(parts), "amount": billable * CENT,
+    }  # fmt: skip
 
 
 def line(
