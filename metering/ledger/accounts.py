@@ -137,12 +137,14 @@ async def close(
     NotFoundError.
 
     Keys that end earlier by themselves are left as they are; one that is made later has ended then as well.
+    Those that were to end with the account before follow it, also to a later instant.
     """
-    await lock(connection, [account_id])
+    before = (await lock(connection, [account_id]))[account_id].closed_at
     account = await change(connection, account_id, {"closed_at": at}, now=now, by=by)
     table = tables.keys
     query = sa.select(table.c.id).where(
-        table.c.account_id == account_id, sa.or_(table.c.closed_at.is_(None), table.c.closed_at > at)
+        table.c.account_id == account_id,
+        sa.or_(table.c.closed_at.is_(None), table.c.closed_at > at, table.c.closed_at == before),
     )
     for key_id in (await connection.execute(query.order_by(table.c.id))).scalars().all():
         await key_changes.close(connection, key_id, at=at, now=now, by=by)

@@ -111,3 +111,18 @@ async def test_closing_an_account_ends_its_keys(engine: AsyncEngine) -> None:
         third.id: later,
     }
     assert found[second].revision == 2
+
+
+async def test_an_end_that_is_put_off_is_put_off_for_the_keys(engine: AsyncEngine) -> None:
+    """Keys that were to end with their account follow it, to a later instant and to an earlier one."""
+    key = await make_key(engine)
+    async with engine.begin() as connection:
+        new = [keys.NewKey(key.account_id, "K1", NewCredential("d0", "p1", "h"))]
+        (alone,) = await keys.create_many(connection, new, now=WHEN, by=BY)
+        before = WHEN + timedelta(hours=1)
+        await key_changes.close(connection, alone, at=before, now=WHEN, by=BY)
+        for hours in (5, 9, 3):
+            at = WHEN + timedelta(hours=hours)
+            await accounts.close(connection, key.account_id, at=at, now=WHEN, by=BY)
+            assert (await keys.get(connection, key.id)).closed_at == at
+            assert (await keys.get(connection, alone)).closed_at == before
