@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import audit, key_changes, tables
+from metering.ledger import audit, key_changes, keys, tables
 from metering.ledger.audit import Author, Change
 from metering.ledger.credentials import Credential
 
@@ -79,6 +79,9 @@ async def carry(
     knew the text by it goes on doing so.
     """
     held = tables.credentials
+    # The key before its credentials, as whoever changes a key has it: two orders would block each other.
+    owner = sa.select(held.c.key_id).where(held.c.digest == old).scalar_subquery()
+    await keys.lock_keys(connection, tables.keys.c.id == owner)
     row = (
         await connection.execute(sa.select(held).where(held.c.digest == old).with_for_update())
     ).one_or_none()

@@ -6,9 +6,10 @@ import asyncio
 from datetime import date, timedelta
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.ledger import CredentialTakenError, NotFoundError, audit, key_changes
+from metering.ledger import CredentialTakenError, NotFoundError, audit, key_changes, keys, peppers, tables
 from metering.ledger.credentials import NewCredential
 from tests.metering.samples import BY, WHEN, make_key
 
@@ -99,3 +100,27 @@ async def test_dates_of_an_end_stay_what_they_were(engine: AsyncEngine) -> None:
         assert (await key_changes.close(connection, key.id, at=later, now=WHEN, by=BY)).closed_at == later
         actions = [entry.action for entry in (await audit.listed(connection, object_id=key.id)).items]
     assert actions == ["key.close", "key.revoke", "key.resume", "key.suspend", "key.suspend", "key.create"]
+
+
+async def test_a_text_is_carried_over_while_its_key_is_rotated(engine: AsyncEngine) -> None:
+    """Neither blocks the other, and the text ends under both peppers."""
+    key = await make_key(engine)
+    old = key.credentials[0].digest
+
+    async def carry() -> None:
+        async with engine.begin() as connection:
+            await peppers.carry(connection, old, "carried", "p2", now=WHEN, by=BY)
+
+    async with engine.begin() as connection:
+        await keys.lock_keys(connection, tables.keys.c.id == key.id)
+        carried = asyncio.ensure_future(carry())
+        async with asyncio.timeout(60), engine.connect() as other:
+            waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            while not (await other.execute(waiting)).scalar_one():
+                await asyncio.sleep(0.01)
+        fresh = NewCredential("fresh", "p2", "h")
+        await key_changes.rotate(connection, key.id, fresh, overlap_s=0, now=WHEN, by=BY)
+    await carried
+    async with engine.connect() as connection:
+        held = (await keys.get(connection, key.id)).credentials
+    assert {each.digest: each.expires_at for each in held} == {old: WHEN, "carried": WHEN, "fresh": None}
