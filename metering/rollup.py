@@ -160,6 +160,12 @@ class _Carried:
                 lane.cancel()
             if lanes:
                 await asyncio.wait(lanes)
+        if self.stamped:
+            # Whichever lane came first has stamped an account; another may have brought an earlier call.
+            async with engine.begin() as connection:
+                await accounts.bring_first_requests_forward(
+                    connection, self.stamped, self._sandbox_plans, now=self._now, by=AUTHOR
+                )
 
     async def _lane(self, redis: Client, engine: AsyncEngine, chunks: Iterator[Sequence[bytes]]) -> None:
         wire = wire_to(redis)

@@ -196,3 +196,29 @@ async def stamp_first_requests(
     for account_id in stamped:
         await change(connection, account_id, {"first_request_at": wanted[account_id]}, now=now, by=by)
     return stamped
+
+
+async def bring_first_requests_forward(
+    connection: AsyncConnection,
+    account_ids: Collection[str],
+    plans: Collection[str],
+    *,
+    now: datetime,
+    by: Author,
+) -> None:
+    """Give accounts that were just stamped the earliest first request of all their keys on `plans`."""
+    held, days, accounts = tables.keys, tables.key_days, tables.accounts
+    earliest = (
+        sa.select(held.c.account_id, sa.func.min(days.c.first_at).label("at"))
+        .join(days, held.c.id == days.c.key_id)
+        .join(accounts, accounts.c.id == held.c.account_id)
+        .where(
+            held.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))),
+            held.c.plan.in_(plans),
+            days.c.first_at < accounts.c.first_request_at,
+        )
+        .group_by(held.c.account_id)
+        .order_by(held.c.account_id)
+    )
+    for row in (await connection.execute(earliest)).all():
+        await change(connection, row.account_id, {"first_request_at": row.at}, now=now, by=by)

@@ -366,6 +366,29 @@ async def test_sandbox_call_is_the_accounts_first_request(redis: Redis, engine: 
         assert (found.revision, found.first_request_at) == (2, NOW + 60)
 
 
+async def test_the_first_of_many_sandbox_calls_is_stamped(
+    redis: Redis, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the first of all the account's keys, also when they are not carried together."""
+    monkeypatch.setattr(rollup, "CHUNK", 1)
+    made = [await make_key(engine, name=name, plan="sandbox") for name in "abc"]
+    async with engine.begin() as connection:
+        moved = sa.update(tables.keys).where(tables.keys.c.id.in_([key.id for key in made]))
+        await connection.execute(moved.values(account_id=made[0].account_id))
+    await rebuild(redis, engine, zone=ZONE, now=NOW)
+    async with counting(redis) as counters:
+        for later, key in enumerate(sorted(made, key=lambda key: key.id, reverse=True)):
+            await counted(counters, take(key_id=key.id), now=NOW + later * 3600)
+    report = await rolled(redis, engine, sandbox_plans={"sandbox"})
+    assert report.stamped_accounts == (made[0].account_id,)
+    async with engine.connect() as connection:
+        account = await accounts.get(connection, made[0].account_id)
+    assert account.first_request_at == datetime.fromtimestamp(NOW, UTC)
+    found = await Projection(redis).fetch(made[0].id)
+    assert found is not None
+    assert found.first_request_at == NOW
+
+
 async def test_stated_first_request_stays(redis: Redis, engine: AsyncEngine) -> None:
     """A first request that was stated is not replaced by a sandbox call."""
     key = await make_key(engine, plan="sandbox")
