@@ -259,14 +259,18 @@ class Proxy:
 
     def _close_overdue(self) -> None:
         """Close a few connections whose time is up: hundreds in one turn of the loop would hold calls up."""
-        for _ in range(min(CLOSED_AT_ONCE, len(self._overdue))):
-            front = self._overdue.pop()
-            if front.deadline < self.tick and front in self._fronts:  # some have gone meanwhile
-                front.on_deadline()
-        if self._overdue:
-            self.loop.call_later(CLOSING_REST_S, self._close_overdue)
+        try:
+            for _ in range(min(CLOSED_AT_ONCE, len(self._overdue))):
+                front = self._overdue.pop()
+                if front.deadline < self.tick and front in self._fronts:  # some have gone meanwhile
+                    front.on_deadline()
+        finally:
+            if self._overdue:
+                self.loop.call_later(CLOSING_REST_S, self._close_overdue)
 
     def _on_tick(self) -> None:
+        # First: whatever goes wrong below, deadlines are looked at again.
+        self._ticker = self.loop.call_later(TICK_S, self._on_tick)
         now = self.tick = self.loop.time()
         for exchange in [exchange for exchange in self._exchanges if exchange.deadline < now]:
             exchange.on_deadline()
@@ -278,4 +282,3 @@ class Proxy:
         self._access_log.flush()
         if self.carrier is not None:
             self.carrier.flush()
-        self._ticker = self.loop.call_later(TICK_S, self._on_tick)

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from typing import cast
 
+import pytest
 import uvloop
 
 from gateway.proxy.service import CLOSED_AT_ONCE
@@ -76,3 +77,24 @@ def test_a_connection_that_has_gone_can_be_asked_for_and_reset() -> None:
             server.close()
 
     uvloop.run(scenario())
+
+
+async def test_what_goes_wrong_at_a_look_at_deadlines_is_not_the_end_of_them(
+    valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in one of the things that are seen to at intervals stops neither them nor deadlines."""
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    async with origin() as upstream:
+        settings = example_settings(upstream.port)
+        server = dataclasses.replace(settings.server, head_timeout_s=0.5)
+        async with rig(valkey_url, upstream, dataclasses.replace(settings, server=server)) as path:
+
+            def refuse() -> None:
+                monkeypatch.undo()
+                raise OSError("no space left on device")
+
+            monkeypatch.setattr(path.proxy._access_log, "flush", refuse)
+            await until(lambda: faults)
+            async with path.client() as late, asyncio.timeout(5):
+                assert await late.at_end()
