@@ -36,30 +36,36 @@ def make(settings: Settings, config_path: Path | None, output: Path, told: Progr
     if output.exists():
         raise BackupError(f"{output} exists already; choose another name.")
     try:
-        with (
-            ledgers.reachable(settings.stores) as url,
-            tempfile.TemporaryDirectory(prefix=".tallygate-backup-", dir=output.absolute().parent) as folder,
-        ):
-            draft = Path(folder)
-            files = {archive.DUMP: draft / "dump"}
-            ledger, server = asyncio.run(_dump(url, files[archive.DUMP], told))
-            files |= _beside(settings, config_path, draft)
-            told("checksums")
-            manifest = Manifest(
-                made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                server=server,
-                ledger=ledger,
-                peppers={name: archive.fingerprint(pepper) for name, pepper in settings.security.peppers},
-                files={name: archive.file_of(path) for name, path in files.items()},
-            )
-            archive.write(draft / "archive", files, manifest)
-            archive.read(draft / "archive")
-            (draft / "archive").rename(output)
-            return manifest
+        with ledgers.reachable(settings.stores) as url:
+            try:
+                return _made(settings, config_path, output, url, told)
+            except ConnectionError as error:
+                raise BackupError(f"The ledger cannot be read ({type(error).__name__}).") from error
+            except OSError as error:
+                # Here, not outside: an open ledger would take it for a fault of its own place.
+                raise BackupError(f"{output} cannot be written: {error.strerror}.") from error
     except SQLAlchemyError as error:
         raise BackupError(f"The ledger cannot be read ({type(error).__name__}).") from error
-    except OSError as error:
-        raise BackupError(f"{output} cannot be written: {error.strerror}.") from error
+
+
+def _made(settings: Settings, config_path: Path | None, output: Path, url: str, told: Progress) -> Manifest:
+    with tempfile.TemporaryDirectory(prefix=".tallygate-backup-", dir=output.absolute().parent) as folder:
+        draft = Path(folder)
+        files = {archive.DUMP: draft / "dump"}
+        ledger, server = asyncio.run(_dump(url, files[archive.DUMP], told))
+        files |= _beside(settings, config_path, draft)
+        told("checksums")
+        manifest = Manifest(
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            server=server,
+            ledger=ledger,
+            peppers={name: archive.fingerprint(pepper) for name, pepper in settings.security.peppers},
+            files={name: archive.file_of(path) for name, path in files.items()},
+        )
+        archive.write(draft / "archive", files, manifest)
+        archive.read(draft / "archive")
+        (draft / "archive").rename(output)
+        return manifest
 
 
 async def _dump(url: str, to: Path, told: Progress) -> tuple[Inventory, str]:
