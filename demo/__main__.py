@@ -53,7 +53,12 @@ async def serve(options: argparse.Namespace) -> None:
     site = Site(marketplace, Access(options.require_key, options.secret))
     default = Switches(delay_ms=options.delay_ms)
     tasks: set[asyncio.Task[None]] = set()
-    server = await loop.create_server(lambda: Connection(site, default, tasks), options.host, options.port)
+    try:
+        server = await loop.create_server(
+            lambda: Connection(site, default, tasks), options.host, options.port
+        )
+    except OSError as error:
+        raise SystemExit(f"demo: {options.host}:{options.port} cannot be used: {error.strerror}") from error
     host, port = server.sockets[0].getsockname()[:2]
     print(f"demo marketplace on http://{host}:{port}", flush=True)
     await stopping.wait()

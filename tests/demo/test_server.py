@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -203,3 +204,14 @@ def test_the_program_serves_and_stops() -> None:
         finally:
             program.send_signal(signal.SIGTERM)
         assert program.wait(10) == 0
+
+
+def test_a_port_in_use_is_named() -> None:
+    """Somebody who starts it twice is told so, without a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "demo", "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port} cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
