@@ -58,9 +58,6 @@ def import_(
 ) -> None:
     """Take over keys from a CSV file, each as it is; a batch of 2,500 is taken whole or not at all."""
     rows = read(file, account, plan)
-    if dry_run:
-        note(f"Would import {len(rows)} keys; the file itself has no error.")
-        return
     done = skipped = 0
     bar = Progress(
         TextColumn("importing"),
@@ -75,13 +72,17 @@ def import_(
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             try:
-                kept = _import_batch(client.of(context), batch, skip_existing)
+                kept = _import_batch(client.of(context), batch, skip_existing, dry_run)
             except CliError as error:
-                raise CliError(f"{error}\n{done} of {len(rows)} keys were imported before this.") from error
+                were = "would be" if dry_run else "were"
+                raise CliError(f"{error}\n{done} of {len(rows)} keys {were} imported before this.") from error
             done += kept
             skipped += len(batch) - kept
             bar.advance(task, len(batch))
-    note(f"Imported {done} keys." + (f" {skipped} were in use already." if skipped else ""))
+    note(
+        f"{'Would import' if dry_run else 'Imported'} {done} keys."
+        + (f" {skipped} were in use already." if skipped else "")
+    )
 
 
 def read(file: Path, account: str | None, plan: str | None) -> list[Row]:
@@ -103,7 +104,7 @@ def read(file: Path, account: str | None, plan: str | None) -> list[Row]:
             for fields in reader:
                 row = Row(reader.line_num, _body(fields, account, plan, errors, reader.line_num))
                 text = row.body.get("credential", "")
-                if text in seen:
+                if text and text in seen:
                     errors.append(f"line {row.line}: the same key stands in line {seen[text]}")
                 seen.setdefault(text, row.line)
                 rows.append(row)
@@ -153,10 +154,13 @@ def _body(
     return body
 
 
-def _import_batch(connection: client.Connection, batch: Sequence[Row], skip_existing: bool) -> int:
-    """Import a batch and return how many keys it made."""
+def _import_batch(
+    connection: client.Connection, batch: Sequence[Row], skip_existing: bool, dry_run: bool
+) -> int:
+    """Import a batch and return how many keys it made, or would make."""
     try:
-        connection.call("POST", "/v1/keys/import", {"keys": [row.body for row in batch]})
+        body = {"keys": [row.body for row in batch]}
+        connection.call("POST", "/v1/keys/import", body, dry_run=dry_run)
     except ApiError as error:
         places = dict(enumerate(batch, 1))
         told = [(_place(each["field"]), each["field"], each["message"]) for each in error.errors]
@@ -165,7 +169,7 @@ def _import_batch(connection: client.Connection, batch: Sequence[Row], skip_exis
         if skip_existing and error.status == 409:
             taken = {place for place, _, _ in told}
             fresh = [row for place, row in places.items() if place not in taken]
-            return _import_batch(connection, fresh, skip_existing) if fresh else 0
+            return _import_batch(connection, fresh, skip_existing, dry_run) if fresh else 0
         lines = [
             f"line {places[place].line}: {field.rpartition('.')[2]} {message}"
             if place in places

@@ -80,7 +80,7 @@ def _fields(options: dict[str, Any]) -> dict[str, Any]:
         if name in ("allow_network", "allow_domain"):
             fields[f"{name}s"] = [] if [each.lower() for each in value] == [values.NONE] else value
         elif name == "signing_secret_file":
-            fields["signing_secret"] = value.read_text(encoding="utf-8").strip()
+            fields["signing_secret"] = _secret(value)
         elif isinstance(value, str) and values.cleared(value):
             fields[name] = None
         elif name == "daily_limit":
@@ -90,6 +90,15 @@ def _fields(options: dict[str, Any]) -> dict[str, Any]:
         else:
             fields[name] = value
     return fields
+
+
+def _secret(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(
+            f"{file} cannot be read as text in UTF-8", param_hint="--signing-secret-file"
+        ) from error
 
 
 def _units(text: str) -> int:

@@ -149,6 +149,7 @@ async def suspend(call: Call[Suspension, NoQuery]) -> Reply:
 
 async def resume(call: Call[NoInput, NoQuery]) -> Reply:
     """Let go of a key that was held."""
+    await _refuse_ended(call, call.path("key_id"))
     resumed = await key_changes.resume(call.connection, call.path("key_id"), now=call.now, by=call.by)
     return Reply(Key(**_fields(call, resumed)))
 
@@ -210,7 +211,7 @@ def _credential(text: str, settings: Settings) -> NewCredential:
 
 
 async def _refuse_ended(call: Call[Any, Any], key_id: str) -> None:
-    """What has ended cannot be held or given a new text."""
+    """What has ended cannot be held, let go of or given a new text."""
     key = await ledger.get(call.connection, key_id)
     if key.revoked_at is not None and key.revoked_at <= call.now:
         raise conflict("The key was revoked, and that is for good; make a new one.")

@@ -160,7 +160,7 @@ async def test_keys_are_imported(cli: Cli, account: str, tmp_path: Path, admin: 
     given = ("key", "import", str(file), "--account", account, "--plan", "K2")
     dry = await cli(*given, "--dry-run")
     assert (dry.code, (await admin.get("/v1/keys")).body["items"]) == (0, [])
-    assert "2 keys" in dry.err
+    assert "Would import 2 keys" in dry.err
     assert "Imported 2 keys" in (await cli(*given)).err
     keys = {each["site"]: each for each in (await admin.get("/v1/keys")).body["items"]}
     assert (keys["one.example"]["plan"], keys["one.example"]["daily_limit"]) == ("K2", 5)
@@ -169,6 +169,14 @@ async def test_keys_are_imported(cli: Cli, account: str, tmp_path: Path, admin: 
     again = await cli(*given)
     assert again.code == 1
     assert "line 2: credential is in use already" in again.err
+    dry = await cli(*given, "--dry-run")
+    assert (dry.code, "line 2: credential is in use already" in dry.err) == (1, True)
+    dry = await cli(*given, "--skip-existing", "--dry-run")
+    assert (dry.code, "Would import 0 keys. 2 were in use already." in dry.err) == (0, True)
+    wrong = await cli(
+        "key", "import", str(file), "--account", "acc_0123456789abcdef", "--plan", "K9", "--dry-run"
+    )
+    assert (wrong.code, "line 2: plan there is no plan 'K9'" in wrong.err) == (1, True)
     with file.open("a") as more:
         more.write("old-key-three,,,,,,,\n")
     assert "Imported 1 keys. 2 were in use already." in (await cli(*given, "--skip-existing")).err
@@ -189,6 +197,8 @@ async def test_every_wrong_line_is_named(cli: Cli, account: str, tmp_path: Path,
         assert said in refused.err
     assert "canary" not in refused.err
     assert (await admin.get("/v1/keys")).body["items"] == []
+    file.write_text("credential,plan\n,K1\n,K1\n")
+    assert "the same key" not in (await cli("key", "import", str(file), "--account", account)).err
 
 
 @pytest.mark.parametrize(
@@ -201,3 +211,20 @@ async def test_what_is_no_list_of_keys_is_refused(cli: Cli, tmp_path: Path, cont
     refused = await cli("key", "import", str(file), "--account", "acc_0123456789abcdef", "--plan", "K1")
     assert refused.code == 1
     assert "Error:" in refused.err
+
+
+async def test_a_signing_secret_that_is_no_text_is_refused(cli: Cli, account: str, tmp_path: Path) -> None:
+    """The option is named, and nothing of the file is shown."""
+    file = tmp_path / "secret"
+    file.write_bytes(b"canary\xff\xfe")
+    given = ("--account", account, "--plan", "K1", "--signing-secret-file", str(file))
+    refused = await cli("key", "create", *given)
+    assert (refused.code, "--signing-secret-file" in refused.err) == (2, True)
+    assert "canary" not in refused.err
+
+
+async def test_what_was_revoked_is_not_resumed(cli: Cli, key: dict[str, Any]) -> None:
+    """As it cannot be held: the answer would read as if calls were accepted again."""
+    await cli("key", "revoke", key["id"], "--yes")
+    refused = await cli("key", "resume", key["id"])
+    assert (refused.code, "that is for good" in refused.err) == (1, True)
