@@ -124,6 +124,14 @@ def issue(
     sums = _Sums()
     for _ in _planned(connection, body, sums):
         pass
+    if not sums.rows:
+        # The gateway would close the month first, and issue what nobody was shown or asked about.
+        note(
+            f"There is no draft of {body['period']} to issue; "
+            f"`tallygate bill close {body['period']}` makes them."
+        )
+        write_rows([], INVOICE_COLUMNS, form, numbers=("total",))
+        return
     what = f"Issue {sums.rows:,} invoices of {body['period']}: {sums.told}. An issued invoice never changes."
     if not confirmed(what, yes=yes, dry_run=dry_run):
         rows = _planned(connection, body, _Sums())

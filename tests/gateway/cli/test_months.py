@@ -89,6 +89,17 @@ async def test_what_issuing_would_do_is_told_over_pages(
     assert f"Left as drafts: {held}." in done.err
 
 
+async def test_what_was_not_shown_is_not_issued(shops: list[Shop], cli: Cli, clock: Clock) -> None:
+    """A month without drafts is not closed and issued unseen: the question would have named no invoice."""
+    clock.now = ISSUING
+    done = await cli("bill", "issue", "2026-10", "--yes", "--format", "json")
+    assert (done.code, done.json) == (0, [])
+    assert "There is no draft of 2026-10 to issue; `tallygate bill close 2026-10` makes them." in done.err
+    assert (await cli("bill", "list", "--format", "json")).json == []
+    await cli("bill", "close", "2026-10")
+    assert len((await cli("bill", "issue", "2026-10", "--yes", "--format", "json")).json) == 3
+
+
 async def test_a_cursor_goes_with_a_dry_run(admin: Api) -> None:
     """What is done is done for the whole month, and a cursor that is none is refused by its name."""
     for body in ({"cursor": "x"}, {"cursor": "x", "dry_run": True}):
