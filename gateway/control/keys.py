@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from gateway import sealing
 from gateway.control.auth import Right, require
 from gateway.control.key_models import (
@@ -36,6 +38,7 @@ from metering.ledger import CredentialTakenError, key_changes, peppers
 from metering.ledger import keys as ledger
 from metering.ledger.credentials import NewCredential
 from policies import keys as texts
+from policies.period import day_of
 
 # What a billing token may set; everything else takes the right to write keys.
 BILLING_FIELDS = frozenset({"oldest_unpaid_issued_on", "purchased_at"})
@@ -74,6 +77,8 @@ async def listed(call: Call[NoInput, KeysQuery]) -> Reply:
     """List keys."""
     query = call.query
     async with call.control.engine.connect() as connection:
+        if query.pepper is not None:
+            await _refuse_unknown_pepper(call, connection, query.pepper)
         page = await ledger.listed(
             connection,
             account_id=query.account,
@@ -84,6 +89,15 @@ async def listed(call: Call[NoInput, KeysQuery]) -> Reply:
     return Reply(
         KeyPage(items=[Key(**_fields(call, each)) for each in page.items], next_cursor=page.next_cursor)
     )
+
+
+async def _refuse_unknown_pepper(call: Call[Any, Any], connection: AsyncConnection, pepper_id: str) -> None:
+    """An empty list of its keys would say that nobody needs it any more."""
+    configured = [name for name, _ in call.control.settings.security.peppers]
+    if pepper_id in configured:
+        return
+    if pepper_id not in [need.pepper_id for need in await peppers.needs(connection, call.now)]:
+        raise invalid([FieldError("query.pepper", f"is no pepper; there are {', '.join(configured)}")])
 
 
 async def show(call: Call[NoInput, NoQuery]) -> Reply:
@@ -109,6 +123,13 @@ async def change(call: Call[KeyChange, NoQuery]) -> Reply:
             raise invalid(
                 [FieldError("body.purchased_at", f"a key of the sandbox plan {key.plan} cannot be bought")]
             )
+    unpaid, today = (
+        wanted.get("oldest_unpaid_issued_on"),
+        day_of(call.now.timestamp(), settings.contract.zone),
+    )
+    if unpaid is not None and unpaid > today:
+        # A slip of the year would hold the ladder off for as long.
+        raise invalid([FieldError("body.oldest_unpaid_issued_on", f"lies ahead; today is {today}")])
     if wanted.get("signing_secret") is not None:
         wanted["signing_secret"] = sealing.seal(wanted["signing_secret"], settings.security.peppers)
     changed = await key_changes.change(call.connection, key_id, wanted, now=call.now, by=call.by)

@@ -9,6 +9,7 @@ from pydantic import Field
 from gateway.control.auth import Right, Role, issue_token, token_digest
 from gateway.control.models import Input, Instant, NoInput, NoQuery, Output, PageQuery, Text
 from gateway.control.operations import Call, Operation, Reply
+from gateway.control.problems import FieldError, invalid
 from metering.ledger import tokens
 
 
@@ -49,6 +50,8 @@ class TokenPage(Output):
 
 async def create(call: Call[NewToken, NoQuery]) -> Reply:
     """Make a token and tell its text."""
+    if call.body.expires_at is not None and call.body.expires_at <= call.now:
+        raise invalid([FieldError("body.expires_at", "is over; the token would open nothing")])
     text = issue_token()
     made = await tokens.create(
         call.connection,

@@ -260,6 +260,7 @@ async def test_a_wrong_key_is_refused(
         ({"plan": "K2"}, {"body.plan"}),
         ({"oldest_unpaid_issued_on": "10.11.2026"}, {"body.oldest_unpaid_issued_on"}),
         ({"oldest_unpaid_issued_on": "0001-01-01"}, {"body.oldest_unpaid_issued_on"}),
+        ({"oldest_unpaid_issued_on": "2126-11-10"}, {"body.oldest_unpaid_issued_on"}),
         ({"unlimited": None}, {"body.unlimited"}),
         ({"unlimited": True, "daily_limit": 4}, {"body.daily_limit"}),
         ({"site": "a\nb", "expires_at": 5}, {"body.site", "body.expires_at"}),

@@ -64,6 +64,8 @@ async def test_a_text_that_is_seen_is_carried_over(
     found = await needs(admin)
     assert (found["p1"]["keys"], found["p1"]["carried"], found["p2"]["keys"]) == (0, 1, 1)
     assert (await admin.get("/v1/keys?pepper=p1")).body["items"] == []
+    # A pepper that there never was has no keys either, which is not to be taken for "nobody needs it".
+    assert (await admin.get("/v1/keys?pepper=p9")).fields == {"query.pepper"}
     shown = (await admin.get(f"/v1/keys/{key['id']}")).body
     assert [each["hint"] for each in shown["credentials"]] == [key["key"][-4:]]
     entry = (await admin.get(f"/v1/audit?object={key['id']}")).body["items"][0]

@@ -175,6 +175,7 @@ async def test_a_token_is_told_once(admin: Api) -> None:
         ({}, {"body.name", "body.role"}),
         ({"name": "x", "role": "root"}, {"body.role"}),
         ({"name": "x", "role": "ops", "expires_at": "soon"}, {"body.expires_at"}),
+        ({"name": "x", "role": "ops", "expires_at": "2020-01-01T00:00:00Z"}, {"body.expires_at"}),
     ],
 )
 async def test_a_wrong_token_is_not_made(admin: Api, body: dict[str, Any], fields: set[str]) -> None:
