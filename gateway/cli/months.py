@@ -37,7 +37,7 @@ DIFFERENCE_COLUMNS = (
     "invoice_total",
     "difference",
 )
-CLOSED_COLUMNS = ("period", "accounts", "lines", "late_lines", "totals", "left_out")
+CLOSED_COLUMNS = ("period", "accounts", "made", "lines", "late_lines", "totals", "left_out")
 
 MonthArgument = Annotated[str, typer.Argument(metavar="MONTH", help="As 2026-10.")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--account", help="Only this account; may repeat.")]

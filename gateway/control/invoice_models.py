@@ -162,6 +162,7 @@ class Closed(Output):
     period: str
     dry_run: bool
     accounts: int
+    made: int = Field(description="Drafts made; invoices that were issued or made void stay as they are.")
     lines: int
     late_lines: int
     totals: dict[str, Decimal] = Field(description="By currency.")

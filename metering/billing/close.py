@@ -49,8 +49,10 @@ async def close(
         report = await reckon(
             connection, period, terms=terms, account_ids=account_ids, keep=False, progress=progress
         )
-        await closing.make_drafts(connection, period, account_ids=account_ids, now=now, by=by.actor)
-        after = {"accounts": report.accounts, "left_out": len(report.left_out)}
+        report.made = await closing.make_drafts(
+            connection, period, account_ids=account_ids, now=now, by=by.actor
+        )
+        after = {"accounts": report.accounts, "made": report.made, "left_out": len(report.left_out)}
         change = Change("month.close", "month", f"{period.first:%Y-%m}", None, after)
         await audit.write(connection, [change], now=now, by=by)
     return report

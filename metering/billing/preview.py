@@ -15,7 +15,7 @@ from metering.billing.close import check_month, reckon
 from metering.billing.reckoning import ZERO, Draft, LeftOut
 from metering.billing.terms import Terms
 from metering.ledger import accounts, invoices
-from metering.ledger.invoices import Invoice
+from metering.ledger.invoices import Invoice, Status
 from metering.ledger.rows import Page, check_limit, page_of, read_cursor
 from policies.period import Period
 
@@ -24,9 +24,10 @@ PAGE = 500  # accounts
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What an account would be charged beside the invoice that there is, in any state but void.
+    """What an account would be charged beside the invoice that there is.
 
-    One of both may be missing, never both. The invoice comes without its snapshot.
+    One of both may be missing, never both; where the invoice is void there is no draft, as the month is not
+    billed again. The invoice comes without its snapshot.
     """
 
     account_id: str
@@ -34,8 +35,15 @@ class Compared:
     invoice: Invoice | None
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is no invoice yet, or a draft, which closing would replace."""
+        return self.invoice is None or self.invoice.status is Status.DRAFT
+
+    @property
     def difference(self) -> Decimal:
         """What closing the month now would add to what there is; negative for less."""
+        if self.invoice is not None and self.invoice.status is Status.VOID:
+            return ZERO
         wanted = ZERO if self.draft is None else self.draft.total
         return wanted - (ZERO if self.invoice is None else self.invoice.total)
 
@@ -75,7 +83,8 @@ async def preview_close(
         told = await reckon(connection, period, terms=terms, account_ids=page.items, keep=True)
         there = {each.account_id: each for each in await invoices.of_month(connection, period, page.items)}
         await transaction.rollback()
-    drafts = {draft.account_id: draft for draft in told.drafts}
+    void = {each.account_id for each in there.values() if each.status is Status.VOID}
+    drafts = {draft.account_id: draft for draft in told.drafts if draft.account_id not in void}
     items = [
         Compared(account_id, drafts.get(account_id), there.get(account_id))
         for account_id in page.items

@@ -46,10 +46,14 @@ class Draft:
 
 @dataclass(slots=True)
 class CloseReport:
-    """What closing a month did; `drafts` are told when it was a dry run."""
+    """What closing a month did; `drafts` are told when it was a dry run.
+
+    Fewer drafts were `made` than accounts reckoned where invoices were issued or made void before.
+    """
 
     period: Period
     accounts: int = 0
+    made: int = 0
     lines: int = 0
     late_lines: int = 0
     totals: dict[str, Decimal] = field(default_factory=dict)  # by currency

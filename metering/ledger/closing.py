@@ -283,22 +283,24 @@ async def make_drafts(
     account_ids: Collection[str] | None,
     now: datetime,
     by: str,
-) -> None:
-    """Turn what was staged into the month's drafts, in place of those there are; issued ones stay.
+) -> int:
+    """Turn what was staged into the month's drafts; returns how many that made.
 
-    With `account_ids` nothing is done to other accounts, and the month does not count as closed.
+    Drafts that there are give way, issued and void invoices stay. With `account_ids` nothing is done to other
+    accounts, and the month does not count as closed.
     """
     driver = await _driver(connection)
     await driver.execute("ANALYZE staged_invoices")
     only = None if account_ids is None else list(account_ids)
     insert, *others = _DRAFTS
-    await driver.execute(insert, month.first, month.last_excluded, now, timeout=TIMEOUT_S)
+    made: str = await driver.execute(insert, month.first, month.last_excluded, now, timeout=TIMEOUT_S)
     for statement in others:
         arguments = (month.first, only) if "$2" in statement else (month.first,)
         await driver.execute(statement, *arguments, timeout=TIMEOUT_S)
     await driver.execute(_FORGET_BILLED, timeout=TIMEOUT_S)
     if account_ids is None:
         await driver.execute(_MONTH_CLOSED, month.first, now, by)
+    return int(made.rpartition(" ")[2])
 
 
 async def _driver(connection: AsyncConnection) -> Any:

@@ -131,12 +131,11 @@ async def owed(
 
 
 async def of_month(connection: AsyncConnection, month: Period, account_ids: Sequence[str]) -> list[Invoice]:
-    """Return the invoices of accounts for a month that were not made void, without their snapshots."""
+    """Return the invoices of accounts for a month, void ones too, without their snapshots."""
     table = invoices
     query = sa.select(*_LIGHT).where(
         table.c.period_first == month.first,
         table.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))),
-        table.c.status != Status.VOID,
     )
     return [_invoice(row._mapping) for row in await connection.execute(query)]
 

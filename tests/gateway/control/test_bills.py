@@ -237,3 +237,21 @@ async def test_a_voided_invoice_asks_for_nothing(shop: Shop) -> None:
     made = await shop.post(f"/v1/invoices/{invoice}/void", {"reason": "billed to the wrong company"})
     assert (made.status, made.body["status"], made.body["number"]) == (200, "void", 1)
     assert await shop.standing() == "active"
+
+
+async def test_closing_says_how_many_drafts_that_made(shop: Shop) -> None:
+    """A month that was issued, or made void, is reckoned and stays as it is; only drafts are made anew."""
+    closing = {"period": "2026-10"}
+    shop.clock.now = CLOSING
+    first = await shop.post("/v1/invoices/close", closing)
+    assert (first.body["accounts"], first.body["made"]) == (1, 1)
+    invoice = await shop.bill()
+    again = await shop.post("/v1/invoices/close", closing)
+    assert (again.body["accounts"], again.body["made"]) == (1, 0)
+    dry = await shop.post("/v1/invoices/close", closing | {"dry_run": True})
+    assert (dry.body["accounts"], dry.body["made"]) == (1, 0)
+    await shop.post(f"/v1/invoices/{invoice}/void", {"reason": "billed to the wrong company"})
+    void = await shop.post("/v1/invoices/close", closing | {"dry_run": True})
+    assert (void.body["accounts"], void.body["made"], void.body["totals"]) == (0, 0, {})
+    (told,) = void.body["drafts"]
+    assert (told["invoice_status"], told["total"], told["difference"]) == ("void", "0.00", "0.00")
