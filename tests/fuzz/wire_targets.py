@@ -40,6 +40,9 @@ ROUTES = (
     route_of(key_in=("bearer",), unknown_methods=UnknownMethods.ALLOW, key_out=KeyOut.STRIP),
 )
 
+# Of bodies that look like parts of requests nothing is to be read as such.
+BODIES = (b"x\r\nTransfer-Encoding: chunked\r\nX-A: ", b"DELETE /a b HTTP/1.1\r\nHost: h\r\n\r\n", b"\r\r\n")
+
 Read = tuple[bool, list[tuple[object, ...]]]
 
 
@@ -56,6 +59,13 @@ def check_request(data: bytes) -> None:
     _check_same(_read([raw + raw + raw]), _read([raw, raw, raw]), "again and again")
     before = b"GET / HTTP/1.1\r\n" + raw.partition(b"\n")[2]  # with the same lines, which are remembered
     _check_same(_read([before + raw]), _read([before, raw]), "behind a head with its lines")
+    for body in BODIES:
+        posted = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body)
+        # With lines that it would have had if the body were a part of it.
+        after = b"GET /two HTTP/1.1\r\n" + body.partition(b"\n")[2] + raw
+        for first in ([posted], []):
+            joined = [*first, (b"" if first else posted) + body + raw, after]
+            _check_same(_read(joined), _read([posted, body, raw, after]), f"behind the end of {body!r}")
     reader = RequestReader(16_384, 100)
     if reader.feed(raw) is not None or not reader.requests or not reader.requests[0].whole:
         return
