@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import asyncpg
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.leash import stand_behind
 from gateway.leashing import BEHIND_CALLS
 
-ATTEMPTS, PAUSE_S = 10, 0.05
 _PROCESSES = Path("/proc")
 
 
@@ -35,13 +35,6 @@ async def _connected(connection: asyncpg.Connection) -> None:
 
 
 def _put_behind(process: Path) -> None:
-    for _ in range(ATTEMPTS):
-        try:
-            if (process / "comm").read_text() == "postgres\n":  # not somebody else's with that number
-                (process / "autogroup").write_text(str(BEHIND_CALLS))
-        except BlockingIOError:  # the kernel takes ten of these a second, from all users together
-            time.sleep(PAUSE_S)
-        except OSError:  # it runs elsewhere, or there are no such groups
-            return
-        else:
-            return
+    with contextlib.suppress(OSError):  # it runs elsewhere
+        if (process / "comm").read_text() == "postgres\n":  # not somebody else's with that number
+            stand_behind(str(process), BEHIND_CALLS)

@@ -45,7 +45,8 @@ def main() -> None:
     options.add_argument("command", nargs="+")
     given = options.parse_args()
     os.setsid()
-    _stand_behind(os.nice(given.nice))
+    if given.nice > 0:
+        stand_behind("/proc/self", os.nice(given.nice))
     if given.lock is not None:
         _lock(given.lock)
     if given.uid is not None:
@@ -57,19 +58,21 @@ def main() -> None:
     os.execv(given.command[0], given.command)  # noqa: S606 - becoming the command is the purpose; no shell is wanted
 
 
-def _stand_behind(steps: int) -> None:
-    if steps <= 0:
-        return
+def stand_behind(process: str, steps: int) -> None:
+    """Give the session of a process, by its directory in /proc, that niceness; blocks half a second at most.
+
+    Nothing is done where the cores are not shared out among sessions, or there is no such process.
+    """
     for _ in range(GROUP_ATTEMPTS):
         try:
-            group = os.open("/proc/self/autogroup", os.O_WRONLY)
+            group = os.open(f"{process}/autogroup", os.O_WRONLY | os.O_TRUNC)
             try:
                 os.write(group, b"%d" % steps)
             finally:
                 os.close(group)
         except BlockingIOError:  # the kernel takes ten of these a second, from all users together
             time.sleep(GROUP_PAUSE_S)
-        except OSError:  # not Linux, or one without such groups
+        except OSError:  # not Linux, or one without such groups, or it has gone
             return
         else:
             return

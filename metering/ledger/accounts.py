@@ -169,20 +169,9 @@ async def stamp_first_requests(
     connection: AsyncConnection, key_ids: Sequence[str], plans: Collection[str], *, now: datetime, by: Author
 ) -> list[str]:
     """Give accounts without a first request that of these keys on `plans`; return which (contract OT-2)."""
-    held, days, accounts = tables.keys, tables.key_days, tables.accounts
-    first = (
-        sa.select(held.c.account_id, sa.func.min(days.c.first_at).label("at"))
-        .join(days, held.c.id == days.c.key_id)
-        .join(accounts, accounts.c.id == held.c.account_id)
-        .where(
-            days.c.key_id == sa.any_(sa.bindparam("ids", list(key_ids), sa.ARRAY(sa.Text))),
-            days.c.first_at.is_not(None),
-            held.c.plan.in_(plans),
-            accounts.c.first_request_at.is_(None),
-        )
-        .group_by(held.c.account_id)
-    )
-    wanted = {row.account_id: row.at for row in await connection.execute(first)}
+    days, accounts = tables.key_days, tables.accounts
+    of_keys = days.c.key_id == sa.any_(sa.bindparam("ids", list(key_ids), sa.ARRAY(sa.Text)))
+    wanted = await _first_calls(connection, plans, of_keys, accounts.c.first_request_at.is_(None))
     if not wanted:
         return []
     # Roll-ups stamp side by side: whoever comes second finds the account stamped.
@@ -208,17 +197,23 @@ async def bring_first_requests_forward(
 ) -> None:
     """Give accounts that were just stamped the earliest first request of all their keys on `plans`."""
     held, days, accounts = tables.keys, tables.key_days, tables.accounts
-    earliest = (
+    of_accounts = held.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text)))
+    earlier = days.c.first_at < accounts.c.first_request_at
+    for account_id, at in (await _first_calls(connection, plans, of_accounts, earlier)).items():
+        await change(connection, account_id, {"first_request_at": at}, now=now, by=by)
+
+
+async def _first_calls(
+    connection: AsyncConnection, plans: Collection[str], *conditions: sa.ColumnElement[bool]
+) -> dict[str, datetime]:
+    """Return accounts by id with the first call on `plans` among the key days that meet the conditions."""
+    held, days, accounts = tables.keys, tables.key_days, tables.accounts
+    query = (
         sa.select(held.c.account_id, sa.func.min(days.c.first_at).label("at"))
         .join(days, held.c.id == days.c.key_id)
         .join(accounts, accounts.c.id == held.c.account_id)
-        .where(
-            held.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text))),
-            held.c.plan.in_(plans),
-            days.c.first_at < accounts.c.first_request_at,
-        )
+        .where(days.c.first_at.is_not(None), held.c.plan.in_(plans), *conditions)
         .group_by(held.c.account_id)
         .order_by(held.c.account_id)
     )
-    for row in (await connection.execute(earliest)).all():
-        await change(connection, row.account_id, {"first_request_at": row.at}, now=now, by=by)
+    return {row.account_id: row.at for row in await connection.execute(query)}
