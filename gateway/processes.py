@@ -26,6 +26,7 @@ from gateway.workforce import Workforce
 CONTROL_GRACE_S = 10.0
 STORE_GRACE_S = 30.0
 DRAIN_SLACK_S = 5.0  # beyond the drain itself, for flushing counts
+SYNC_EVERY_S = 1.0  # of counts: what the machine's own death may cost
 
 log = structlog.get_logger("gateway.supervisor")
 
@@ -39,6 +40,7 @@ class Processes:
         self._control_port = Listeners(server.control_host, server.control_port)
         self._run_dir: Path
         self._stores: list[Child] = []
+        self._syncing: asyncio.Task[None] | None = None
         self._workers: Workforce | None = None
         self._control: Child | None = None
         self._others: list[Child] = []  # control and demo
@@ -57,6 +59,9 @@ class Processes:
             embedded[config.DATABASE_URL] = EmbeddedPostgres(data_dir, run_dir)
         self._stores = [Child(store, ENVIRON) for store in embedded.values()]
         await asyncio.gather(*(store.start() for store in self._stores))
+        for store in embedded.values():
+            if isinstance(store, EmbeddedValkey):
+                self._syncing = asyncio.create_task(_keep_synced(store), name="sync")
         return {name: store.url for name, store in embedded.items()}
 
     async def start(self, workers: int, environ: Mapping[str, str], *, demo_port: int | None) -> None:
@@ -112,6 +117,8 @@ class Processes:
         await asyncio.gather(*(child.stop(CONTROL_GRACE_S) for child in self._others))
         hurrying.cancel()
         await asyncio.gather(*(child.stop(STORE_GRACE_S) for child in self._stores))
+        if self._syncing is not None:
+            self._syncing.cancel()
 
     def send(self, number: signal.Signals) -> None:
         """Signal workers and control."""
@@ -148,6 +155,15 @@ class Processes:
             run_state.write(self._run_dir, state)
         except OSError as error:
             log.warning("how the processes do cannot be written down", error=str(error))
+
+
+async def _keep_synced(valkey: EmbeddedValkey) -> None:
+    while True:
+        await asyncio.sleep(SYNC_EVERY_S)
+        try:
+            await asyncio.to_thread(valkey.sync)
+        except OSError as error:
+            log.error("counts could not be brought to the disk", error=str(error))
 
 
 def _state_of(child: Child) -> ProcessState:

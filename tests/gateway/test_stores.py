@@ -23,6 +23,7 @@ from gateway.data_dir import run_directory
 from gateway.leashing import Identity, leashed
 from gateway.stores import EmbeddedPostgres, EmbeddedValkey, StoreError
 from tests import servers
+from tests.serving import wait_until
 
 AS_ROOT = os.geteuid() == 0
 
@@ -72,7 +73,7 @@ def test_valkey_writes_an_append_only_file_and_evicts_nothing(data_dir: Path) ->
     with servers.valkey(data_dir) as url:
         for setting, value in {
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": "no",
             "maxmemory-policy": "noeviction",
             "port": "0",
         }.items():
@@ -89,6 +90,26 @@ def test_a_killed_valkey_has_every_write_after_the_next_start(data_dir: Path) ->
                 process.kill()
     with servers.running(store) as url:
         assert asyncio.run(say(url, "GET", "n")) == "100"
+
+
+def test_what_is_synced_is_the_append_only_file_whole(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part of the file is brought to the disk, also after a rewrite; without a file nothing is."""
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}"))))
+    store = EmbeddedValkey(data_dir, run_directory(data_dir))
+    store.sync()
+    assert synced == []
+    with servers.running(store) as url:
+        for _ in range(2):
+            store.sync()
+            there = {file.resolve() for file in data_dir.rglob("*.aof")}
+            assert set(synced) == there != set()
+            synced.clear()
+            before = there
+            asyncio.run(say(url, "BGREWRITEAOF"))
+            wait_until(lambda: {file.resolve() for file in data_dir.rglob("*.aof")}.isdisjoint(before))
 
 
 def test_postgres_keeps_its_data_and_takes_only_its_password(data_dir: Path) -> None:

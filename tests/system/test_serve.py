@@ -140,6 +140,30 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
             assert alive == []
 
 
+# The disk of the first sync is full; each one is written down.
+_SYNCS = """
+import errno, os
+def fdatasync(descriptor):
+    is_first = not os.path.exists({told!r})
+    with open({told!r}, "a") as told:
+        print(os.readlink(f"/proc/self/fd/{{descriptor}}"), file=told)
+    if is_first:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+os.fdatasync = fdatasync
+"""
+
+
+def test_counts_are_brought_to_the_disk_again_and_again(tmp_path: Path) -> None:
+    """The embedded store's file is synced every second, and a disk that refuses it once is told of."""
+    told = tmp_path / "synced"
+    with serving(write_config(tmp_path), first=_SYNCS.format(told=str(told))) as running:
+        wait_until(lambda: told.exists() and len(told.read_text().splitlines()) >= 5)
+        places = {Path(line).parent for line in told.read_text().splitlines()}
+        assert places == {(tmp_path / "data" / "valkey" / "appendonlydir").resolve()}
+        assert running.stop() == 0
+        assert running.output.count("counts could not be brought to the disk") == 1
+
+
 def test_a_second_program_on_the_same_data_is_refused(program: Serving) -> None:
     """Two programs never share a data directory; the message says who has it and what to do."""
     second = start(program.config_file)
