@@ -30,6 +30,13 @@ class DayLines:
     reasons: bytes  # of `usage_reasons_daily`
     facts: bytes  # of `key_days`
     is_empty: bool  # whether nothing was ever counted here
+    numbers: int  # of the methods' lines, added up
+    units: int  # of the reasons' lines, added up
+
+    @property
+    def facts_with_sums(self) -> bytes:
+        """The line of `key_days` with two columns more: the sums."""
+        return b"%b\t%d\t%d\n" % (self.facts[:-1], self.numbers, self.units)
 
 
 def lines_of_hash(
@@ -40,7 +47,7 @@ def lines_of_hash(
     get = counters.get
     place = _place(key_id, day)
     methods, reasons = [], []
-    alone = 0
+    alone = numbers = units = 0
     for name, value in counters.items():
         columns = _COLUMNS[name]
         if columns is None:
@@ -57,7 +64,15 @@ def lines_of_hash(
             else:
                 alone -= 1
             methods.append(b"%b%b\t%b\t%b\t%b\n" % (place, text, value, taken, waived))
+            try:  # noqa: SIM105 - this is done for every number there is, and `suppress` takes as long as all
+                numbers += int(value) + int(taken) + int(waived)
+            except ValueError:
+                pass  # the ledger refuses the line
         elif text:
+            try:  # noqa: SIM105 - as above
+                units += int(value)
+            except ValueError:
+                pass
             reasons.append(b"%b%b\t%b\n" % (place, text, value))
         else:
             alone += 1
@@ -75,6 +90,8 @@ def lines_of_hash(
         b"".join(reasons),
         b"%b\t%b\t%b\t%b\t%b\n" % (place, used, back, first_at, _window(buckets)),
         not (methods or reasons) and int(used) == int(back) == 0,
+        numbers,
+        units,
     )
 
 
@@ -95,6 +112,8 @@ def lines_of(snapshot: Snapshot) -> DayLines:
         b"".join(reasons),
         b"%b\t%d\t%d\t%b\t%b\n" % (place, snapshot.used, snapshot.back, first_at, _window(buckets)),
         snapshot.is_empty,
+        sum(map(sum, snapshot.methods.values())),
+        sum(snapshot.reasons.values()),
     )
 
 

@@ -38,6 +38,7 @@ from policies.period import day_of
 LANES = 3  # connections to PostgreSQL that one roll-up works on, beside that of its lock
 SHARDS_TOGETHER, ASKED_TOGETHER = 64, 1_000  # shards and members in one exchange: calls wait for it
 REMOVED_TOGETHER = 8_000
+WITHOUT_A_CALL_MAX = 10_000  # keys that are remembered during a roll-up
 AUTHOR = Author("rollup")
 
 
@@ -147,9 +148,16 @@ class _Carried:
         self.stamped: list[str] = []
         self._sandbox_plans = sandbox_plans
         self._now = now
+        self._without_a_call: set[str] | None = None  # keys to be stamped; None: any may be one
 
     async def carry(self, redis: Client, engine: AsyncEngine, members: Sequence[bytes]) -> None:
         """Carry counters in lanes: while PostgreSQL takes the chunk of one, another reads from Redis."""
+        if len(members) > CHUNK and self._sandbox_plans:
+            # Asked once, so that hardly any chunk has to ask for its own keys.
+            async with engine.connect() as connection:
+                self._without_a_call = await accounts.keys_without_first_request(
+                    connection, self._sandbox_plans, WITHOUT_A_CALL_MAX
+                )
         chunks = iter([members[first : first + CHUNK] for first in range(0, len(members), CHUNK)])
         count = min(LANES, -(-len(members) // CHUNK))
         lanes = [asyncio.ensure_future(self._lane(redis, engine, chunks)) for _ in range(count)]
@@ -187,10 +195,12 @@ class _Carried:
         written = await usage.write_lines(connection, days)
         self.rows += written.rows
         higher = await usage.higher_than(connection, written)
-        if self._sandbox_plans:
-            key_ids = sorted({each.key_id for each in days if not each.is_empty})
+        key_ids = {each.key_id for each in days if not each.is_empty}
+        if self._without_a_call is not None:
+            key_ids &= self._without_a_call
+        if self._sandbox_plans and key_ids:
             stamped = await accounts.stamp_first_requests(
-                connection, key_ids, self._sandbox_plans, now=self._now, by=AUTHOR
+                connection, sorted(key_ids), self._sandbox_plans, now=self._now, by=AUTHOR
             )
             self.stamped += stamped
         await connection.commit()

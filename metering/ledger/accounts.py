@@ -187,6 +187,21 @@ async def stamp_first_requests(
     return stamped
 
 
+async def keys_without_first_request(
+    connection: AsyncConnection, plans: Collection[str], most: int
+) -> set[str] | None:
+    """Return the keys on `plans` whose accounts have no first request; None when that is more than `most`."""
+    held, accounts = tables.keys, tables.accounts
+    query = (
+        sa.select(held.c.id)
+        .join(accounts, accounts.c.id == held.c.account_id)
+        .where(accounts.c.first_request_at.is_(None), held.c.plan.in_(plans))
+        .limit(most + 1)
+    )
+    found = set((await connection.execute(query)).scalars())
+    return found if len(found) <= most else None
+
+
 async def bring_first_requests_forward(
     connection: AsyncConnection,
     account_ids: Collection[str],

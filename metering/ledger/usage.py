@@ -21,6 +21,11 @@ from metering.snapshot import Snapshot
 
 Place = tuple[str, date]
 
+# A few thousand key days among millions are found by their index, one by one. The planner knows too little
+# of what is given to see that, and reads whole tables of a hundred thousand keys for it.
+_BY_INDEX = sa.text(
+    "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+)
 
 # Which of some key days are in the ledger. What is not is copied straight in, for a third of the price:
 # roll-ups wait for each other, so that nobody else brings it. If somebody did, the primary key tells.
@@ -41,7 +46,8 @@ _STAGE = """
     CREATE TEMPORARY TABLE IF NOT EXISTS given_usage_daily (LIKE usage_daily) ON COMMIT DELETE ROWS;
     CREATE TEMPORARY TABLE IF NOT EXISTS given_usage_reasons_daily (LIKE usage_reasons_daily)
         ON COMMIT DELETE ROWS;
-    CREATE TEMPORARY TABLE IF NOT EXISTS given_key_days (LIKE key_days) ON COMMIT DELETE ROWS;
+    CREATE TEMPORARY TABLE IF NOT EXISTS given_key_days
+        (LIKE key_days, numbers numeric NOT NULL, units numeric NOT NULL) ON COMMIT DELETE ROWS;
     DO $$ BEGIN
         IF EXISTS (SELECT FROM given_key_days) THEN
             TRUNCATE given_usage_daily, given_usage_reasons_daily, given_key_days;
@@ -49,18 +55,30 @@ _STAGE = """
     END $$
     """
 
+# Rows that stand as they are given are not even locked, which would be logged for each of them. Whoever writes
+# the same day meanwhile waits, or is waited for, at its row of `key_days`, which is written first and locked.
 _WRITE_METHODS = sa.text(
     """
-    WITH written AS (
-        INSERT INTO usage_daily AS old (key_id, day, method, class, calls, taken, waived)
-        SELECT * FROM given_usage_daily ORDER BY 1, 2, 3, 4
-        ON CONFLICT (key_id, day, method, class) DO UPDATE SET
-            calls = GREATEST(old.calls, excluded.calls),
-            taken = GREATEST(old.taken, excluded.taken),
-            waived = GREATEST(old.waived, excluded.waived)
-        WHERE old.calls < excluded.calls OR old.taken < excluded.taken OR old.waived < excluded.waived
+    WITH found AS MATERIALIZED (
+        SELECT given.*, old.ctid AS place
+        FROM given_usage_daily AS given
+        LEFT JOIN usage_daily AS old ON (old.key_id, old.day, old.method, old.class)
+            = (given.key_id, given.day, given.method, given.class)
+        WHERE old.key_id IS NULL
+            OR old.calls < given.calls OR old.taken < given.taken OR old.waived < given.waived
+    ), raised AS (
+        UPDATE usage_daily AS old SET
+            calls = GREATEST(old.calls, found.calls),
+            taken = GREATEST(old.taken, found.taken),
+            waived = GREATEST(old.waived, found.waived)
+        FROM found WHERE old.ctid = found.place
         RETURNING 1
-    ) SELECT count(*) FROM written
+    ), added AS (
+        INSERT INTO usage_daily (key_id, day, method, class, calls, taken, waived)
+        SELECT key_id, day, method, class, calls, taken, waived FROM found WHERE place IS NULL
+        ORDER BY 1, 2, 3, 4
+        RETURNING 1
+    ) SELECT (SELECT count(*) FROM raised) + (SELECT count(*) FROM added)
     """
 )
 
@@ -78,7 +96,7 @@ _WRITE_REASONS = sa.text(
 _WRITE_DAYS = sa.text(
     """
     INSERT INTO key_days AS old (key_id, day, used, back, first_at, buckets)
-    SELECT * FROM given_key_days ORDER BY 1, 2
+    SELECT key_id, day, used, back, first_at, buckets FROM given_key_days ORDER BY 1, 2
     ON CONFLICT (key_id, day) DO UPDATE SET
         used = GREATEST(old.used, excluded.used),
         back = GREATEST(old.back, excluded.back),
@@ -98,17 +116,11 @@ _HIGHER = sa.text(
     SELECT given.key_id, given.day
     FROM given_key_days AS given
     JOIN key_days AS kept USING (key_id, day)
-    LEFT JOIN (
-        SELECT key_id, day, sum(calls + taken + waived) AS numbers FROM given_usage_daily GROUP BY key_id, day
-    ) AS methods USING (key_id, day)
-    LEFT JOIN (
-        SELECT key_id, day, sum(units) AS units FROM given_usage_reasons_daily GROUP BY key_id, day
-    ) AS reasons USING (key_id, day)
     WHERE kept.used > given.used OR kept.back > given.back
-        OR COALESCE(methods.numbers, 0) < (
+        OR given.numbers < (
             SELECT COALESCE(sum(calls + taken + waived), 0) FROM usage_daily AS rows
             WHERE rows.key_id = given.key_id AND rows.day = given.day)
-        OR COALESCE(reasons.units, 0) < (
+        OR given.units < (
             SELECT COALESCE(sum(units), 0) FROM usage_reasons_daily AS rows
             WHERE rows.key_id = given.key_id AND rows.day = given.day)
     ORDER BY 1, 2
@@ -137,6 +149,7 @@ async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> 
         "key_ids": " ".join([each.key_id for each in days]),
         "days": " ".join([each.day.isoformat() for each in days]),
     }
+    await connection.execute(_BY_INDEX)
     known = set((await connection.execute(_KEPT, given)).scalars())
     kept = [each for number, each in enumerate(days, 1) if number in known]
     fresh = [each for number, each in enumerate(days, 1) if number not in known and not each.is_empty]
@@ -149,7 +162,9 @@ async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> 
             kept = list(days)
     if kept:
         await (await _driver(connection)).execute(_STAGE)
-        await _copy_days(connection, kept, _GIVEN)
+        await _copy(connection, _GIVEN + _DAYS, [each.facts_with_sums for each in kept])
+        await _copy(connection, _GIVEN + _REASONS, [each.reasons for each in kept])
+        await _copy(connection, _GIVEN + _METHODS, [each.methods for each in kept])
         await connection.execute(_WRITE_DAYS)
         rows += (await connection.execute(_WRITE_METHODS)).scalar_one()
         if any(each.reasons for each in kept):
@@ -168,14 +183,14 @@ async def higher_than(connection: AsyncConnection, written: Written) -> list[Sna
     return await read(connection, [(row.key_id, row.day) for row in rows])
 
 
-async def _copy_days(connection: AsyncConnection, days: Sequence[DayLines], to: str = "") -> int:
-    """Copy days into the tables whose names begin with `to`, and return the rows of methods.
+async def _copy_days(connection: AsyncConnection, days: Sequence[DayLines]) -> int:
+    """Copy days that the ledger does not have, and return the rows of methods.
 
     The transaction has begun: SQLAlchemy begins it with its own first statement only.
     """
-    await _copy(connection, to + _DAYS, [each.facts for each in days])
-    await _copy(connection, to + _REASONS, [each.reasons for each in days])
-    return await _copy(connection, to + _METHODS, [each.methods for each in days])
+    await _copy(connection, _DAYS, [each.facts for each in days])
+    await _copy(connection, _REASONS, [each.reasons for each in days])
+    return await _copy(connection, _METHODS, [each.methods for each in days])
 
 
 async def _copy(connection: AsyncConnection, table: str, lines: Sequence[bytes]) -> int:

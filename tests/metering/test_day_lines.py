@@ -57,6 +57,7 @@ def test_each_table_gets_its_columns() -> None:
         PLACE + b"denied\tquota_exceeded\t4",
     ]
     assert lines.facts == PLACE + b'9\t2\t2026-11-21 12:00:00.500+00\t{"100": 3}\n'
+    assert lines.facts_with_sums == lines.facts[:-1] + b"\t14\t6\n"
     assert not lines.is_empty
 
 

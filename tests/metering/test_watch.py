@@ -202,6 +202,9 @@ async def test_handover_in_good_order_is_proven_to_have_lost_nothing(
     await call_all(client, 4, writer="w1")
     await asyncio.to_thread(hand_over, replica)
     report = await rolled(client, engine, NOW + 10)
+    async with asyncio.timeout(PATIENCE_S):
+        while not report.interruptions:  # it met the former master, in the middle of the handover
+            report = await rolled(client, engine, NOW + 10)
     (noticed,) = report.interruptions
     assert (noticed.kind, noticed.former_address, noticed.address) == (
         Kind.FAILOVER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -125,6 +126,33 @@ async def test_rows_that_somebody_else_brought_are_raised_too(engine: AsyncEngin
         assert await usage.write(connection, [snapshot(9), other]) == 2
         found = await usage.read(connection, [(KEY, TODAY), (OTHER_KEY, TODAY)])
     assert found == [snapshot(9), other]
+
+
+async def test_rows_that_somebody_else_writes_meanwhile_keep_the_greatest(engine: AsyncEngine) -> None:
+    """A row that grows, and one that appears, between the look at it and the write: neither is lowered or lost."""
+    new = ("New", "item")
+    async with engine.begin() as connection:
+        await usage.write(connection, [snapshot(1, 1, 0)])
+    async with engine.connect() as first, engine.connect() as second:
+        await usage.write(first, [snapshot(5, 2, 0, methods={SEARCH: [5, 2, 0], new: [1, 8, 0]})])
+        waiting = asyncio.create_task(
+            usage.write(second, [snapshot(3, 4, 1, methods={SEARCH: [3, 4, 1], new: [2, 7, 0]})])
+        )
+        await _waits_for_another(engine)
+        await first.commit()
+        assert await waiting == 2
+        await second.commit()
+        (found,) = await usage.read(second, [(KEY, TODAY)])
+    assert found.methods == {SEARCH: [5, 4, 1], new: [2, 8, 0]}
+
+
+async def _waits_for_another(engine: AsyncEngine) -> None:
+    """Wait until a transaction waits for another one to end."""
+    async with engine.connect() as connection, asyncio.timeout(30):
+        waits = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        while not (await connection.execute(waits)).scalar_one():
+            await connection.rollback()  # the view stands still within a transaction
+            await asyncio.sleep(0.01)
 
 
 async def test_text_that_is_no_number_is_an_error_of_the_ledger(engine: AsyncEngine) -> None:
