@@ -55,8 +55,8 @@ _STAGE = """
     END $$
     """
 
-# Rows that stand as they are given are not even locked, which would be logged for each of them. Whoever writes
-# the same day meanwhile waits, or is waited for, at its row of `key_days`, which is written first and locked.
+# Rows that stand as they are given are not even locked, which would be logged for each of them. Whoever
+# writes the same day meanwhile waits, or is waited for, at its row of `key_days`, which comes first.
 _WRITE_METHODS = sa.text(
     """
     WITH found AS MATERIALIZED (

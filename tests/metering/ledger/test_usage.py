@@ -129,7 +129,7 @@ async def test_rows_that_somebody_else_brought_are_raised_too(engine: AsyncEngin
 
 
 async def test_rows_that_somebody_else_writes_meanwhile_keep_the_greatest(engine: AsyncEngine) -> None:
-    """A row that grows, and one that appears, between the look at it and the write: neither is lowered or lost."""
+    """A row that grows and one that appears while it is waited for are neither lowered nor lost."""
     new = ("New", "item")
     async with engine.begin() as connection:
         await usage.write(connection, [snapshot(1, 1, 0)])
