@@ -14,6 +14,7 @@ import structlog
 
 from gateway.control.terms import terms_of
 from metering.billing.close import CloseReport, close
+from metering.billing.errors import BillingError
 from metering.billing.issue import IssueReport, Told, issue
 from metering.billing.reconcile import Kind, reconcile
 from metering.ledger import invoices, plan_versions
@@ -58,15 +59,18 @@ async def issue_month(
     told: Told,
     hold: Collection[str] = (),
     account_ids: Collection[str] | None = None,
+    confirmed: str | None = None,
     keep: bool = True,
 ) -> IssueReport:
-    """Roll everything up, make the drafts anew, compare the books, and issue what agrees; raises
-    BillingError.
+    """Roll everything up, make the drafts anew, compare the books, and issue what agrees.
 
+    Raises BillingError for a month that was not closed, and when the drafts, made anew, are not those that
+    were `confirmed`; then nothing is issued.
     Accounts of which counters, ledger and drafts do not agree are held as drafts and named in the log, like
     those of `hold`; with `account_ids` only these are issued. Without `keep` the report has no invoices, and
     memory does not grow with them.
     """
+    account_ids = await _closed(control, period, account_ids)
     await close_month(control, period, by=by, account_ids=account_ids)
     terms = terms_of(control.settings)
     found = await reconcile(control.engine, control.redis, period, terms=terms)
@@ -84,13 +88,32 @@ async def issue_month(
         terms=terms,
         now=control.now(),
         by=by,
-        hold={*hold, *(each.account_id for each in held if each.account_id is not None)},
+        hold=hold,
+        disagreeing={each.account_id for each in held if each.account_id is not None},
         account_ids=account_ids,
+        confirmed=confirmed,
         told=told,
         keep=keep,
     )
     await control.project()
     return report
+
+
+async def _closed(
+    control: Control, period: Period, account_ids: Collection[str] | None
+) -> Collection[str] | None:
+    """Return of which accounts drafts are made anew, None for all; raises BillingError when it is none.
+
+    What nobody closed is not closed on the way: nobody has seen a draft of it.
+    """
+    async with control.engine.connect() as connection:
+        if await invoices.is_closed(connection, period.first):
+            return account_ids
+        there = await invoices.of_month(connection, period, list(account_ids or ()))
+    if not there:
+        month = f"{period.first:%Y-%m}"
+        raise BillingError("not_closed", f"{month} was not closed: close it, and look at its drafts before")
+    return {invoice.account_id for invoice in there}
 
 
 class BillingRounds:

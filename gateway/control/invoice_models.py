@@ -69,6 +69,11 @@ class Issuing(Paged):
     dry_run: bool = Field(False, description="Say what would be issued, and issue nothing.")
     hold: list[AccountId] = Field([], max_length=MAX_ACCOUNTS, description="Accounts left as drafts.")
     accounts: list[AccountId] | None = Field(None, max_length=MAX_ACCOUNTS, description="Only these.")
+    confirmed: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None,
+        description="The `digest` that a dry run told for the same `hold` and `accounts`: when the drafts "
+        "are others by now, none is issued. Without it, whatever the drafts ask for is issued.",
+    )
 
 
 class Voiding(Input):
@@ -182,6 +187,9 @@ class Issued(Output):
     held: list[str] = Field(description="Accounts left as drafts: asked for, or books that do not agree.")
     invoices: list[InvoiceOut] = Field(description="The first `limit` of them, by number; a draft has none.")
     next_cursor: str | None
+    digest: str | None = Field(
+        description="With the first page of a dry run: of all drafts that would be issued, for `confirmed`."
+    )
     in_force: bool = Field(False, description="False while changed standings have yet to reach the gateways.")
 
 

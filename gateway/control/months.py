@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -104,6 +105,7 @@ async def issue_month(call: Call[Issuing, NoQuery]) -> Reply:
         told=tell_issued,
         hold=body.hold,
         account_ids=body.accounts,
+        confirmed=body.confirmed,
         keep=False,
     )
     shown: list[Invoice] = []
@@ -121,19 +123,24 @@ async def issue_month(call: Call[Issuing, NoQuery]) -> Reply:
             held=report.held,
             invoices=[InvoiceOut(**invoice_fields(each)) for each in shown],
             next_cursor=None,
+            digest=None,
             in_force=await control.project(),
         )
     )
 
 
 async def _preview_issue(call: Call[Issuing, NoQuery], period: Period) -> Reply:
-    body = call.body
+    body, engine = call.body, call.control.engine
+    if body.confirmed is not None:
+        raise invalid([FieldError("body.confirmed", "goes without dry_run, which tells what to confirm")])
+    chosen: Mapping[str, Any] = {"hold": body.hold, "account_ids": body.accounts}
+    # Before the drafts are read: one that changes meanwhile makes it wrong, and nothing is issued with it.
+    digest = await preview.digest_issue(engine, period, **chosen) if body.cursor is None else None
     try:
         page = await preview.preview_issue(
-            call.control.engine,
+            engine,
             period,
-            hold=body.hold,
-            account_ids=body.accounts,
+            **chosen,
             cursor=body.cursor,
             limit=body.limit,
         )
@@ -149,6 +156,7 @@ async def _preview_issue(call: Call[Issuing, NoQuery], period: Period) -> Reply:
             held=body.hold,
             invoices=[InvoiceOut(**invoice_fields(each)) for each in page.items],
             next_cursor=page.next_cursor,
+            digest=digest,
             in_force=True,
         )
     )

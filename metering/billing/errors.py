@@ -6,7 +6,9 @@ from typing import Literal
 
 Code = Literal[
     "already_disputed",
+    "changed",
     "currency",
+    "not_closed",
     "not_issued",
     "not_over",
     "other_account",

@@ -60,29 +60,38 @@ async def issue(
     now: datetime,
     by: Author,
     hold: Collection[str] = (),
+    disagreeing: Collection[str] = (),
     account_ids: Collection[str] | None = None,
+    confirmed: str | None = None,
     told: Told | None = None,
     keep: bool = True,
 ) -> IssueReport:
-    """Issue the drafts of a closed month but those of the accounts in `hold`; doing it again issues nothing.
+    """Issue the drafts of a closed month but those of some accounts; doing it again issues nothing.
+
+    Left are those of `hold`, which was asked for, and of `disagreeing`, whose books do not agree. With
+    `confirmed`, the digest of the drafts but those in `hold` that somebody agreed to, nothing is issued and
+    BillingError raised when they are others by now.
 
     `told` is called with the invoices in the transaction that issues them, to note what is to be said of
     them. With `keep` the report holds them all; without it memory holds `CHUNK` of them at a time. They
     can be listed page by page: before by `preview.preview_issue`, afterwards by `invoices.listed`.
     """
     report = IssueReport(period)
+    left = {*hold, *disagreeing}
     after = ""
     while True:
         async with engine.begin() as connection:
             await closing.lock_month(connection, period.first)
+            if confirmed is not None and not after:
+                await _check_confirmed(connection, period, confirmed, hold, account_ids)
             last = await numbers.lock(connection, "invoice")
             drafts = await invoices.drafts(
-                connection, period.first, hold=hold, account_ids=account_ids, after=after, limit=CHUNK
+                connection, period.first, hold=left, account_ids=account_ids, after=after, limit=CHUNK
             )
             if drafts:
                 report.add(await _issue(connection, drafts, last, terms, now, by, told), keep=keep)
             if len(drafts) < CHUNK:
-                report.held = await _held(connection, period, hold)
+                report.held = await _held(connection, period, left)
                 report.done = await invoices.finish_month(connection, period.first, now=now)
                 return report
             after = drafts[-1].account_id
@@ -148,6 +157,22 @@ async def _issue(
     if told is not None:
         await told(connection, issued)
     return issued
+
+
+async def _check_confirmed(
+    connection: AsyncConnection,
+    period: Period,
+    confirmed: str,
+    hold: Collection[str],
+    account_ids: Collection[str] | None,
+) -> None:
+    found = await invoices.drafts_digest(connection, period.first, hold=hold, account_ids=account_ids)
+    if found != confirmed:
+        raise BillingError(
+            "changed",
+            f"the drafts of {period.first:%Y-%m} are no longer those that were confirmed, and none was "
+            "issued: look at what would be issued now, and confirm that",
+        )
 
 
 async def _held(connection: AsyncConnection, period: Period, hold: Collection[str]) -> list[str]:

@@ -93,6 +93,21 @@ async def preview_close(
     return Preview(tuple(items), tuple(told.left_out), told.lines, told.late_lines, page.next_cursor)
 
 
+async def digest_issue(
+    engine: AsyncEngine,
+    period: Period,
+    *,
+    hold: Collection[str] = (),
+    account_ids: Collection[str] | None = None,
+) -> str:
+    """Return what `issue` takes as `confirmed` from whoever agrees to the drafts of all pages.
+
+    Taken before the first page is read, it is no longer right when a draft changes while they are read.
+    """
+    async with engine.connect() as connection:
+        return await invoices.drafts_digest(connection, period.first, hold=hold, account_ids=account_ids)
+
+
 async def preview_issue(
     engine: AsyncEngine,
     period: Period,

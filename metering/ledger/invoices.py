@@ -5,6 +5,7 @@ What they charge is in `invoice_lines`, how a month becomes drafts in `closing`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -13,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger.billing_tables import billing_months, invoices
@@ -180,19 +182,29 @@ async def drafts(
     table = invoices
     query = (
         sa.select(*_LIGHT)
-        .where(
-            table.c.period_first == month,
-            table.c.status == Status.DRAFT,
-            table.c.account_id > after,
-            table.c.account_id != sa.all_(sa.bindparam("hold", list(hold), sa.ARRAY(sa.Text))),
-        )
+        .where(*_are_drafts(month, hold, account_ids), table.c.account_id > after)
         .order_by(table.c.account_id)
         .limit(limit)
     )
-    if account_ids is not None:
-        only = sa.bindparam("only", list(account_ids), sa.ARRAY(sa.Text))
-        query = query.where(table.c.account_id == sa.any_(only))
     return [_invoice(row._mapping) for row in await connection.execute(query)]
+
+
+async def drafts_digest(
+    connection: AsyncConnection,
+    month: date,
+    *,
+    hold: Collection[str] = (),
+    account_ids: Collection[str] | None = None,
+) -> str:
+    """Return a digest in hex of whose drafts of a month there are and of their totals, chosen as by `drafts`.
+
+    It is another one as soon as a draft comes, goes, or asks for another amount.
+    """
+    table = invoices
+    line = sa.func.concat_ws(" ", table.c.account_id, table.c.total, table.c.currency)
+    query = sa.select(sa.func.string_agg(line, aggregate_order_by(sa.literal("\n"), table.c.account_id)))
+    told: str | None = await connection.scalar(query.where(*_are_drafts(month, hold, account_ids)))
+    return hashlib.sha256((told or "").encode()).hexdigest()
 
 
 async def put_under_numbers(
@@ -259,10 +271,31 @@ async def months_open(connection: AsyncConnection) -> list[date]:
     return list((await connection.execute(query)).scalars())
 
 
+async def is_closed(connection: AsyncConnection, month: date) -> bool:
+    """Say whether a month was closed, for all accounts."""
+    query = sa.select(sa.exists().where(billing_months.c.period_first == month))
+    return bool(await connection.scalar(query))
+
+
 async def last_month(connection: AsyncConnection) -> date | None:
     """Return the newest month that was closed."""
     newest: date | None = await connection.scalar(sa.select(sa.func.max(billing_months.c.period_first)))
     return newest
+
+
+def _are_drafts(
+    month: date, hold: Collection[str], account_ids: Collection[str] | None
+) -> list[sa.ColumnElement[bool]]:
+    table = invoices
+    chosen = [
+        table.c.period_first == month,
+        table.c.status == Status.DRAFT,
+        table.c.account_id != sa.all_(sa.bindparam("hold", list(hold), sa.ARRAY(sa.Text))),
+    ]
+    if account_ids is not None:
+        only = sa.bindparam("only", list(account_ids), sa.ARRAY(sa.Text))
+        chosen.append(table.c.account_id == sa.any_(only))
+    return chosen
 
 
 def _invoice(row: Mapping[Any, Any]) -> Invoice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 from datetime import date
@@ -97,6 +98,28 @@ async def test_what_was_not_shown_is_not_issued(shops: list[Shop], cli: Cli, clo
     assert "There is no draft of 2026-10 to issue; `tallygate bill close 2026-10` makes them." in done.err
     assert (await cli("bill", "list", "--format", "json")).json == []
     await cli("bill", "close", "2026-10")
+    assert len((await cli("bill", "issue", "2026-10", "--yes", "--format", "json")).json) == 3
+
+
+async def test_what_changed_after_the_question_is_not_issued(
+    shops: list[Shop], cli: Cli, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts that come between the question and the issuing leave every draft a draft, and it is said."""
+    clock.now = ISSUING
+    await cli("bill", "close", "2026-10")
+    asked, loop = months.confirmed, asyncio.get_running_loop()
+
+    def meanwhile(what: str, *, yes: bool, dry_run: bool) -> bool:
+        late = shops[2].count(date(2026, 10, 9), 100)
+        asyncio.run_coroutine_threadsafe(late, loop).result(timeout=30)
+        return asked(what, yes=yes, dry_run=dry_run)
+
+    monkeypatch.setattr(months, "confirmed", meanwhile)
+    refused = await cli("bill", "issue", "2026-10", "--yes")
+    assert refused.code == 1
+    assert "no longer those that were confirmed, and none was issued" in refused.err
+    assert (await cli("bill", "list", "--status", "issued", "--format", "json")).json == []
+    monkeypatch.undo()
     assert len((await cli("bill", "issue", "2026-10", "--yes", "--format", "json")).json) == 3
 
 

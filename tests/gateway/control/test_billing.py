@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.control.app import Control
-from gateway.control.billing import AUTHOR, BillingRounds, issue_month
+from gateway.control.billing import AUTHOR, BillingRounds, close_month, issue_month
 from gateway.control.months import tell_issued
 from gateway.settings import Settings
 from metering.ledger import audit, invoices, keys, notices, plan_versions
@@ -165,9 +165,11 @@ async def test_nothing_is_issued_without_the_counters(
     """While Redis is away no invoice is issued: its counts may be the last of the month."""
     await announce(control, version("K1", minimum=Decimal(30)))
     clock.now = at("2026-12-10 12:00:00")
+    await close_month(control, month("2026-11"), by=AUTHOR)
+    (draft,) = await found(control)
     nowhere = Redis(unix_socket_path="/nonexistent/redis.sock")
     monkeypatch.setattr(control, "redis", nowhere)
     with pytest.raises((RedisError, OSError)):
         await issue_month(control, month("2026-11"), by=AUTHOR, told=tell_issued)
     await nowhere.aclose()
-    assert await found(control) == []
+    assert await found(control) == [draft]

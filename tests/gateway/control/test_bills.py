@@ -239,6 +239,59 @@ async def test_a_voided_invoice_asks_for_nothing(shop: Shop) -> None:
     assert await shop.standing() == "active"
 
 
+async def test_other_drafts_than_were_confirmed_are_not_issued(shop: Shop) -> None:
+    """Counts that came after the dry run change what is asked for: refused, and confirmed anew issued."""
+    shop.clock.now = CLOSING
+    await shop.post("/v1/invoices/close", {"period": "2026-10"})
+    issuing, asked = {"period": "2026-10"}, {"period": "2026-10", "dry_run": True}
+    seen = (await shop.post("/v1/invoices/issue", asked)).body
+    await shop.count(date(2026, 10, 7), 100)
+    shop.clock.now = ISSUING
+    refused = await shop.post("/v1/invoices/issue", issuing | {"confirmed": seen["digest"]})
+    assert (refused.status, refused.body["type"]) == (409, "tallygate:problem:changed")
+    assert "none was issued: look at what would be issued now" in refused.body["detail"]
+    (draft,) = (await shop.api.get("/v1/invoices")).body["items"]
+    assert (draft["status"], draft["total"]) == ("draft", "130.00")
+    anew = (await shop.post("/v1/invoices/issue", asked)).body
+    assert (anew["totals"], anew["digest"] == seen["digest"]) == ({"USD": "130.00"}, False)
+    done = await shop.post("/v1/invoices/issue", issuing | {"confirmed": anew["digest"]})
+    assert [each["total"] for each in done.body["invoices"]] == ["130.00"]
+    again = await shop.post("/v1/invoices/issue", asked | {"confirmed": anew["digest"]})
+    assert (again.status, again.fields) == (422, {"body.confirmed"})
+
+
+async def test_a_digest_is_of_the_accounts_that_it_was_asked_for(shop: Shop) -> None:
+    """Confirmed with one account held, nothing is issued with none held, and the other way round."""
+    other = (await shop.post("/v1/accounts", {"name": "Other"})).body["id"]
+    await shop.post("/v1/keys", {"account_id": other, "plan": "K1"})
+    shop.clock.now = ISSUING
+    await shop.post("/v1/invoices/close", {"period": "2026-10"})
+    held = {"period": "2026-10", "hold": [other]}
+    seen = (await shop.post("/v1/invoices/issue", held | {"dry_run": True})).body["digest"]
+    wider = await shop.post("/v1/invoices/issue", {"period": "2026-10", "confirmed": seen})
+    assert wider.status == 409
+    done = await shop.post("/v1/invoices/issue", held | {"confirmed": seen})
+    assert [each["account_id"] for each in done.body["invoices"]] == [shop.account]
+    assert done.body["held"] == [other]
+
+
+async def test_issuing_closes_no_month_and_no_account_on_its_own(shop: Shop) -> None:
+    """Nobody has seen a draft of what was not closed, so it is refused; one account may be closed."""
+    shop.clock.now = ISSUING
+    other = (await shop.post("/v1/accounts", {"name": "Other"})).body["id"]
+    refused = await shop.post("/v1/invoices/issue", {"period": "2026-10"})
+    assert (refused.status, refused.body["type"]) == (409, "tallygate:problem:not-closed")
+    assert "2026-10 was not closed: close it" in refused.body["detail"]
+    assert (await shop.api.get("/v1/invoices")).body["items"] == []
+    await shop.post("/v1/invoices/close", {"period": "2026-10", "accounts": [shop.account]})
+    await shop.post("/v1/keys", {"account_id": other, "plan": "K1"})
+    assert (await shop.post("/v1/invoices/issue", {"period": "2026-10"})).status == 409
+    both = {"period": "2026-10", "accounts": [shop.account, other]}
+    done = await shop.post("/v1/invoices/issue", both)
+    assert [each["account_id"] for each in done.body["invoices"]] == [shop.account]
+    assert len((await shop.api.get("/v1/invoices")).body["items"]) == 1
+
+
 async def test_closing_says_how_many_drafts_that_made(shop: Shop) -> None:
     """A month that was issued, or made void, is reckoned and stays as it is; only drafts are made anew."""
     closing = {"period": "2026-10"}
