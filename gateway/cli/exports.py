@@ -27,6 +27,7 @@ SUMMARY_COLUMNS = (
     "invoices",
     "counted",
     "billed",
+    "voided",
     "invoiced",
     "credited",
     "paid",

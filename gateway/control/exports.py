@@ -77,9 +77,10 @@ class Reconciled(Output):
 
     period: str
     agrees: bool
-    invoices: int
+    invoices: int = Field(description="Issued ones and drafts; void ones are not counted.")
     counted: int = Field(description="Billable units of the ledger.")
     billed: int = Field(description="Billable units on invoices and drafts.")
+    voided: int = Field(description="Billable units on void invoices, which are not billed again.")
     invoiced: Decimal
     credited: Decimal
     paid: Decimal

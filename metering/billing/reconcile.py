@@ -56,7 +56,8 @@ class Difference:
 class Reconciliation:
     """What was compared. Amounts are of the month's issued invoices, in their accounts' currencies.
 
-    `counted` and `billed` are billable units of all keys but sandboxes.
+    `counted` and `billed` are billable units of all keys but sandboxes. Void invoices are neither among
+    `invoices` nor in `billed`; the units that they had billed are `voided`, and are not billed again.
     """
 
     period: Period
@@ -64,6 +65,7 @@ class Reconciliation:
     invoices: int = 0
     counted: int = 0
     billed: int = 0
+    voided: int = 0
     invoiced: Decimal = ZERO
     credited: Decimal = ZERO
     paid: Decimal = ZERO
@@ -86,7 +88,8 @@ async def reconcile(
         if redis is not None:
             await _counters(redis, connection, told)
         sums = await comparing.sums(connection, period, sandboxes)
-        told.invoices, told.counted, told.billed = sums.invoices, sums.counted, sums.billed
+        told.invoices, told.counted = sums.invoices, sums.counted
+        told.billed, told.voided = sums.billed, sums.voided
         for row in await comparing.counts(connection, period, sandboxes):
             told.differences.append(_billed(row))
         for row in await comparing.invoices(connection, period):

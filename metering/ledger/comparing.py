@@ -16,7 +16,7 @@ from policies.period import Period
 TIMEOUT_S = 900.0
 
 # What the ledger counted of each key, beside what all invoices billed of that month. Calls that cost nothing
-# may come late without being billed.
+# may come late without being billed. What a void invoice billed is not billed again, so nothing lacks.
 _COUNTS = """
     WITH used AS (
         SELECT key_id, sum(calls)::bigint AS calls, sum(taken)::bigint AS taken, sum(waived)::bigint AS waived
@@ -84,16 +84,26 @@ _SUMS = """
         COALESCE((SELECT sum(taken - waived) FROM usage_daily LEFT JOIN keys ON keys.id = key_id
                   WHERE day >= $1 AND day < $2 AND COALESCE(plan <> ALL ($3::text[]), true)), 0)::bigint
             AS counted,
-        COALESCE((SELECT sum(taken - waived) FROM invoice_keys WHERE period_first = $1), 0)::bigint AS billed,
-        (SELECT count(*) FROM invoices WHERE period_first = $1) AS invoices"""
+        COALESCE(parts.billed, 0)::bigint AS billed, COALESCE(parts.voided, 0)::bigint AS voided,
+        (SELECT count(*) FROM invoices WHERE period_first = $1 AND status <> 'void') AS invoices
+    FROM (
+        SELECT sum(part.taken - part.waived) FILTER (WHERE invoice.status <> 'void') AS billed,
+            sum(part.taken - part.waived) FILTER (WHERE invoice.status = 'void') AS voided
+        FROM invoice_keys AS part JOIN invoices AS invoice ON invoice.id = part.invoice_id
+        WHERE part.period_first = $1
+    ) AS parts"""
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Billable units of a month, as counted and as billed, and the number of its invoices."""
+    """Billable units of a month, as counted, as billed and as made void, and the number of its invoices.
+
+    Void invoices are not among them, nor is what they billed in `billed`.
+    """
 
     counted: int
     billed: int
+    voided: int
     invoices: int
 
 

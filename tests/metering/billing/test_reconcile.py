@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from redis.asyncio import Redis
 
 from metering.billing.errors import BillingError
+from metering.billing.issue import void
 from metering.billing.passing_over import pass_over
 from metering.billing.reconcile import Kind, Reconciliation, reconcile
 from metering.ledger import billing_tables, tables
@@ -46,6 +47,19 @@ async def test_books_that_agree(books: Books, redis: Redis) -> None:
         Decimal("2.00"),
         Decimal("3.00"),
     )
+
+
+async def test_a_void_invoice_does_not_count(books: Books) -> None:
+    """Neither it nor its units are among the month's; they are told apart, and are no difference."""
+    await billed(books)
+    (invoice,) = await books.invoices()
+    async with books.engine.begin() as connection:
+        now = books.at("2026-11-06")
+        await void(connection, invoice.id, reason="a test", terms=books.terms, now=now, by=BY)
+    told = await found(books)
+    assert told.differences == []
+    assert (told.counted, told.billed, told.voided, told.invoices) == (500, 0, 500, 0)
+    assert (told.invoiced, told.outstanding) == (Decimal("0.00"), Decimal("0.00"))
 
 
 async def test_late_and_unbilled_counts_are_named(books: Books) -> None:
