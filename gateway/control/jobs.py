@@ -72,7 +72,7 @@ async def roll_up(call: Call[RollUp, NoQuery]) -> Reply:
 
 async def rebuild(call: Call[NoInput, NoQuery]) -> Reply:
     """Fill Redis from the ledger."""
-    report = await call.control.jobs.rebuild()
+    report = await call.control.jobs.rebuild(by=call.by)
     return Reply(Rebuilt(key_days=report.key_days, raised=report.raised, records=report.records))
 
 

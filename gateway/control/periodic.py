@@ -27,8 +27,8 @@ from gateway.notices.delivery import Postman
 from metering import carrying, replay, rollup
 from metering import rebuild as rebuilding
 from metering.billing import reminders
-from metering.ledger import idempotency, peppers
-from metering.ledger.audit import Author
+from metering.ledger import audit, idempotency, peppers
+from metering.ledger.audit import Author, Change
 from metering.open_calls import DIRECTORY as JOURNALS
 from metering.rebuild import RebuildReport
 from metering.replay import Replayed
@@ -142,12 +142,16 @@ class Jobs:
         self._note_success("rollup")
         return report
 
-    async def rebuild(self) -> RebuildReport:
-        """Fill Redis from the ledger."""
+    async def rebuild(self, *, by: Author = rollup.AUTHOR) -> RebuildReport:
+        """Fill Redis from the ledger, and write down who did."""
         control = self._control
         report = await rebuilding.rebuild(
             control.redis, control.engine, zone=control.settings.contract.zone, now=control.clock()
         )
+        after = {"key_days": report.key_days, "raised": report.raised, "records": report.records}
+        change = Change("counters.rebuild", "counters", "redis", None, after)
+        async with control.engine.begin() as connection:
+            await audit.write(connection, [change], now=control.now(), by=by)
         log.info("Redis was filled from the ledger", keys=report.records, counters=report.raised)
         return report
 

@@ -56,6 +56,12 @@ async def test_an_emptied_redis_is_filled_again(
     assert await Projection(redis).fetch(key["id"]) is not None
     assert (await admin.get(f"/v1/keys/{key['id']}")).body["used_now"] == 4
     assert b"tallygate_rebuilds_total 1.0" in generate_latest(control.registry)
+    row = (await admin.get("/v1/audit?object=redis")).body["items"][0]
+    assert (row["actor"], row["action"], row["after"]) == (
+        "rollup",
+        "counters.rebuild",
+        {"key_days": 1, "raised": 0, "records": 1},
+    )
 
 
 async def test_a_rebuild_can_be_asked_for(admin: Api, key: dict[str, Any], redis: Redis) -> None:
