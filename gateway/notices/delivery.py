@@ -42,6 +42,10 @@ class _HopelessError(Exception):
     """Trying again is of no use."""
 
 
+class _NoMailServerError(Exception):
+    """E-mail is not configured, which is a choice and no fault."""
+
+
 @dataclass
 class Postman:
     """Delivers what is due; `settings` are asked for at each round, as they may be read again."""
@@ -51,6 +55,7 @@ class Postman:
     clock: Callable[[], datetime]
     session: aiohttp.ClientSession
     _mailer: Mailer | None = None
+    _told_of_no_mail: bool = False
     # Webhooks that did not answer at all, and until when they are spared: each try of one holds up a batch.
     _silent: dict[str, datetime] = field(default_factory=dict)
 
@@ -77,6 +82,8 @@ class Postman:
                     await self._mail(due)
                 else:
                     await self._post(due)
+        except _NoMailServerError:
+            await self._left_unsent(due)
         except (_HopelessError, RejectedError) as error:
             await self._failed(due, str(error))
         except (post.StatusError, aiosmtplib.SMTPResponseException) as error:
@@ -95,7 +102,7 @@ class Postman:
     async def _mail(self, due: Due) -> None:
         smtp = self.settings().notices.smtp
         if smtp is None:
-            raise _HopelessError("no [notices.smtp] is configured")
+            raise _NoMailServerError
         if self._mailer is None or self._mailer.smtp != smtp:
             self._mailer = Mailer(smtp)
         await self._mailer.send(due.notice, due.target, await self._invoice(due.notice))
@@ -149,6 +156,14 @@ class Postman:
         until = self.clock() + timedelta(seconds=WAITS_S[due.attempt - 1])
         async with self.engine.begin() as connection:
             await notices.put_off(connection, due, until=until, error=error)
+
+    async def _left_unsent(self, due: Due) -> None:
+        """Keep an e-mail as one that was not sent; that there is no mail server is told once."""
+        if not self._told_of_no_mail:
+            self._told_of_no_mail = True
+            log.info("e-mail is not sent, as no [notices.smtp] is configured; `tallygate notice list` has it")
+        async with self.engine.begin() as connection:
+            await notices.failed(connection, due, error="no [notices.smtp] is configured")
 
     async def _failed(self, due: Due, error: str) -> None:
         log.error(

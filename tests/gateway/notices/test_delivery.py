@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks import Webhook as Verifier
+from structlog.testing import capture_logs
 
 from gateway import sealing
 from gateway.config import example_path, load
@@ -245,10 +246,14 @@ async def test_without_a_mail_server_an_e_mail_fails_and_says_so(round_: Round) 
         round_.settings, notices=dataclasses.replace(round_.settings.notices, smtp=None)
     )
     round_.postman.settings = lambda: settings
-    await round_.tell()
-    await round_.postman.round()
+    with capture_logs() as logs:
+        for number in (1, 2):
+            await round_.tell(number)
+            await round_.postman.round()
     way = (await round_.ways())["email"]
     assert (way.state, way.last_error) == ("failed", "no [notices.smtp] is configured")
+    # That is a choice and no fault: it is told once, and not as an error.
+    assert [each["log_level"] for each in logs] == ["info"]
 
 
 async def test_nobody_is_told_the_secret(round_: Round) -> None:
