@@ -104,9 +104,16 @@ def _place(text: str) -> str:
     return text
 
 
+def _method_name(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
 Address = Annotated[str, AfterValidator(_address)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 ClassName = Annotated[str, AfterValidator(_class_name)]
+MethodName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_method_name)]
 PlaceText = Annotated[str, AfterValidator(_place)]
 File = Annotated[Path, Field(strict=False)]
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
@@ -323,7 +330,7 @@ class SurchargeTable(Table):
 class MethodsTable(Table):
     """One `[[methods]]`."""
 
-    match: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(min_length=1)
+    match: list[MethodName] = Field(min_length=1)
     klass: ClassName = Field(alias="class")
     billable: bool = False
     cost: int = Field(1, ge=0, le=1_000_000)

@@ -262,6 +262,8 @@ def test_every_error_is_named_at_once(tmp_path: Path, environ: dict[str, str]) -
         (('dialect = "otapi"', "signed = true"), 'for dialect = "otapi" only'),
         (('dialect = "otapi"', 'dialect = "soap"'), "must be 'otapi', 'top' or 'problem', not 'soap'"),
         (('match = ["SearchItemsFrame"]', 'match = ["a", "A"]'), "already stands in"),
+        (('match = ["SearchItemsFrame"]', 'match = ["a", "b\\u0000"]'), "match[2]: must not hold control"),
+        (('match = ["SearchItemsFrame"]', 'match = ["a\\n"]'), "match[1]: must not hold control"),
         (('match = ["SearchItemsFrame"]', 'match = ["a"]\nbillable = true\ncost = 0'), "must be 1 or more"),
         ((K1, '[server]\nproxy_listen = "localhost"\n' + K1), "must be host:port"),
         (
