@@ -75,6 +75,23 @@ def holder(place: Path) -> int | None:
     return None
 
 
+def why_unusable(place: Path) -> str | None:
+    """Say what would keep this user from serving from here, None for nothing; makes nothing.
+
+    That somebody serves from here already is no fault of the place.
+    """
+    there = place
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is no directory"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} cannot be written by this user"
+    if (lock := place / LOCK_FILE).exists() and not os.access(lock, os.R_OK | os.W_OK):
+        return f"{lock} belongs to another user"
+    return None
+
+
 def run_directory(data_dir: Path) -> Path:
     """Make and return the directory for sockets: `run` in the data directory, which is absolute and exists.
 

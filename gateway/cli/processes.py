@@ -104,13 +104,16 @@ def check(
         write_file(config.example_path())
         return
     connection = client.of(context)
+    source = connection.config_path or "The built-in configuration"
     try:
         settings = config.load(connection.config_path, connection.environ, keep_pepper=False)
+        place = settings.stores.data_dir
+        if (why := data_dir.why_unusable(place)) is not None:
+            raise ConfigError(str(source), [f"stores.data_dir: {place} cannot be used: {why}"])
     except ConfigError as error:
         raise CliError(str(error)) from error
     for caution in settings.cautions:
         note(f"Caution: {caution}.")
-    source = connection.config_path or "The built-in configuration"
     names = sum(len(rule.match) for rule in settings.methods.rules)
     note(
         f"{source} is right: {len(settings.routes)} routes, {len(settings.upstreams)} upstreams, "
