@@ -8,8 +8,9 @@ import typer
 
 from gateway.cli import client, values
 from gateway.cli.output import Format, FormatOption, write_rows
-from metering.usage import GROUPS
+from metering.usage import GROUPS, REASON_GROUPS
 
+DEFAULT_GROUPS = "key,method,class"
 COUNTS = ("calls", "taken", "waived", "billable")
 
 
@@ -27,8 +28,12 @@ def usage(
         ),
     ] = None,
     group_by: Annotated[
-        str, typer.Option(help=f"Out of {', '.join(GROUPS)}; with commas.")
-    ] = "key,method,class",
+        str | None,
+        typer.Option(
+            help=f"Out of {', '.join(GROUPS)}; with commas. Default: {DEFAULT_GROUPS}. "
+            f"With --reasons out of {', '.join(REASON_GROUPS)}, and by default none."
+        ),
+    ] = None,
     account: Annotated[str | None, typer.Option(help="Only this account's.")] = None,
     key: Annotated[str | None, typer.Option(help="Only this key's.")] = None,
     live: Annotated[
@@ -46,11 +51,13 @@ def usage(
     connection = client.of(context)
     query = values.given(period=period, account=account, key=key)
     query["live"] = "true" if live else "false"
+    by_default = "" if reasons else DEFAULT_GROUPS
+    named = by_default if group_by is None else group_by
+    groups = [group.strip() for group in named.split(",") if group.strip()]
+    query["group_by"] = ",".join(groups)
     if reasons:
-        columns = ("effect", "reason", "units")
+        columns = (*groups, "effect", "reason", "units")
         write_rows(connection.pages("/v1/usage/reasons", query), columns, form, numbers=("units",))
         return
-    groups = [group.strip() for group in group_by.split(",") if group.strip()]
-    query["group_by"] = ",".join(groups)
     rows = list(connection.pages("/v1/usage", query))
     write_rows(rows, (*groups, *COUNTS), form, numbers=COUNTS)

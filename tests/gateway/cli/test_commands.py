@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ async def test_usage_is_shown(
     assert rows == [["class", "calls", "taken", "waived", "billable"], ["search", "12", "12", "2", "10"]]
     reasons = await cli("usage", "--period", "2026-11", "--reasons", "--format", "json")
     assert [(each["reason"], each["units"]) for each in reasons.json] == [("suspended", 3), ("error_code", 2)]
+    by_key = await cli(
+        "usage", "--period", "2026-11", "--reasons", "--group-by", "key,day", "--format", "csv"
+    )
+    assert by_key.out.splitlines()[0] == "key,day,effect,reason,units"
+    assert by_key.out.splitlines()[1].startswith(f"{key['id']},2026-11-")
+    wrong = await cli("usage", "--reasons", "--group-by", "method")
+    assert (wrong.code, "'method' is no group" in wrong.err) == (1, True)
 
 
 async def test_long_lists_are_read_whole(cli: Cli, admin: Api, account: str) -> None:
@@ -180,6 +188,26 @@ def test_check_names_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(["check", "--config", str(right)]) == 0
     assert "is right" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_check_names_a_data_directory_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the way, or a folder that may not be written, is told before serving fails."""
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.touch()
+    folder.mkdir()
+    for place in (file, file / "data"):
+        monkeypatch.setenv("TALLYGATE_DATA_DIR", str(place))
+        assert run(["check"]) == 1
+        said = f"stores.data_dir: {place} cannot be used: {file} is no directory"
+        assert said in capsys.readouterr().err
+    monkeypatch.setenv("TALLYGATE_DATA_DIR", str(folder / "a" / "data"))
+    assert run(["check"]) == 0
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder)  # as for a user that is not root
+    assert run(["check"]) == 1
+    assert f"{folder} cannot be written by this user" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
 
 
 def test_check_warns_of_secrets_that_others_can_read(
