@@ -131,6 +131,7 @@ def void(
     """Make an invoice void; its number stays taken, and its month is not billed again."""
     connection = client.of(context)
     path = f"/v1/invoices/{client.segment(invoice_id(connection, invoice))}/void"
+    connection.rehearsed("POST", path, {"reason": reason}, idempotency_key=key)
     confirmed(f"Make {invoice} void, for good.", yes=yes, dry_run=dry_run)
     done = connection.call("POST", path, {"reason": reason}, idempotency_key=once(key), dry_run=dry_run)
     write_one(done, WHOLE_COLUMNS, form)

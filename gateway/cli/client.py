@@ -24,6 +24,7 @@ from gateway.settings import Settings
 TIMEOUT_S = 120.0
 LONG_S = 3_600.0  # for what goes through all accounts
 PAGE = 1_000
+CONFLICT = 409
 NEXT_CURSOR = "X-Next-Cursor"
 # Files of the certificate that a control port with client_ca_file asks for.
 CLIENT_CERT, CLIENT_KEY = "TALLYGATE_CLIENT_CERT", "TALLYGATE_CLIENT_KEY"
@@ -115,6 +116,27 @@ class Connection:
         if dry_run:
             headers["Dry-Run"] = "true"
         return asyncio.run(_answer(self.url, self.tls, verb, path, body, query, headers, timeout_s=timeout_s))
+
+    def rehearsed(
+        self,
+        verb: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """Return what a change would answer, by a dry run: what is wrong is told before anybody is asked.
+
+        With the idempotency key of a command that is repeated, perhaps, a refusal of the books is left to the
+        change itself, which is then answered as it was, and None returned. Raises CliError.
+        """
+        key = idempotency_key or new_idempotency_key()
+        try:
+            return self.call(verb, path, body, idempotency_key=key if verb == "POST" else None, dry_run=True)
+        except ApiError as error:
+            if error.status != CONFLICT or idempotency_key is None:
+                raise
+            return None
 
     def text(self, path: str, query: Mapping[str, str]) -> tuple[str, str | None]:
         """Return an answer that is no JSON, and where it goes on; raises CliError with what the API said."""

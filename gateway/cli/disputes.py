@@ -60,6 +60,7 @@ def dispute(
         determined_on=values.day(determined_on, "--determined-on"),
         amount=None if amount is None else values.amount(amount, "--amount"),
     )
+    connection.rehearsed("POST", "/v1/disputes", body, idempotency_key=key)
     confirmed(f"Dispute line {line} of {invoice}.", yes=True, dry_run=dry_run)
     done = connection.call("POST", "/v1/disputes", body, idempotency_key=once(key), dry_run=dry_run)
     write_one(done, DISPUTE_COLUMNS, form)
@@ -91,10 +92,12 @@ def resolve(
         quantity=quantity,
         amount=None if amount is None else values.amount(amount, "--amount"),
     )
+    connection = client.of(context)
+    path = f"/v1/disputes/{client.segment(dispute)}/resolve"
+    connection.rehearsed("POST", path, body, idempotency_key=key)
     what = f"{'Accept' if accept else 'Reject'} {dispute}, for good."
     confirmed(what, yes=yes, dry_run=dry_run)
-    path = f"/v1/disputes/{client.segment(dispute)}/resolve"
-    done = client.of(context).call("POST", path, body, idempotency_key=once(key), dry_run=dry_run)
+    done = connection.call("POST", path, body, idempotency_key=once(key), dry_run=dry_run)
     write_one(done, DISPUTE_COLUMNS, form)
 
 

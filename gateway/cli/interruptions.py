@@ -71,7 +71,9 @@ def acknowledge(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Note what was decided about an interruption; `reconcile` names it no more."""
-    confirmed(f"Acknowledge {interruption}, for good.", yes=yes, dry_run=dry_run)
+    connection = client.of(context)
     path = f"/v1/interruptions/{client.segment(interruption)}/acknowledge"
-    done = client.of(context).call("POST", path, {"reason": reason}, dry_run=dry_run)
+    connection.rehearsed("POST", path, {"reason": reason})
+    confirmed(f"Acknowledge {interruption}, for good.", yes=yes, dry_run=dry_run)
+    done = connection.call("POST", path, {"reason": reason}, dry_run=dry_run)
     write_one(done, WHOLE_COLUMNS, form)

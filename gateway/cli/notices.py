@@ -98,6 +98,8 @@ def disable(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Send nothing to a webhook any more."""
-    confirmed(f"Disable {webhook}, for good.", yes=yes, dry_run=dry_run)
-    done = client.of(context).call("DELETE", f"/v1/webhooks/{client.segment(webhook)}", dry_run=dry_run)
+    connection, path = client.of(context), f"/v1/webhooks/{client.segment(webhook)}"
+    url = connection.rehearsed("DELETE", path)["url"]
+    confirmed(f"Disable {webhook} ({url}), for good.", yes=yes, dry_run=dry_run)
+    done = connection.call("DELETE", path, dry_run=dry_run)
     write_one(done, WEBHOOK_COLUMNS, form)

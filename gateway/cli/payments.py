@@ -61,6 +61,7 @@ def pay(
         reference=reference,
         received_at=None if received_at is None else values.instant(received_at, "--received-at"),
     )
+    connection.rehearsed("POST", "/v1/payments", body, idempotency_key=key)
     confirmed(f"Note a payment of {body['amount']} by {account}.", yes=yes, dry_run=dry_run)
     done = connection.call("POST", "/v1/payments", body, idempotency_key=once(key), dry_run=dry_run)
     write_one(done, PAID_COLUMNS, form)
@@ -87,10 +88,13 @@ def reverse(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Take a payment out of the reckoning; what it paid is open again."""
-    confirmed(f"Reverse {payment}.", yes=yes, dry_run=dry_run)
+    connection = client.of(context)
     path = f"/v1/payments/{client.segment(payment)}/reverse"
     body = {"reason": reason}
-    done = client.of(context).call("POST", path, body, idempotency_key=once(key), dry_run=dry_run)
+    told = connection.rehearsed("POST", path, body, idempotency_key=key)
+    whose = f" ({told['amount']} {told['currency']} of {told['account_id']})" if told else ""
+    confirmed(f"Reverse {payment}{whose}.", yes=yes, dry_run=dry_run)
+    done = connection.call("POST", path, body, idempotency_key=once(key), dry_run=dry_run)
     write_one(done, PAID_COLUMNS, form)
 
 

@@ -158,9 +158,10 @@ def move(
 ) -> None:
     """Move a subscription to a newer version of its price, from a day on."""
     day = values.day(first_day, "--from")
-    confirmed(f"Move {key} to version {version} from {day} on.", yes=yes, dry_run=dry_run)
+    connection, once = client.of(context), client.new_idempotency_key()
     body = {"version": version, "first_day": day}
     path = f"/v1/subscriptions/{client.segment(key)}/move"
-    once = client.new_idempotency_key()
-    moved = client.of(context).call("POST", path, body, idempotency_key=once, dry_run=dry_run)
+    connection.rehearsed("POST", path, body)
+    confirmed(f"Move {key} to version {version} from {day} on.", yes=yes, dry_run=dry_run)
+    moved = connection.call("POST", path, body, idempotency_key=once, dry_run=dry_run)
     write_one(moved, SUBSCRIPTION_COLUMNS, form)

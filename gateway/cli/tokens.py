@@ -89,9 +89,11 @@ def revoke(
         raise CliError(
             "A token is named by its id (tok_ and 16 digits), not by its text; see `tallygate token list`."
         )
-    connection = client.of(context)
-    confirmed(f"End token {token} at once and for good.", yes=yes, dry_run=dry_run)
-    ended = connection.call("DELETE", f"/v1/tokens/{client.segment(token)}", dry_run=dry_run)
+    connection, path = client.of(context), f"/v1/tokens/{client.segment(token)}"
+    named = connection.rehearsed("DELETE", path)
+    what = f"End token {token} ({named['name']}, {named['role']}) at once and for good."
+    confirmed(what, yes=yes, dry_run=dry_run)
+    ended = connection.call("DELETE", path, dry_run=dry_run)
     write_one(ended, COLUMNS, form)
 
 

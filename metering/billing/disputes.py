@@ -53,7 +53,7 @@ async def open_dispute(
     invoice = await invoices.get(connection, invoice_id)
     if invoice.status is not Status.ISSUED:
         raise BillingError("not_issued", f"the invoice is {invoice.status}: only an issued one is disputed")
-    line = _line(await invoice_lines.of_invoice(connection, invoice_id), invoice_id, position)
+    line = _line(await invoice_lines.of_invoice(connection, invoice_id), invoice, position)
     _check_day(determined_on, terms.day_of(now), terms.dispute_days)
     left = line.amount - _credited(await credit_notes.of_invoice(connection, invoice_id), position)
     disputed = left if amount is None else amount
@@ -171,7 +171,7 @@ async def _credit(
 ) -> list[CreditNoteLine]:
     """Return what is given back, line by line."""
     lines = await invoice_lines.of_invoice(connection, invoice.id)
-    line = _line(lines, invoice.id, position)
+    line = _line(lines, invoice, position)
     notes = await credit_notes.of_invoice(connection, invoice.id)
     if amount is not None:
         back = line.amount - _credited(notes, position) - amount
@@ -258,11 +258,12 @@ def _place(line: Line) -> _Place:
     return line.kind, line.first, line.tier
 
 
-def _line(lines: Sequence[InvoiceLine], invoice_id: str, position: int) -> InvoiceLine:
+def _line(lines: Sequence[InvoiceLine], invoice: Invoice, position: int) -> InvoiceLine:
     for line in lines:
         if line.position == position:
             return line
-    raise NotFoundError("line", f"{invoice_id}/{position}")
+    there = f"1 to {len(lines)}" if lines else "none"
+    raise NotFoundError("line", f"{position} of invoice {invoice.reference or invoice.id} (lines: {there})")
 
 
 def _amount_was_set(lines: Sequence[InvoiceLine], notes: Sequence[CreditNote], key_id: str) -> bool:

@@ -107,3 +107,54 @@ async def test_a_notice_that_failed_would_be_tried_again(shop: Shop, cli: Cli, e
     assert dry.json["deliveries"][0]["state"] == "pending"
     [same] = (await cli("notice", "list", "--format", "json")).json
     assert same["deliveries"][0]["state"] == "failed"
+
+
+async def test_what_does_not_exist_is_told_before_anybody_is_asked(shop: Shop, cli: Cli) -> None:
+    """Nothing is announced as about to happen when it cannot, with --yes, with --dry-run, or without."""
+    why, day = ("--reason", "x"), "2026-11-12"
+    line = ("--line", "99", "--evidence", "x", "--determined-on", day)
+    for command, said in (
+        (("bill", "reverse", "pay_0123456789abcdef", *why), "There is no payment pay_0123456789abcdef."),
+        (("bill", "pay", "acc_0123456789abcdef", "1.00"), "There is no account acc_0123456789abcdef."),
+        (("bill", "void", "inv_0123456789abcdef", *why), "There is no invoice inv_0123456789abcdef."),
+        (("bill", "dispute", "INV-000001", *line), "no line 99 of invoice INV-000001 (lines: 1 to 2)."),
+        (
+            ("bill", "resolve", "dsp_0123456789abcdef", "--reject", "--resolution", "x"),
+            "There is no dispute dsp_0123456789abcdef.",
+        ),
+        (("token", "revoke", "tok_0123456789abcdef"), "There is no token tok_0123456789abcdef."),
+        (("webhook", "disable", "whk_0123456789abcdef"), "There is no webhook whk_0123456789abcdef."),
+        (
+            ("interruption", "acknowledge", "int_0123456789abcdef", *why),
+            "There is no interruption int_0123456789abcdef.",
+        ),
+        (
+            ("plan", "move", "key_0123456789abcdef", "--to", "2", "--from", "2026-12-01"),
+            "key_0123456789abcdef",
+        ),
+    ):
+        for option in ((), ("--dry-run",), ("--yes",)):
+            if command[1] == "dispute" and option == ("--yes",):
+                continue  # it does not ask
+            refused = await cli(*command, *option)
+            assert (refused.code, refused.err.startswith("Error:"), said in refused.err) == (1, True, True), (
+                refused.err
+            )
+
+
+async def test_what_would_be_ended_is_named(shop: Shop, cli: Cli) -> None:
+    """A payment is named by its amount and account, a token by its name and role."""
+    paid = (await cli("bill", "pay", shop.account, "5", "--yes", "--format", "json")).json
+    told = await cli("bill", "reverse", paid["id"], "--reason", "x", "--dry-run")
+    assert f"Would: Reverse {paid['id']} (5.00 USD of {shop.account})." in told.err
+    made = (await cli("token", "create", "till", "--role", "ops", "--format", "json")).json
+    told = await cli("token", "revoke", made["id"], "--dry-run")
+    assert f"Would: End token {made['id']} (till, ops) at once and for good." in told.err
+
+
+async def test_a_repeated_reversal_is_answered_as_it_was(shop: Shop, cli: Cli) -> None:
+    """What the books would refuse by now is no refusal under the idempotency key it was done with."""
+    paid = (await cli("bill", "pay", shop.account, "5", "--yes", "--format", "json")).json
+    line = ("bill", "reverse", paid["id"], "--reason", "x", "--yes", "--format", "json")
+    first, again = [await cli(*line, "--idempotency-key", "back-1") for _ in range(2)]
+    assert (first.code, again.code, first.json["reversed_at"]) == (0, 0, again.json["reversed_at"])
