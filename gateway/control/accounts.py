@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated
+from datetime import datetime, timedelta
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -17,6 +17,8 @@ from metering.ledger import accounts
 
 BILLING_EMAIL = "Where invoices and notices are sent; without one only webhooks hear of them."
 FIRST_REQUEST = "When the customer first asked; opens the days in which a bought key brings a free month."
+
+CLOCKS_DIFFER = timedelta(minutes=1)
 
 Email = Annotated[str, AfterValidator(email_address)]
 
@@ -67,6 +69,7 @@ class AccountPage(Output):
 
 async def create(call: Call[NewAccount, NoQuery]) -> Reply:
     """Make an account."""
+    _refuse_ahead(call, call.body.first_request_at)
     made = await accounts.create(
         call.connection,
         name=call.body.name,
@@ -96,6 +99,7 @@ async def show(call: Call[NoInput, NoQuery]) -> Reply:
 async def change(call: Call[AccountChange, NoQuery]) -> Reply:
     """Set fields of an account."""
     wanted = call.body.model_dump(exclude_unset=True)
+    _refuse_ahead(call, call.body.first_request_at)
     changed = await accounts.change(
         call.connection, call.path("account_id"), wanted, now=call.now, by=call.by
     )
@@ -112,6 +116,12 @@ async def close(call: Call[Closing, NoQuery]) -> Reply:
     if account.closed_at is None or account.closed_at > call.now:
         account = await accounts.close(call.connection, account_id, at=at, now=call.now, by=call.by)
     return Reply(ChangedAccount(**_shown(account).model_dump()))
+
+
+def _refuse_ahead(call: Call[Any, Any], first_request_at: datetime | None) -> None:
+    """Nobody has asked yet at an instant that lies ahead: a slip would open days of the free month then."""
+    if first_request_at is not None and first_request_at > call.now + CLOCKS_DIFFER:
+        raise invalid([FieldError("body.first_request_at", f"lies ahead; it is {call.now:%Y-%m-%dT%H:%MZ}")])
 
 
 def _shown(account: accounts.Account) -> Account:

@@ -48,6 +48,8 @@ async def create(call: Call[NewKey, NoQuery]) -> Reply:
     """Make a key and tell its text."""
     body, settings = call.body, call.control.settings
     _refuse_misfits([("body", body)], settings)
+    if body.expires_at is not None and body.expires_at <= call.now:
+        raise invalid([FieldError("body.expires_at", "is over; the key would open nothing")])
     text = texts.issue(secrets.token_bytes(texts.ENTROPY_BYTES))
     bought_now = (
         "purchased_at" not in body.model_fields_set and not settings.contract.plans[body.plan].sandbox

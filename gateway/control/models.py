@@ -37,6 +37,12 @@ def _printable(text: str) -> str:
     return text
 
 
+def _telling(text: str) -> str:
+    if text and not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
 def _sensible(instant: datetime) -> datetime:
     if not EARLIEST <= instant < LATEST:
         raise ValueError("must lie between the years 2000 and 2199")
@@ -79,7 +85,9 @@ InvoiceId = Annotated[
 KeyId = Annotated[
     str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": "^key_[0-9a-f]{16}$"})
 ]
-Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Text = Annotated[
+    str, Field(min_length=1, max_length=200), AfterValidator(_printable), AfterValidator(_telling)
+]
 Instant = Annotated[AwareDatetime, AfterValidator(_sensible)]
 Amount = Annotated[
     Decimal,
@@ -92,7 +100,9 @@ Month = Annotated[
     AfterValidator(_month),
     WithJsonSchema({"type": "string", "pattern": "^2[01][0-9]{2}-(0[1-9]|1[0-2])$"}),
 ]
-Reason = Annotated[str, Field(min_length=1, max_length=4_000), AfterValidator(_printable_lines)]
+Reason = Annotated[
+    str, Field(min_length=1, max_length=4_000), AfterValidator(_printable_lines), AfterValidator(_telling)
+]
 
 
 class Input(BaseModel):

@@ -62,6 +62,10 @@ async def test_the_first_request_reaches_the_gateways(
             {"body.name", "body.first_request_at", "body.main_domain"},
         ),
         ({"name": "A", "first_request_at": "1066-10-14T00:00:00Z"}, {"body.first_request_at"}),
+        ({"name": "A", "first_request_at": "0001-01-01T00:00:00+14:00"}, {"body.first_request_at"}),
+        ({"name": "A", "first_request_at": "9999-12-31T23:59:59-14:00"}, {"body.first_request_at"}),
+        ({"name": "A", "first_request_at": "2026-11-22T09:00:00Z"}, {"body.first_request_at"}),
+        ({"name": " \u00a0"}, {"body.name"}),
         (["name"], {"body"}),
     ],
 )
