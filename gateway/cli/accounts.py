@@ -70,6 +70,42 @@ def show(
     write_one(found, (*COLUMNS, "keys"), form)
 
 
+@app.command("set")
+def set_(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="The account's id, acc_...")],
+    name: Annotated[str | None, typer.Option(help="The customer's name.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="The main site, for which support is given; or none.")
+    ] = None,
+    email: Annotated[
+        str | None, typer.Option(help="Where invoices and notices are sent from now on; or none.")
+    ] = None,
+    first_request: Annotated[
+        str | None, typer.Option(help=f"When the customer first asked. {values.INSTANT_HELP} Or none.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Change an account; invoices that were issued keep what they say."""
+    body: dict[str, str | None] = values.given(name=name)
+    texts = {"main_domain": domain, "billing_email": email}
+    body |= {
+        field: None if values.cleared(text) else text for field, text in texts.items() if text is not None
+    }
+    if first_request is not None:
+        asked = None if values.cleared(first_request) else values.instant(first_request, "--first-request")
+        body["first_request_at"] = asked
+    if not body:
+        raise typer.BadParameter("say what to set, such as --email bills@shop.example; see --help")
+    connection, path = client.of(context), f"/v1/accounts/{client.segment(account)}"
+    if dry_run:
+        named = ", ".join(field.replace("_", " ") for field in body)
+        before = connection.call("GET", path)["name"]
+        confirmed(f"Change {named} of {account} ({before}).", yes=True, dry_run=True)
+    write_one(connection.call("PATCH", path, body, dry_run=dry_run), COLUMNS, form)
+
+
 @app.command()
 def close(
     context: typer.Context,

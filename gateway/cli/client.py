@@ -225,5 +225,7 @@ def of(context: Any) -> Connection:
 
 
 def segment(text: str) -> str:
-    """Return a text as one segment of a path."""
+    """Return an id as one segment of a path; raises CliError for what would name another path."""
+    if text.strip(" .") == "":
+        raise CliError(f"{text!r} is no id; ids are such as acc_0123456789abcdef, and lists show them.")
     return quote(text, safe="")

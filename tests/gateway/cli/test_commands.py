@@ -28,6 +28,43 @@ async def test_an_account_with_its_keys(cli: Cli) -> None:
     assert (await cli("account", "show", made["id"], "--format", "json")).json["keys"] == [key["id"]]
 
 
+async def test_an_account_is_changed(cli: Cli, admin: Api) -> None:
+    """What is named is set and audited, `none` clears, the rest stays; a dry run changes nothing."""
+    line = ("account", "create", "Shop", "--domain", "shop.example", "--email", "a@shop.example")
+    made = (await cli(*line, "--format", "json")).json
+    change = ("account", "set", made["id"], "--email", "b@shop.example", "--domain", "none")
+    dry = await cli(*change, "--dry-run", "--format", "json")
+    assert f"Would: Change main domain, billing email of {made['id']} (Shop)." in dry.err
+    assert dry.json["billing_email"] == "b@shop.example"
+    assert (await cli("account", "show", made["id"], "--format", "json")).json == {**made, "keys": []}
+    done = (await cli(*change, "--name", "Big Shop", "--format", "json")).json
+    assert [done[field] for field in ("name", "billing_email", "main_domain")] == [
+        "Big Shop",
+        "b@shop.example",
+        None,
+    ]
+    audited = (await admin.get(f"/v1/audit?object={made['id']}")).body["items"][0]
+    assert (audited["before"]["billing_email"], audited["after"]["billing_email"]) == (
+        "a@shop.example",
+        "b@shop.example",
+    )
+    assert (await cli("account", "set", made["id"])).code == 2
+
+
+@pytest.mark.parametrize("given", ["", "  ", ".", ".."])
+async def test_what_is_no_id_is_told_as_such(cli: Cli, given: str) -> None:
+    """An empty text or dots would name another path of the API."""
+    refused = await cli("account", "show", given)
+    assert (refused.code, f"{given!r} is no id; ids are such as acc_" in refused.err) == (1, True)
+
+
+async def test_a_blank_name_is_refused(cli: Cli, account: str) -> None:
+    """An account without a name could not be told from others on a bill."""
+    for line in (("create", " "), ("create", ""), ("set", account, "--name", " ")):
+        refused = await cli("account", *line)
+        assert (refused.code, "body.name" in refused.err) == (1, True), line
+
+
 async def test_an_account_is_closed_with_its_keys(cli: Cli, account: str, key: dict[str, Any]) -> None:
     """A dry run says what would be done, and nobody is closed unasked; with --yes keys end as well."""
     would = await cli("account", "close", account, "--dry-run")
