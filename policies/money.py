@@ -13,7 +13,8 @@ CENT = Decimal("0.01")
 PRICE_PLACES = 12
 # Wide enough for any count that a counter can hold times any price that can be written, without rounding.
 EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
-_PLAIN = re.compile(r"[0-9]{1,15}(?:\.([0-9]+))?\Z")
+WHOLE_DIGITS = 15
+_PLAIN = re.compile(r"([0-9]+)(?:\.([0-9]+))?\Z")
 
 
 def round_cents(amount: Decimal) -> Decimal:
@@ -49,6 +50,8 @@ def _parse(text: str, places: int, what: str, example: str) -> Decimal:
     found = _PLAIN.match(text)
     if not found:
         raise ValueError(f"{text!r} is not {what}: write digits with a point, such as {example}")
-    if len(found[1] or "") > places:
+    if len(found[1]) > WHOLE_DIGITS:
+        raise ValueError(f"{text!r} is too large: {what} has at most {WHOLE_DIGITS} digits before the point")
+    if len(found[2] or "") > places:
         raise ValueError(f"{text!r} has more than {places} places after the point: write it as in {example}")
     return Decimal(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import ssl
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,9 @@ CONFLICT = 409
 NEXT_CURSOR = "X-Next-Cursor"
 # Files of the certificate that a control port with client_ca_file asks for.
 CLIENT_CERT, CLIENT_KEY = "TALLYGATE_CLIENT_CERT", "TALLYGATE_CLIENT_KEY"
+
+
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}\Z")  # what a token and an idempotency key are made of
 
 
 def new_idempotency_key() -> str:
@@ -68,7 +72,11 @@ class Connection:
     def token(self) -> str:
         """Return the control token; raises CliError that says how to get one."""
         if self.given_token is not None:
-            return self.given_token
+            text = self.given_token.strip()
+            if not _VISIBLE.match(text):
+                # A header cannot hold it; what is a token in form is for the gateway to judge.
+                raise CliError("--token or TALLYGATE_TOKEN is no control token: one begins with tgc_.")
+            return text
         if self.given_url is not None:
             # The local gateway's token is not for another one's eyes.
             raise CliError("With --url, give a token with --token or TALLYGATE_TOKEN.")
@@ -112,6 +120,8 @@ class Connection:
         """
         headers = {"Authorization": f"Bearer {self.token}"}
         if idempotency_key is not None:
+            if not _VISIBLE.match(idempotency_key):
+                raise CliError("--idempotency-key must have 1 to 255 visible characters.")
             headers["Idempotency-Key"] = idempotency_key
         if dry_run:
             headers["Dry-Run"] = "true"

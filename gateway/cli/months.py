@@ -132,7 +132,8 @@ def issue(
         )
         write_rows([], INVOICE_COLUMNS, form, numbers=("total",))
         return
-    what = f"Issue {sums.rows:,} invoices of {body['period']}: {sums.told}. An issued invoice never changes."
+    many = "1 invoice" if sums.rows == 1 else f"{sums.rows:,} invoices"
+    what = f"Issue {many} of {body['period']}: {sums.told}. An issued invoice never changes."
     if not confirmed(what, yes=yes, dry_run=dry_run):
         rows = _planned(connection, body, _Sums())
         write_rows(_shown(rows, form), INVOICE_COLUMNS, form, numbers=("total",))

@@ -34,7 +34,8 @@ PAID_COLUMNS = (*PAYMENT_COLUMNS, "outstanding", "credit", "oldest_unpaid_issued
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(pay)
+    # Otherwise -5 is told as an option that there is not, and not as an amount that cannot be.
+    app.command(context_settings={"ignore_unknown_options": True})(pay)
     app.command()(payments)
     app.command()(reverse)
     app.command()(balance)
@@ -109,4 +110,4 @@ def balance(
     write_one(found, columns, form)
     if form is Format.TABLE:
         amounts = ("total", "credited", "allocated", "outstanding", "disputed")
-        write_rows(found["invoices"], ("number", "issued_on", *amounts), form, numbers=("number", *amounts))
+        write_rows(found["invoices"], ("reference", "issued_on", *amounts), form, numbers=amounts)

@@ -28,7 +28,8 @@ from gateway.control.terms import terms_of
 from metering import notices as texts
 from metering.billing import payments as billing
 from metering.billing import standing
-from metering.ledger import accounts, notices, payments
+from metering.billing.balance import InvoiceBalance
+from metering.ledger import accounts, notices, numbers, payments
 from metering.ledger.idempotency import DifferentRequestError
 
 
@@ -91,6 +92,7 @@ class OpenInvoice(Output):
     """How an issued invoice stands."""
 
     invoice_id: str
+    reference: str = Field(description="The number as customers see it.")
     number: int
     issued_on: date
     total: Decimal
@@ -208,10 +210,16 @@ async def balance(call: Call[NoInput, NoQuery]) -> Reply:
             outstanding=found.outstanding,
             credit=found.credit,
             oldest_unpaid_issued_on=found.oldest_unpaid(disputed_counts=terms.disputed_counts_as_unpaid),
-            invoices=[OpenInvoice.model_validate(each, from_attributes=True) for each in found.invoices],
+            invoices=[_open(each) for each in found.invoices],
             allocations=[Allocation.model_validate(each, from_attributes=True) for each in found.allocations],
         )
     )
+
+
+def _open(invoice: InvoiceBalance) -> OpenInvoice:
+    names = OpenInvoice.model_fields.keys() - {"reference"}
+    fields = {name: getattr(invoice, name) for name in names}
+    return OpenInvoice(reference=numbers.written("invoice", invoice.number), **fields)
 
 
 async def _changed(call: Call[Any, Any], payment: payments.Payment) -> ChangedPayment:

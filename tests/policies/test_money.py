@@ -62,6 +62,14 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
     assert str(refused.value) == (wrong if text == "0.001" else form)
 
 
+def test_an_amount_has_at_most_15_digits_before_the_point() -> None:
+    """The largest is read; one digit more is too large, and not a wrong form."""
+    assert parse_money("999999999999999.99") == Decimal("999999999999999.99")
+    said = r"^'1000000000000000' is too large: an amount of money has at most 15 digits before the point$"
+    with pytest.raises(ValueError, match=said):
+        parse_money("1000000000000000")
+
+
 def test_a_price_may_be_a_fraction_of_a_cent() -> None:
     """The price of a unit has up to twelve places, and not one more."""
     assert parse_price("0.001") == Decimal("0.001")
