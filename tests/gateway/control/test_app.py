@@ -157,7 +157,7 @@ async def test_a_body_where_none_belongs_is_refused(admin: Api) -> None:
 async def test_a_fault_hides_its_cause(admin: Api, control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault of the program answers 500 without its text; the log has its place and the request's id."""
 
-    async def fail() -> None:
+    async def fail(**_: object) -> None:
         raise ValueError("canary in an exception")
 
     stream = io.StringIO()
