@@ -21,7 +21,7 @@ async def test_a_month_from_close_to_payment(shop: Shop, cli: Cli) -> None:
     assert (await cli("bill", "close", "2026-10", "--format", "json")).json["accounts"] == 1
     shop.clock.now = ISSUING
     dry = await cli("bill", "issue", "2026-10", "--dry-run")
-    assert "Would: Issue 1 invoices of 2026-10: 125.00 USD." in dry.err
+    assert "Would: Issue 1 invoice of 2026-10: 125.00 USD." in dry.err
     issued = await cli("bill", "issue", "2026-10", "--yes", "--format", "json")
     assert [each["reference"] for each in issued.json] == ["INV-000001"]
     paid = await cli(
