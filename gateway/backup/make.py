@@ -23,27 +23,38 @@ from gateway.backup.archive import Manifest
 from gateway.backup.postgres import BackupError, Progress
 from gateway.settings import Settings
 from metering.journal import SUFFIX
-from metering.ledger import inventory, make_engine
+from metering.ledger import audit, inventory, make_engine
+from metering.ledger.audit import Author, Change
 from metering.ledger.inventory import Inventory
 from metering.open_calls import DIRECTORY
+
+BY = Author("command line")
 
 # The one secret that a configuration may hold in plain text is a password within a URL.
 _PASSWORD = re.compile(r"(://[^/\s:@\"']*:)[^/\s@\"']+@")
 
 
-def make(settings: Settings, config_path: Path | None, output: Path, told: Progress) -> Manifest:
-    """Write a backup to `output`, whole or not at all; raises BackupError."""
+def make(
+    settings: Settings, config_path: Path | None, output: Path, told: Progress, *, warned: Progress
+) -> Manifest:
+    """Write a backup to `output`, whole or not at all, and a row of it to the audit log; raises BackupError.
+
+    A ledger that takes no row, such as a standby, is backed up all the same, and `warned` of.
+    """
     if output.exists():
         raise BackupError(f"{output} exists already; choose another name.")
     try:
         with ledgers.reachable(settings.stores) as url:
             try:
-                return _made(settings, config_path, output, url, told)
+                manifest = _made(settings, config_path, output, url, told)
             except ConnectionError as error:
                 raise BackupError(f"The ledger cannot be read ({type(error).__name__}).") from error
             except OSError as error:
                 # Here, not outside: an open ledger would take it for a fault of its own place.
                 raise BackupError(f"{output} cannot be written: {error.strerror}.") from error
+            if (why := asyncio.run(_audit(url, output, manifest))) is not None:
+                warned(f"The audit log could not be told of this backup ({why}).")
+            return manifest
     except SQLAlchemyError as error:
         raise BackupError(f"The ledger cannot be read ({type(error).__name__}).") from error
 
@@ -83,6 +94,22 @@ async def _dump(url: str, to: Path, told: Progress) -> tuple[Inventory, str]:
             return ledger, server
     finally:
         await engine.dispose()
+
+
+async def _audit(url: str, output: Path, manifest: Manifest) -> str | None:
+    """Note that a copy of everything was made; return why that cannot be noted, or None."""
+    name = output.name.encode("utf-8", "replace").decode()
+    after = {"made_at": manifest.made_at, "rows": sum(manifest.ledger.rows.values())}
+    engine = make_engine(url, pool_size=1)
+    try:
+        async with engine.begin() as connection:
+            change = Change("backup.create", "backup", name, None, after)
+            await audit.write(connection, [change], now=datetime.now(UTC), by=BY)
+    except (SQLAlchemyError, OSError) as error:
+        return type(error).__name__
+    finally:
+        await engine.dispose()
+    return None
 
 
 def _beside(settings: Settings, config_path: Path | None, draft: Path) -> dict[str, Path]:

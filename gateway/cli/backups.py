@@ -52,7 +52,7 @@ def create(
     """
     connection = client.of(context)
     with _failures(), _progress("Backing up") as told:
-        manifest = make.make(connection.settings, connection.config_path, output, told)
+        manifest = make.make(connection.settings, connection.config_path, output, told, warned=note)
     write_one(_told(output, manifest), COLUMNS, form)
 
 

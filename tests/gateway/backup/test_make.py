@@ -30,7 +30,7 @@ def test_a_failure_is_told_of_what_failed(
     environ = {"TALLYGATE_DATA_DIR": str(tmp_path), "TALLYGATE_DATABASE_URL": "postgresql://u@127.0.0.1:1/x"}
     settings = config.load(None, environ)
     with pytest.raises(BackupError, match=said):
-        make.make(settings, None, tmp_path / "backup.tar", lambda _: None)
+        make.make(settings, None, tmp_path / "backup.tar", lambda _: None, warned=lambda _: None)
     assert not list(tmp_path.glob(".tallygate-backup-*"))
 
 
@@ -39,4 +39,4 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     environ = {"TALLYGATE_DATA_DIR": str(tmp_path), "TALLYGATE_DATABASE_URL": "postgresql://u@127.0.0.1:1/x"}
     settings = config.load(None, environ)
     with pytest.raises(BackupError, match=r"none/backup.tar cannot be written: No such file"):
-        make.make(settings, None, tmp_path / "none" / "backup.tar", lambda _: None)
+        make.make(settings, None, tmp_path / "none" / "backup.tar", lambda _: None, warned=lambda _: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -40,7 +41,7 @@ async def ledger(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def made(settings: Settings, output: Path) -> Manifest:
-    return await asyncio.to_thread(make.make, settings, None, output, lambda _: None)
+    return await asyncio.to_thread(make.make, settings, None, output, lambda _: None, warned=pytest.fail)
 
 
 async def restored(settings: Settings, backup: Path, *, agree: bool = True) -> Restored | None:
@@ -77,6 +78,22 @@ async def test_a_restored_ledger_is_the_one_that_was_backed_up(
     assert await ledger.fetchval(triggers) > 0
     mark = await ledger.fetchval("SELECT value FROM marks WHERE name = 'rollup'")
     assert mark > manifest.ledger.rolled_up_ms
+
+
+async def test_a_backup_is_audited(tmp_path: Path, settings: Settings, ledger: asyncpg.Connection) -> None:
+    """A copy of everything leaves a row; a ledger that takes none is backed up with a warning."""
+    manifest = await made(settings, tmp_path / "monday.tar")
+    query = "SELECT actor, action, object_id, after FROM audit WHERE object = 'backup'"
+    (row,) = await ledger.fetch(query)
+    assert tuple(row)[:3] == ("command line", "backup.create", "monday.tar")
+    assert json.loads(row["after"])["rows"] == sum(manifest.ledger.rows.values())
+    await ledger.execute("ALTER TABLE audit RENAME TO elsewhere")
+    warnings: list[str] = []
+    output = tmp_path / "tuesday.tar"
+    await asyncio.to_thread(make.make, settings, None, output, lambda _: None, warned=warnings.append)
+    await ledger.execute("ALTER TABLE elsewhere RENAME TO audit")
+    assert output.exists()
+    assert warnings == ["The audit log could not be told of this backup (ProgrammingError)."]
 
 
 async def test_a_no_changes_nothing(tmp_path: Path, settings: Settings, ledger: asyncpg.Connection) -> None:
@@ -144,7 +161,9 @@ async def test_a_configuration_goes_along_without_its_passwords(
     """Everything but the password of a URL is as it was written."""
     file = tmp_path / "config.toml"
     file.write_text('[stores]\nredis = "redis://:hunter2@host/0"\ndatabase = "postgresql://u:pa55@db/n"\n')
-    await asyncio.to_thread(make.make, settings, file, tmp_path / "backup", lambda _: None)
+    await asyncio.to_thread(
+        make.make, settings, file, tmp_path / "backup", lambda _: None, warned=pytest.fail
+    )
     await asyncio.to_thread(archive.extract, tmp_path / "backup", archive.CONFIG, tmp_path / "out")
     assert (tmp_path / "out").read_text() == (
         '[stores]\nredis = "redis://:[hidden]@host/0"\ndatabase = "postgresql://u:[hidden]@db/n"\n'
