@@ -182,7 +182,7 @@ async def drafts(
     table = invoices
     query = (
         sa.select(*_LIGHT)
-        .where(*_are_drafts(month, hold, account_ids), table.c.account_id > after)
+        .where(*_are_drafts(month, hold, account_ids, after))
         .order_by(table.c.account_id)
         .limit(limit)
     )
@@ -195,6 +195,7 @@ async def drafts_digest(
     *,
     hold: Collection[str] = (),
     account_ids: Collection[str] | None = None,
+    after: str = "",
 ) -> str:
     """Return a digest in hex of whose drafts of a month there are and of their totals, chosen as by `drafts`.
 
@@ -203,7 +204,7 @@ async def drafts_digest(
     table = invoices
     line = sa.func.concat_ws(" ", table.c.account_id, table.c.total, table.c.currency)
     query = sa.select(sa.func.string_agg(line, aggregate_order_by(sa.literal("\n"), table.c.account_id)))
-    told: str | None = await connection.scalar(query.where(*_are_drafts(month, hold, account_ids)))
+    told: str | None = await connection.scalar(query.where(*_are_drafts(month, hold, account_ids, after)))
     return hashlib.sha256((told or "").encode()).hexdigest()
 
 
@@ -284,12 +285,13 @@ async def last_month(connection: AsyncConnection) -> date | None:
 
 
 def _are_drafts(
-    month: date, hold: Collection[str], account_ids: Collection[str] | None
+    month: date, hold: Collection[str], account_ids: Collection[str] | None, after: str
 ) -> list[sa.ColumnElement[bool]]:
     table = invoices
     chosen = [
         table.c.period_first == month,
         table.c.status == Status.DRAFT,
+        table.c.account_id > after,
         table.c.account_id != sa.all_(sa.bindparam("hold", list(hold), sa.ARRAY(sa.Text))),
     ]
     if account_ids is not None:

@@ -256,6 +256,8 @@ async def test_other_drafts_than_were_confirmed_are_not_issued(shop: Shop) -> No
     assert (anew["totals"], anew["digest"] == seen["digest"]) == ({"USD": "130.00"}, False)
     done = await shop.post("/v1/invoices/issue", issuing | {"confirmed": anew["digest"]})
     assert [each["total"] for each in done.body["invoices"]] == ["130.00"]
+    repeated = await shop.post("/v1/invoices/issue", issuing | {"confirmed": anew["digest"]})
+    assert (repeated.status, repeated.body["count"]) == (200, 0)  # there is nothing left that could differ
     again = await shop.post("/v1/invoices/issue", asked | {"confirmed": anew["digest"]})
     assert (again.status, again.fields) == (422, {"body.confirmed"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.billing import issue
+from metering.billing import issue, preview
 from metering.billing.errors import BillingError
 from metering.ledger import billing_tables as tables
 from metering.ledger import invoices
@@ -78,6 +79,52 @@ async def test_what_is_told_is_told_with_the_invoice(books: Books) -> None:
     await books.issue("2026-10", told=hear)
     await books.issue("2026-10", told=hear)
     assert heard == [draft.id]
+
+
+async def test_drafts_that_change_while_they_are_issued_are_left(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month that is closed again between two transactions stops the issuing of what was confirmed."""
+    monkeypatch.setattr(issue, "CHUNK", 1)
+    await books.announce(version())
+    made = {await books.account(): "" for _ in range(3)}
+    made = {account: await books.key(account) for account in made}
+    first, second, third = sorted(made)
+    for key in made.values():
+        await books.use(key, "2026-10-01", 100)
+    await books.close("2026-10")
+    seen = await preview.digest_issue(books.engine, month("2026-10"))
+    closing: list[asyncio.Task[object]] = []
+
+    async def closed_meanwhile(connection: AsyncConnection, issued: Sequence[Invoice]) -> None:
+        if issued[0].account_id == second:
+            await books.use(made[third], "2026-10-02", 50)
+            closing.append(asyncio.create_task(books.close("2026-10")))
+            await until_waited_for(connection)
+
+    with pytest.raises(BillingError, match="2 were issued as confirmed, the others not") as caught:
+        await books.issue("2026-10", confirmed=seen, told=closed_meanwhile)
+    assert caught.value.code == "changed"
+    await asyncio.gather(*closing)
+    found = {each.account_id: (each.status, str(each.total)) for each in await books.invoices()}
+    assert found == {
+        first: (Status.ISSUED, "1.00"),
+        second: (Status.ISSUED, "1.00"),
+        third: (Status.DRAFT, "1.50"),
+    }
+    seen = await preview.digest_issue(books.engine, month("2026-10"))
+    assert len((await books.issue("2026-10", confirmed=seen)).issued) == 1
+
+
+async def until_waited_for(connection: AsyncConnection) -> None:
+    """Wait until somebody waits for the month's lock, who has it next."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+        " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
+    )
+    async with asyncio.timeout(30):
+        while not await connection.scalar(waiting):
+            await asyncio.sleep(0.01)
 
 
 async def test_issued_invoice_never_changes(books: Books) -> None:
