@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gateway.cli import (
     accounts,
@@ -38,8 +39,22 @@ from gateway.config import ConfigError
 # Options that hold for every command, and may stand anywhere on the line.
 GLOBAL_OPTIONS = ("--url", "--token", "--config")
 
+
+class _Commands(TyperGroup):
+    """The commands; a wrong value is told without the words of what checks values."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="tallygate",
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

@@ -211,6 +211,13 @@ def test_without_a_token_it_is_said_how_to_get_one(
     assert "tallygate serve" in err
 
 
+def test_a_wrong_choice_is_told_with_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was typed and what could be, and nothing of what checked it."""
+    assert run(["usage", "--format", "xml"]) == 2
+    told = " ".join(capsys.readouterr().err.replace("\u2502", "").split())
+    assert "Invalid value for '--format': 'xml' is not one of 'table', 'csv', 'json'." in told
+
+
 def test_check_names_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong configuration ends with 1 and all of its errors; a right one with 0, and no pepper is made."""
     wrong = tmp_path / "wrong.toml"
