@@ -140,7 +140,7 @@ class Connection:
         With the idempotency key of a command that is repeated, perhaps, a refusal of the books is left to the
         change itself, which is then answered as it was, and None returned. Raises CliError.
         """
-        key = idempotency_key or new_idempotency_key()
+        key = new_idempotency_key() if idempotency_key is None else idempotency_key
         try:
             return self.call(verb, path, body, idempotency_key=key if verb == "POST" else None, dry_run=True)
         except ApiError as error:
