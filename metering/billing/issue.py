@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -71,8 +70,7 @@ async def issue(
 
     Left are those of `hold`, which was asked for, and of `disagreeing`, whose books do not agree. With
     `confirmed`, the digest of the drafts but those in `hold` that somebody agreed to, nothing is issued and
-    BillingError raised when they are others by now. When they become others while they are issued, as others
-    may close the month between two transactions, the rest is left and it is raised too.
+    BillingError raised when they are others by now. Nobody closes the month while it is issued.
 
     `told` is called with the invoices in the transaction that issues them, to note what is to be said of
     them. With `keep` the report holds them all; without it memory holds `CHUNK` of them at a time. They
@@ -80,27 +78,26 @@ async def issue(
     """
     report = IssueReport(period)
     left = {*hold, *disagreeing}
-    chosen: Mapping[str, Any] = {"hold": hold, "account_ids": account_ids}
     after = ""
-    while True:
-        async with engine.begin() as connection:
-            await closing.lock_month(connection, period.first)
-            last = await numbers.lock(connection, "invoice")
-            drafts = await invoices.drafts(
-                connection, period.first, hold=left, account_ids=account_ids, after=after, limit=CHUNK
-            )
-            if drafts and confirmed is not None:
-                found = await invoices.drafts_digest(connection, period.first, **chosen, after=after)
-                _check_confirmed(found, confirmed, report)
-            if drafts:
-                report.add(await _issue(connection, drafts, last, terms, now, by, told), keep=keep)
-            if len(drafts) < CHUNK:
-                report.held = await _held(connection, period, left)
-                report.done = await invoices.finish_month(connection, period.first, now=now)
-                return report
-            after = drafts[-1].account_id
-            if confirmed is not None:
-                confirmed = await invoices.drafts_digest(connection, period.first, **chosen, after=after)
+    async with engine.connect() as connection, closing.month_held(connection, period.first):
+        while True:
+            async with connection.begin():
+                last = await numbers.lock(connection, "invoice")
+                drafts = await invoices.drafts(
+                    connection, period.first, hold=left, account_ids=account_ids, after=after, limit=CHUNK
+                )
+                if drafts and not after and confirmed is not None:
+                    found = await invoices.drafts_digest(
+                        connection, period.first, hold=hold, account_ids=account_ids
+                    )
+                    _check_confirmed(period, found, confirmed)
+                if drafts:
+                    report.add(await _issue(connection, drafts, last, terms, now, by, told), keep=keep)
+                if len(drafts) < CHUNK:
+                    report.held = await _held(connection, period, left)
+                    report.done = await invoices.finish_month(connection, period.first, now=now)
+                    return report
+                after = drafts[-1].account_id
 
 
 async def void(
@@ -165,15 +162,12 @@ async def _issue(
     return issued
 
 
-def _check_confirmed(found: str, confirmed: str, report: IssueReport) -> None:
+def _check_confirmed(period: Period, found: str, confirmed: str) -> None:
     if found != confirmed:
-        so_far = (
-            f"{report.count} were issued as confirmed, the others not" if report.count else "none was issued"
-        )
         raise BillingError(
             "changed",
-            f"the drafts of {report.period.first:%Y-%m} are no longer those that were confirmed, and "
-            f"{so_far}: look at what would be issued now, and confirm that",
+            f"the drafts of {period.first:%Y-%m} are no longer those that were confirmed, and none was "
+            "issued: look at what would be issued now, and confirm that",
         )
 
 

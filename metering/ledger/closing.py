@@ -8,6 +8,7 @@ transaction at a time close or issue that month; it ends with its transaction to
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -200,6 +201,21 @@ async def lock_month(connection: AsyncConnection, month: date) -> None:
     lock = "SELECT pg_advisory_xact_lock($1, $2)"
     number = month.year * 12 + month.month
     await (await _driver(connection)).execute(lock, _LOCK_SPACE, number, timeout=TIMEOUT_S)
+
+
+@asynccontextmanager
+async def month_held(connection: AsyncConnection, month: date) -> AsyncIterator[None]:
+    """Do what `lock_month` does over many transactions of a connection; a lost one lets go of it."""
+    numbers = (_LOCK_SPACE, month.year * 12 + month.month)
+    lock = "SELECT pg_advisory_lock($1, $2)"
+    await (await _driver(connection)).execute(lock, *numbers, timeout=TIMEOUT_S)
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            await connection.rollback()
+            await connection.execute(sa.select(sa.func.pg_advisory_unlock(*numbers)))
+            await connection.commit()
 
 
 async def rate_until(engine: AsyncEngine, day: date) -> None:

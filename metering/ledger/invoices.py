@@ -195,7 +195,6 @@ async def drafts_digest(
     *,
     hold: Collection[str] = (),
     account_ids: Collection[str] | None = None,
-    after: str = "",
 ) -> str:
     """Return a digest in hex of whose drafts of a month there are and of their totals, chosen as by `drafts`.
 
@@ -204,7 +203,7 @@ async def drafts_digest(
     table = invoices
     line = sa.func.concat_ws(" ", table.c.account_id, table.c.total, table.c.currency)
     query = sa.select(sa.func.string_agg(line, aggregate_order_by(sa.literal("\n"), table.c.account_id)))
-    told: str | None = await connection.scalar(query.where(*_are_drafts(month, hold, account_ids, after)))
+    told: str | None = await connection.scalar(query.where(*_are_drafts(month, hold, account_ids)))
     return hashlib.sha256((told or "").encode()).hexdigest()
 
 
@@ -285,7 +284,7 @@ async def last_month(connection: AsyncConnection) -> date | None:
 
 
 def _are_drafts(
-    month: date, hold: Collection[str], account_ids: Collection[str] | None, after: str
+    month: date, hold: Collection[str], account_ids: Collection[str] | None, after: str = ""
 ) -> list[sa.ColumnElement[bool]]:
     table = invoices
     chosen = [
