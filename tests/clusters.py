@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -176,16 +177,14 @@ def _run(line: list[str], port: int, log_file: Path) -> Node:
 
 
 def _free_port() -> int:
-    # Servers of a cluster talk to each other on a port 10,000 above.
+    # Servers of a cluster talk to each other on a port 10,000 above. Both lie below those that the system
+    # gives to outgoing connections, one of which might take a port between this look at it and its use.
     while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if port >= 55_000:
-                continue
-            with contextlib.suppress(OSError):
-                bus.bind(("127.0.0.1", port + 10_000))
-                return port
+        port = random.randrange(12_000, 22_000)
+        with socket.socket() as probe, socket.socket() as bus, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 def _cluster_info(node: Node) -> dict[str, str]:
