@@ -144,13 +144,23 @@ def credit_note_issued(
     )
 
 
-def plan_announced(*, account_id: str, plan: str, version: int | str, effective_from: date) -> Notice:
-    """Tell a customer of new prices before they come into force (contract OT-12)."""
+def plan_announced(
+    *, account_id: str, plan: str, version: int | str, effective_from: date, existing_from: date | None
+) -> Notice:
+    """Tell a customer of new prices before they come into force (contract OT-12).
+
+    On `existing_from` they hold for those already connected; None leaves them their former conditions.
+    """
     return Notice(
         Event.PLAN_ANNOUNCED,
         f"{plan}/{version}:{account_id}",
         account_id,
-        {"plan": plan, "version": version, "effective_from": effective_from.isoformat()},
+        {
+            "plan": plan,
+            "version": version,
+            "effective_from": effective_from.isoformat(),
+            "existing_from": None if existing_from is None else existing_from.isoformat(),
+        },
     )
 
 

@@ -218,6 +218,7 @@ async def _tell(call: Call[Any, Any], connection: AsyncConnection, versions: Seq
                     plan=version.plan,
                     version=version.version,
                     effective_from=version.effective_from,
+                    existing_from=version.existing_from,
                 )
             )
     return await notices.add(connection, told, now=call.now)

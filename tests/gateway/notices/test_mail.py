@@ -66,7 +66,9 @@ def samples() -> list[Notice]:
             amount=Decimal("5"),
             issued_on=day,
         ),
-        texts.plan_announced(account_id="acc_1", plan="K1", version=2, effective_from=day),
+        texts.plan_announced(
+            account_id="acc_1", plan="K1", version=2, effective_from=day, existing_from=None
+        ),
     ]
 
 
@@ -92,3 +94,28 @@ def test_a_warning_says_when_and_what() -> None:
     text = message_of(kept, SMTP, "bills@shop.example").get_content()
     assert "2 December 2026, 00:00 (UTC+03:00)" in text
     assert "no call will be answered" in text
+
+
+@pytest.mark.parametrize(
+    ("existing_from", "said", "unsaid"),
+    [
+        (None, "Your keys keep their present prices unless you choose", "hold for your keys"),
+        (date(2026, 12, 10), "hold for your keys too from 10 December 2026 on", "keep their present prices"),
+        (date(2027, 1, 1), "hold for your keys too from 1 January 2027 on", "Your keys keep"),
+    ],
+)
+def test_an_announcement_says_whom_the_prices_are_for(
+    existing_from: date | None, said: str, unsaid: str
+) -> None:
+    """Nobody is told that former prices are kept when they are to be taken over (contract OT-11)."""
+    notice = texts.plan_announced(
+        account_id="acc_1",
+        plan="K1",
+        version=2,
+        effective_from=date(2026, 12, 10),
+        existing_from=existing_from,
+    )
+    kept = Kept("ntc_1", notice.event.value, notice.key, "acc_1", dict(notice.data), AT)
+    text = message_of(kept, SMTP, "bills@shop.example").get_content()
+    assert said in text
+    assert unsaid not in text
