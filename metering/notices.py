@@ -96,9 +96,13 @@ def payment_received(
     amount: Decimal,
     received_at: datetime,
     reference: str | None,
+    invoice_number: str | None,
 ) -> Notice:
-    """Tell that a payment arrived."""
-    data = _payment(payment_id, currency, amount, reference) | {"received_at": received_at.isoformat()}
+    """Tell that a payment arrived, and which invoice it names, if any."""
+    data = _payment(payment_id, currency, amount, reference) | {
+        "received_at": received_at.isoformat(),
+        "invoice_number": invoice_number,
+    }
     return Notice(Event.PAYMENT_RECEIVED, payment_id, account_id, data)
 
 

@@ -29,7 +29,7 @@ from metering import notices as texts
 from metering.billing import payments as billing
 from metering.billing import standing
 from metering.billing.balance import InvoiceBalance
-from metering.ledger import accounts, notices, numbers, payments
+from metering.ledger import accounts, invoices, notices, numbers, payments
 from metering.ledger.idempotency import DifferentRequestError
 
 
@@ -142,6 +142,9 @@ async def receive(call: Call[NewPayment, NoQuery]) -> Reply:
             [FieldError(f"header.{IDEMPOTENCY_KEY}", "was used for another payment before")]
         ) from error
     if is_new:
+        meant = None
+        if payment.invoice_id is not None:
+            meant = (await invoices.get(call.connection, payment.invoice_id)).reference
         told = texts.payment_received(
             account_id=payment.account_id,
             payment_id=payment.id,
@@ -149,6 +152,7 @@ async def receive(call: Call[NewPayment, NoQuery]) -> Reply:
             amount=payment.amount,
             received_at=payment.received_at.astimezone(terms.zone),
             reference=payment.reference,
+            invoice_number=meant,
         )
         await notices.add(call.connection, [told], now=call.now)
     return Reply(await _changed(call, payment))

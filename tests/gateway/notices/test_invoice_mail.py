@@ -41,13 +41,13 @@ async def shop(
     return made
 
 
-async def sent(control: Control) -> EmailMessage:  # noqa: F811 - the fixture
-    """Deliver what is due and return the e-mail of the invoice."""
+async def sent(control: Control, subject: str = "Invoice ") -> EmailMessage:  # noqa: F811 - the fixture
+    """Deliver what is due and return the e-mail whose subject begins so, the invoice's."""
     mailbox = Mailbox()
     async with mail_server(mailbox) as smtp, aiohttp.ClientSession() as session:
         now = replace(control.settings, notices=replace(control.settings.notices, smtp=smtp))
         await Postman(control.engine, lambda: now, control.now, session).round()
-    [message] = [each for each in mailbox.got if each["Subject"].startswith("Invoice ")]
+    [message] = [each for each in mailbox.got if each["Subject"].startswith(subject)]
     return message
 
 
@@ -96,3 +96,15 @@ async def test_a_page_too_large_for_mail_servers_stays_out(
     message = await sent(control)
     assert list(message.iter_attachments()) == []
     assert "attached" not in text_of(message)
+
+
+async def test_a_payment_that_names_an_invoice_is_said_to_pay_it(
+    shop: Shop,
+    control: Control,  # noqa: F811 - the fixture
+) -> None:
+    """What the customer is told of the order in which invoices are paid is what the reckoning does."""
+    [invoice] = (await shop.api.get("/v1/invoices")).body["items"]
+    given = {"account_id": shop.account, "amount": "5.00", "invoice_id": invoice["id"]}
+    await shop.post("/v1/payments", given)
+    text = text_of(await sent(control, "Payment received"))
+    assert "It pays invoice INV-000001 first, then your oldest open invoice" in text

@@ -47,6 +47,7 @@ def samples() -> list[Notice]:
             amount=Decimal("5"),
             received_at=AT,
             reference="a\r\nBcc: everybody@example.com",
+            invoice_number=None,
         ),
         texts.payment_reversed(
             account_id="acc_1",
