@@ -108,3 +108,22 @@ async def test_a_payment_that_names_an_invoice_is_said_to_pay_it(
     await shop.post("/v1/payments", given)
     text = text_of(await sent(control, "Payment received"))
     assert "It pays invoice INV-000001 first, then your oldest open invoice" in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "said", "unsaid"),
+    [(False, "does not count as unpaid", "all the same"), (True, "all the same", "does not count as unpaid")],
+)
+async def test_it_says_whether_what_is_in_dispute_is_to_be_paid(
+    shop: Shop,
+    control: Control,  # noqa: F811 - the fixture
+    counts: bool,
+    said: str,
+    unsaid: str,
+) -> None:
+    """The mail says of the amount in dispute what the settings say of it."""
+    billing = replace(control.settings.billing, disputed_counts_as_unpaid=counts)
+    control.settings = replace(control.settings, billing=billing)
+    text = text_of(await sent(control))
+    assert said in text
+    assert unsaid not in text
