@@ -49,7 +49,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Unpaid:
-    """The oldest issued invoice of an account that is not fully paid."""
+    """The oldest issued invoice of an account that is not fully paid.
+
+    `outstanding` is what counts as unpaid of it: without what is under dispute, unless that counts too.
+    """
 
     account_id: str
     invoice_id: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -48,7 +49,7 @@ async def _oldest_unpaid(
     issued = {invoice.id: invoice for invoice in await invoices.issued(connection, account_ids)}
     found = []
     for account_id, balance in balances.items():
-        oldest = _oldest(balance, terms)
+        oldest, due = _oldest(balance, terms)
         if oldest is None:
             continue
         invoice = issued[oldest.invoice_id]
@@ -59,7 +60,7 @@ async def _oldest_unpaid(
                 invoice.id,
                 invoice.reference,
                 invoice.currency,
-                oldest.outstanding,
+                due,
                 oldest.issued_on,
                 invoice.due_on,
             )
@@ -67,9 +68,10 @@ async def _oldest_unpaid(
     return found
 
 
-def _oldest(balance: Balance, terms: Terms) -> InvoiceBalance | None:
+def _oldest(balance: Balance, terms: Terms) -> tuple[InvoiceBalance | None, Decimal]:
+    """Return the oldest unpaid invoice, and what is to be paid of it for the ladder to end."""
     for invoice in balance.invoices:
         spared = ZERO if terms.disputed_counts_as_unpaid else invoice.disputed
         if invoice.outstanding - spared > 0:
-            return invoice
-    return None
+            return invoice, invoice.outstanding - spared
+    return None, ZERO

@@ -75,3 +75,24 @@ async def test_what_is_disputed_is_not_reminded_of(shop: Shop, control: Control)
     )
     assert rejected.status == 200
     assert await told(shop, control, 12) == ["invoice.issued", "standing.reached restricted"]
+
+
+async def test_a_reminder_asks_for_what_is_not_disputed(shop: Shop, control: Control) -> None:
+    """With a part under dispute the rest is asked for, as paying that ends the ladder (contract OT-13)."""
+    [invoice] = (await shop.api.get("/v1/invoices")).body["items"]
+    opened = await shop.post(
+        "/v1/disputes",
+        {
+            "invoice_id": invoice["id"],
+            "position": 1,
+            "amount": "20.00",
+            "evidence": "x",
+            "determined_on": ISSUED_ON.isoformat(),
+        },
+    )
+    assert opened.status == 201, opened.text
+    assert (await told(shop, control, 5))[-1] == "standing.ahead restricted"
+    notice = (await shop.api.get("/v1/notices")).body["items"][-1]
+    assert notice["data"]["outstanding"] == "105.00"
+    paid = await shop.post("/v1/payments", {"account_id": shop.account, "amount": "105.00"})
+    assert paid.body["oldest_unpaid_issued_on"] is None
