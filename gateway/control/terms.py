@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from gateway.settings import Settings
-from metering.billing.terms import Terms
+from metering.billing.terms import DUE_DAYS, Terms
 from metering.catalogue import Shop
 
 
 def terms_of(settings: Settings) -> Terms:
-    """Return the contract and the days that invoices, payments and disputes go by."""
+    """Return the contract and the days that invoices, payments and disputes go by.
+
+    The last day to pay is never one on which the ladder has begun already.
+    """
     billing = settings.billing
     return Terms(
         contract=settings.contract,
         currency=billing.currency,
         issue_day=billing.issue_day,
+        due_days=min([DUE_DAYS, *(step.after_days for step in settings.contract.steps)]),
         dispute_days=billing.dispute_days,
         disputed_counts_as_unpaid=billing.disputed_counts_as_unpaid,
     )

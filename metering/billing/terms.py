@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 from policies.decision import Contract
 from policies.period import day_of
 
+DUE_DAYS = 7  # contract OT-8
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -23,7 +25,7 @@ class Terms:
     contract: Contract
     currency: str = "USD"
     issue_day: int = 10
-    due_days: int = 7
+    due_days: int = DUE_DAYS
     dispute_days: int = 30
     disputed_counts_as_unpaid: bool = False
 

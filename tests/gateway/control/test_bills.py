@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.control.app import Control
+from policies.standing import Standing, Step
 from tests.gateway.control.bills import CLOSING, ISSUING, Shop
 from tests.gateway.control.conftest import Api, Clock
 
@@ -310,3 +313,15 @@ async def test_closing_says_how_many_drafts_that_made(shop: Shop) -> None:
     assert (void.body["accounts"], void.body["made"], void.body["totals"]) == (0, 0, {})
     (told,) = void.body["drafts"]
     assert (told["invoice_status"], told["total"], told["difference"]) == ("void", "0.00", "0.00")
+
+
+@pytest.mark.parametrize(("after_days", "due_on"), [(3, "2026-11-13"), (14, "2026-11-17")])
+async def test_the_last_day_to_pay_is_before_the_ladder(
+    shop: Shop, control: Control, after_days: int, due_on: str
+) -> None:
+    """An invoice is due within seven days, and sooner where a key would be restricted sooner (OT-8)."""
+    steps = (Step(after_days, Standing.RESTRICTED, frozenset({"search"})),)
+    contract = replace(control.settings.contract, steps=steps)
+    control.settings = replace(control.settings, contract=contract)
+    invoice = await shop.bill()
+    assert (await shop.api.get(f"/v1/invoices/{invoice}")).body["due_on"] == due_on
