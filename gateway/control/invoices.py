@@ -128,7 +128,7 @@ async def _show(call: Call[NoInput, InvoiceQuery], account_id: str | None) -> Re
         if call.query.format is InvoiceForm.CSV:
             return Reply(_csv(found, lines))
         notes = await credit_notes.of_invoice(connection, invoice_id)
-        balance = await kept.balance_of(connection, found)
+        balance = await kept.balance_of(connection, found, settings)
     return Reply(whole(found, lines, balance, [note.reference for note in notes]))
 
 

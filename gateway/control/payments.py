@@ -205,7 +205,9 @@ async def balance(call: Call[NoInput, NoQuery]) -> Reply:
     account_id, terms = call.path("account_id"), terms_of(call.control.settings)
     async with call.control.engine.connect() as connection:
         account = await accounts.get(connection, account_id)
-        found = (await standing.balances(connection, [account_id]))[account_id]
+        found = (
+            await standing.balances(connection, [account_id], disputed_counts=terms.disputed_counts_as_unpaid)
+        )[account_id]
     return Reply(
         Balance(
             account_id=account_id,
@@ -228,7 +230,10 @@ def _open(invoice: InvoiceBalance) -> OpenInvoice:
 
 async def _changed(call: Call[Any, Any], payment: payments.Payment) -> ChangedPayment:
     terms = terms_of(call.control.settings)
-    found = (await standing.balances(call.connection, [payment.account_id]))[payment.account_id]
+    counts = terms.disputed_counts_as_unpaid
+    found = (await standing.balances(call.connection, [payment.account_id], disputed_counts=counts))[
+        payment.account_id
+    ]
     shown = Payment.model_validate(payment, from_attributes=True)
     return ChangedPayment(
         **shown.model_dump(),

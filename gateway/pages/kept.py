@@ -12,9 +12,12 @@ from metering.ledger import credit_notes, disputes, invoice_lines
 from metering.ledger.invoices import Invoice
 
 
-async def balance_of(connection: AsyncConnection, invoice: Invoice) -> InvoiceBalance | None:
+async def balance_of(
+    connection: AsyncConnection, invoice: Invoice, settings: Settings
+) -> InvoiceBalance | None:
     """Return how an invoice stands; None for one that asks for no payment."""
-    balances = await standing.balances(connection, [invoice.account_id])
+    counts = settings.billing.disputed_counts_as_unpaid
+    balances = await standing.balances(connection, [invoice.account_id], disputed_counts=counts)
     own = (each for each in balances[invoice.account_id].invoices if each.invoice_id == invoice.id)
     return next(own, None)
 
@@ -24,7 +27,7 @@ async def view(connection: AsyncConnection, invoice: Invoice, settings: Settings
     return view_of(
         invoice,
         await invoice_lines.of_invoice(connection, invoice.id),
-        balance=await balance_of(connection, invoice),
+        balance=await balance_of(connection, invoice, settings),
         credit_notes=await credit_notes.of_invoice(connection, invoice.id),
         seller=settings.billing.seller,
         steps=settings.contract.steps,

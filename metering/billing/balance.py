@@ -1,9 +1,10 @@
 """What is paid and what is not: reckoned from invoices, credit notes and payments, never stored.
 
 A payment that names an invoice pays that one first. What is left of it, and payments that name none, pay
-the oldest invoices first, whichever payment came first going first. What remains is credit, and pays the
-next invoice as soon as it is issued. A credit note lowers its invoice; when that was paid already, the
-money is free for others.
+the oldest invoices first, whichever payment came first going first. What is under dispute comes last where
+it does not count as unpaid: who pays all the rest owes nothing (contract OT-13). What remains is credit, and
+pays the next invoice as soon as it is issued. A credit note lowers its invoice; when that was paid already,
+the money is free for others.
 """
 
 from __future__ import annotations
@@ -96,37 +97,37 @@ class Balance:
         return None
 
 
-def balance_of(owed: Sequence[Owed], paid: Sequence[Paid]) -> Balance:
-    """Reckon how an account stands; the order in which its rows are given is no matter."""
+def balance_of(owed: Sequence[Owed], paid: Sequence[Paid], *, disputed_counts: bool = False) -> Balance:
+    """Reckon how an account stands; the order in which its rows are given is no matter.
+
+    `disputed_counts` says whether what is under dispute counts as unpaid.
+    """
     invoices = sorted(owed, key=lambda each: (each.issued_on, each.number))
     payments = sorted(paid, key=lambda each: (each.received_at, each.payment_id))
     due = {each.invoice_id: each.total - each.credited for each in invoices}
-    left = {each.payment_id: each.amount for each in payments}
-    allocations: list[Allocation] = []
+    left: dict[str | None, Decimal] = {each.payment_id: each.amount for each in payments}
+    parts: dict[tuple[str | None, str], Decimal] = {}
 
-    def allocate(payment_id: str, invoice_id: str) -> None:
-        part = min(left[payment_id], due[invoice_id])
+    def allocate(payment_id: str | None, invoice_id: str, spared: Decimal = ZERO) -> None:
+        part = min(left[payment_id], due[invoice_id] - spared)
         if part > 0:
             left[payment_id] -= part
             due[invoice_id] -= part
-            allocations.append(Allocation(payment_id, invoice_id, part))
+            parts[payment_id, invoice_id] = parts.get((payment_id, invoice_id), ZERO) + part
 
     for payment in payments:
         if payment.invoice_id in due:
             allocate(payment.payment_id, payment.invoice_id)
     # An invoice below zero (late counts took more off than the month brought) is credit like any other.
-    free = sum((-each for each in due.values() if each < 0), ZERO)
+    left[None] = sum((-each for each in due.values() if each < 0), ZERO)
     due = {invoice_id: max(each, ZERO) for invoice_id, each in due.items()}
     for invoice in invoices:
-        part = min(free, due[invoice.invoice_id])
-        if part > 0:
-            free -= part
-            due[invoice.invoice_id] -= part
-            allocations.append(Allocation(None, invoice.invoice_id, part))
-        for payment in payments:
-            if not due[invoice.invoice_id]:
-                break
-            allocate(payment.payment_id, invoice.invoice_id)
+        for payment_id in (None, *(each.payment_id for each in payments)):
+            allocate(payment_id, invoice.invoice_id, ZERO if disputed_counts else invoice.disputed)
+    for invoice in invoices:
+        for payment_id in (None, *(each.payment_id for each in payments)):
+            allocate(payment_id, invoice.invoice_id)
+    allocations = [Allocation(*pair, amount) for pair, amount in parts.items()]
     allocated: dict[str, Decimal] = {}
     for each in allocations:
         allocated[each.invoice_id] = allocated.get(each.invoice_id, ZERO) + each.amount
@@ -144,6 +145,6 @@ def balance_of(owed: Sequence[Owed], paid: Sequence[Paid]) -> Balance:
             )
             for each in invoices
         ),
-        free + sum(left.values(), ZERO),
+        sum(left.values(), ZERO),
         tuple(allocations),
     )

@@ -175,7 +175,7 @@ async def _payments(connection: AsyncConnection, told: Reconciliation, terms: Te
     after = ""
     while ids := await comparing.billed_accounts(connection, told.period, after=after, limit=ACCOUNTS):
         after = ids[-1]
-        found = await balances(connection, ids)
+        found = await balances(connection, ids, disputed_counts=terms.disputed_counts_as_unpaid)
         month = await comparing.issued_ids(connection, told.period, ids)
         for balance in found.values():
             for invoice in balance.invoices:

@@ -45,7 +45,9 @@ async def remind(engine: AsyncEngine, *, terms: Terms, days_before: int, now: da
 async def _oldest_unpaid(
     connection: AsyncConnection, account_ids: Sequence[str], terms: Terms
 ) -> list[Unpaid]:
-    balances = await standing.balances(connection, account_ids)
+    balances = await standing.balances(
+        connection, account_ids, disputed_counts=terms.disputed_counts_as_unpaid
+    )
     issued = {invoice.id: invoice for invoice in await invoices.issued(connection, account_ids)}
     found = []
     for account_id, balance in balances.items():

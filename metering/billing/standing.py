@@ -17,8 +17,10 @@ from metering.ledger import credit_notes, disputes, invoices, key_changes, payme
 from metering.ledger.audit import Author
 
 
-async def balances(connection: AsyncConnection, account_ids: Sequence[str]) -> dict[str, Balance]:
-    """Return how accounts stand, by id."""
+async def balances(
+    connection: AsyncConnection, account_ids: Sequence[str], *, disputed_counts: bool
+) -> dict[str, Balance]:
+    """Return how accounts stand, by id; `disputed_counts` is `disputed_counts_as_unpaid` of the terms."""
     credited = await credit_notes.amounts(connection, account_ids)
     disputed = await disputes.open_amounts(connection, account_ids)
     owed: dict[str, list[Owed]] = {account_id: [] for account_id in account_ids}
@@ -30,7 +32,10 @@ async def balances(connection: AsyncConnection, account_ids: Sequence[str]) -> d
         connection, account_ids
     ):
         paid[account_id].append(Paid(payment_id, amount, received_at, meant))
-    return {account_id: balance_of(owed[account_id], paid[account_id]) for account_id in account_ids}
+    return {
+        account_id: balance_of(owed[account_id], paid[account_id], disputed_counts=disputed_counts)
+        for account_id in account_ids
+    }
 
 
 async def settle(
@@ -42,7 +47,7 @@ async def settle(
     are in force once they are projected. Keys of an account that never had an invoice keep what an operator
     set on them.
     """
-    found = await balances(connection, list(moments))
+    found = await balances(connection, list(moments), disputed_counts=terms.disputed_counts_as_unpaid)
     none_now = [account_id for account_id, balance in found.items() if not balance.invoices]
     none_ever = set(none_now) - await invoices.ever_numbered(connection, none_now) if none_now else set()
     wanted = {

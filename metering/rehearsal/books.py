@@ -47,7 +47,7 @@ class Books:
     unpaid_since: list[tuple[float, date | None]] = field(default_factory=list)
 
     def outstanding(self) -> dict[str, Decimal]:
-        """Return what is left of each bill: named payments first, then the oldest bills."""
+        """Return what is left of each bill: named payments first, then the oldest bills, disputes last."""
         left = {bill.invoice_id: bill.total - bill.credited for bill in self.bills}
         pool = ZERO
         for payment in self.received.values():
@@ -60,10 +60,12 @@ class Books:
             if amount < 0:
                 pool -= amount
                 left[invoice_id] = ZERO
-        for bill in sorted(self.bills, key=lambda bill: bill.issued_on):
-            taken = min(pool, left[bill.invoice_id])
-            left[bill.invoice_id] -= taken
-            pool -= taken
+        for spares in (True, False):
+            for bill in sorted(self.bills, key=lambda bill: bill.issued_on):
+                open_part = left[bill.invoice_id] - (bill.disputed if spares else ZERO)
+                taken = max(ZERO, min(pool, open_part))
+                left[bill.invoice_id] -= taken
+                pool -= taken
         return left
 
     def settle(self, at: float) -> None:

@@ -33,13 +33,13 @@ class Check:
     failures: tuple[str, ...] = ()
 
 
-async def of_money(engine: AsyncEngine, books: Mapping[str, Books]) -> list[Check]:
+async def of_money(engine: AsyncEngine, books: Mapping[str, Books], *, disputed_counts: bool) -> list[Check]:
     """Compare the ledger's rows with each other, and with the books of the accounts."""
     async with engine.connect() as connection:
         billed = [each for each in await _all(connection, invoices.listed) if each.status is Status.ISSUED]
         notes = await _all(connection, credit_notes.listed)
         paid = await _all(connection, payments.listed)
-        found = await balances(connection, list(books))
+        found = await balances(connection, list(books), disputed_counts=disputed_counts)
         lines = await _lines_add_up(connection, billed)
         units = await scratch.billable(connection)
     owed = sum((balance.total for balance in found.values()), ZERO)

@@ -104,7 +104,9 @@ class _Run:
         key_ids = [(member.books, list(member.keys.values())) for member in self._members]
         found = [
             checks.Check("everything was done as planned", len(self._members), tuple(sorted(stage.wrong))),
-            *await checks.of_money(stage.engine, books),
+            *await checks.of_money(
+                stage.engine, books, disputed_counts=stage.terms.disputed_counts_as_unpaid
+            ),
             await checks.of_standing(stage.engine, contract, key_ids, until),
         ]
         return Report(stage.span, stage.zone.key, stage.terms.currency, stage.seed, tuple(told), tuple(found))

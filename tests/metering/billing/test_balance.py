@@ -125,3 +125,31 @@ def test_the_last_cent_counts() -> None:
     by_name = balance_of([invoice(8, NEWER, "1.02")], [Paid("pay_1", Decimal("0.01"), START, "inv_8")])
     [allocation] = by_name.allocations
     assert (allocation.payment_id, allocation.amount) == ("pay_1", Decimal("0.01"))
+
+
+def test_what_is_disputed_is_paid_last() -> None:
+    """Who pays all that is not under dispute owes nothing, whichever invoice the dispute is about."""
+    owed = [invoice(7, OLDER, "9.00", disputed="4.00"), invoice(8, NEWER, "5.00")]
+    paid = [Paid("pay_1", Decimal("10.00"), START)]
+    found = balance_of(owed, paid)
+    assert [each.outstanding for each in found.invoices] == [Decimal(4), Decimal(0)]
+    assert found.oldest_unpaid(disputed_counts=False) is None
+    assert (
+        balance_of(owed, [Paid("pay_1", Decimal("9.99"), START)]).oldest_unpaid(disputed_counts=False)
+        == NEWER
+    )
+    more = balance_of(owed, [*paid, Paid("pay_2", Decimal("4.50"), START)])
+    assert [(each.payment_id, each.invoice_id, each.amount) for each in more.allocations] == [
+        ("pay_1", "inv_7", Decimal(5)),
+        ("pay_1", "inv_8", Decimal(5)),
+        ("pay_2", "inv_7", Decimal(4)),
+    ]
+    assert more.credit == Decimal("0.50")
+
+
+def test_disputes_that_count_as_unpaid_change_nothing() -> None:
+    """The oldest invoice is paid whole where the settings have disputed amounts paid all the same."""
+    owed = [invoice(7, OLDER, "9.00", disputed="4.00"), invoice(8, NEWER, "5.00")]
+    found = balance_of(owed, [Paid("pay_1", Decimal("10.00"), START)], disputed_counts=True)
+    assert [each.outstanding for each in found.invoices] == [Decimal(0), Decimal(4)]
+    assert found.oldest_unpaid(disputed_counts=True) == NEWER

@@ -59,6 +59,16 @@ def test_what_is_disputed_is_not_unpaid() -> None:
     assert books.unpaid_since[-1] == (2.0, JANUARY)
 
 
+def test_what_is_disputed_is_paid_last() -> None:
+    """Money for no bill in particular pays all that is not under dispute, and then what is."""
+    books = two_bills()
+    books.bills[0].disputed = Decimal("40.00")
+    books.received["1"] = Received(Decimal("110.00"), None)
+    assert left(books) == [40, 0]
+    books.received["2"] = Received(Decimal("30.00"), None)
+    assert left(books) == [10, 0]
+
+
 @pytest.mark.parametrize("zone", [MOSCOW, NEW_YORK, CHATHAM], ids=str)
 def test_turns_come_at_local_midnight(zone: ZoneInfo) -> None:
     """Restriction begins at 00:00 of D+8 and the ban at 00:00 of D+22, through a change of clocks too."""
