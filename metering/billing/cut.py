@@ -6,6 +6,7 @@ One cut is `[first day, excluded last day, version or null for the free month, c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -41,6 +42,19 @@ def read(cuts: Iterable[Sequence[Any]], versions: Mapping[int, PlanVersion]) -> 
         )
         sums[segment] = sums.get(segment, Counts()) + Counts(calls, taken, waived)
     return sorted(sums.items(), key=lambda each: each[0].first)
+
+
+def fewer(counted: Iterable[Counted], first: date, units: int) -> list[Counted]:
+    """Return the counts without units of the segment that begins on a day, or as many as it has."""
+    return [
+        (
+            segment,
+            replace(counts, waived=counts.waived + min(units, max(counts.billable, 0)))
+            if segment.first == first
+            else counts,
+        )
+        for segment, counts in counted
+    ]
 
 
 def less(counted: Iterable[Counted], before: Iterable[Counted]) -> list[Counted]:

@@ -8,7 +8,6 @@ line by line.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
@@ -21,7 +20,7 @@ from metering.ledger import accounts, audit, credit_notes, disputes, invoice_lin
 from metering.ledger.audit import Author, Change
 from metering.ledger.credit_notes import CreditNote, CreditNoteLine
 from metering.ledger.disputes import Dispute, DisputeStatus
-from metering.ledger.invoice_lines import InvoiceLine
+from metering.ledger.invoice_lines import InvoiceKey, InvoiceLine
 from metering.ledger.invoices import Invoice, Status
 from metering.ledger.rows import NotFoundError, new_id
 from metering.rating import Line, LineKind, rate
@@ -183,49 +182,49 @@ async def _credit(
     assert quantity is not None  # one of the two is given
     if line.kind not in (LineKind.USAGE, LineKind.FLAT):
         raise BillingError("wrong_amount", f"a {line.kind} line has no quantity to correct: give its amount")
-    if _amount_was_set(lines, notes, line.key_id):
+    parts = await invoice_lines.parts_of(connection, line.key_id, invoice.period.first)
+    late = [part.invoice_id for part in parts if part.invoice_id != invoice.id]
+    if _amount_was_set(lines, notes, line.key_id) or await _late_amount_was_set(connection, line, late):
         raise BillingError(
             "wrong_amount", "an amount of this key was set before, which no quantity tells: give the amount"
         )
-    before, after = await _reckoned(connection, invoice, lines, notes, line, quantity)
+    before, after = await _reckoned(connection, invoice, parts, lines, notes, line, quantity)
     return _differences(before, after, lines, line)
 
 
 async def _reckoned(
     connection: AsyncConnection,
     invoice: Invoice,
+    parts: Sequence[InvoiceKey],
     lines: Sequence[InvoiceLine],
     notes: Sequence[CreditNote],
     line: InvoiceLine,
     quantity: Decimal,
 ) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
-    """Rate the line's key as earlier credit notes left it, and with `quantity` units in the line's days."""
+    """Rate the line's key as earlier credit notes left it, and with `quantity` units in the line's days.
+
+    Both reckonings hold what came late on other invoices too: tiers and the minimum are of the whole month.
+    """
     month = month_of(invoice.period.first)
-    billed = await invoice_lines.key_of(connection, invoice.id, line.key_id, month.first)
-    if billed is None:
+    own = next((part for part in parts if part.invoice_id == invoice.id), None)
+    if own is None:
         raise NotFoundError("line", f"{invoice.id}/{line.position}")
-    versions = {version.version: version for version in await plan_versions.listed(connection, billed.plan)}
-    counted = cut.read(billed.segments, versions)
+    versions = {version.version: version for version in await plan_versions.listed(connection, own.plan)}
+    told = cut.read(own.segments, versions)
+    counted = cut.read([each for part in parts for each in part.segments], versions)
     first_days = {each.position: each.first for each in lines if each.key_id == line.key_id}
     for note in notes:
         for each in note.lines:
             if each.position in first_days:
-                counted = _fewer(counted, first_days[each.position], each.quantity)
-    left = next(counts.billable for segment, counts in counted if segment.first == line.first)
+                first, units = first_days[each.position], int(each.quantity)
+                told, counted = cut.fewer(told, first, units), cut.fewer(counted, first, units)
+    left = next(counts.billable for segment, counts in told if segment.first == line.first)
     if not 0 <= quantity <= left or quantity != quantity.to_integral_value():
         raise BillingError("too_much", f"the right quantity is a whole number from 0 to {left}")
     return (
         rate(line.key_id, line.site, month, counted),
-        rate(line.key_id, line.site, month, _fewer(counted, line.first, left - quantity)),
+        rate(line.key_id, line.site, month, cut.fewer(counted, line.first, left - int(quantity))),
     )
-
-
-def _fewer(counted: Sequence[cut.Counted], first: date, units: Decimal) -> list[cut.Counted]:
-    """Waive units of the segment that begins on a day."""
-    return [
-        (segment, replace(counts, waived=counts.waived + int(units)) if segment.first == first else counts)
-        for segment, counts in counted
-    ]
 
 
 def _differences(
@@ -277,6 +276,24 @@ def _amount_was_set(lines: Sequence[InvoiceLine], notes: Sequence[CreditNote], k
         any(each.position in places for each in note.lines) and not any(each.quantity for each in note.lines)
         for note in notes
     )
+
+
+async def _late_amount_was_set(
+    connection: AsyncConnection, line: InvoiceLine, invoice_ids: Sequence[str]
+) -> bool:
+    """Say whether something was given back of what these invoices tell as late of a line's month."""
+    for invoice_id in invoice_ids:
+        lines = await invoice_lines.of_invoice(connection, invoice_id)
+        month = month_of(line.first)
+        late = {
+            each.position
+            for each in lines
+            if (each.kind, each.key_id, each.first) == (LineKind.LATE, line.key_id, month.first)
+        }
+        notes = await credit_notes.of_invoice(connection, invoice_id)
+        if any(each.position in late for note in notes for each in note.lines):
+            return True
+    return False
 
 
 def _credited(notes: Sequence[CreditNote], position: int) -> Decimal:

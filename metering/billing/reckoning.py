@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -12,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.billing import cut
 from metering.billing.terms import Terms
-from metering.ledger import closing, plan_versions
+from metering.ledger import closing, credit_notes, plan_versions
 from metering.ledger.closing import Staged
+from metering.ledger.credit_notes import GivenBack
 from metering.ledger.rows import new_id
 from metering.rating import Counts, Line, Segment, late, rate
 from policies.period import Period, month_of
@@ -114,15 +116,34 @@ class Reckoning:
             for segment, _ in cuts
         ]
         found = iter(await closing.counts_between(self._connection, spans))
-        for row, before in zip(rows, billed, strict=True):
-            self._add_late_key(row, before, [(segment, Counts(*next(found))) for segment, _ in before])
+        given_back: dict[tuple[str, date], list[GivenBack]] = {}
+        months = [(row["key_id"], row["period_first"]) for row in rows]
+        for each in await credit_notes.given_back(self._connection, months):
+            given_back.setdefault((each.key_id, each.month), []).append(each)
+        for row, before, month in zip(rows, billed, months, strict=True):
+            counted = [(segment, Counts(*next(found))) for segment, _ in before]
+            self._add_late_key(row, before, counted, given_back.get(month, []))
 
-    def _add_late_key(self, row: Any, before: list[cut.Counted], counted: list[cut.Counted]) -> None:
+    def _add_late_key(
+        self,
+        row: Any,
+        before: list[cut.Counted],
+        counted: list[cut.Counted],
+        given_back: Sequence[GivenBack],
+    ) -> None:
         key_id, site, month = row["key_id"], row["site"], month_of(row["period_first"])
         then, now = rate(key_id, site, month, before), rate(key_id, site, month, counted)
         # What was billed is what the invoices say: drafts of several months, reckoned again in another order,
         # may have told parts whose prices depend on what stood before them.
-        line = late(key_id, site, month, then, now, billed=row["amount"])
+        billed = row["amount"]
+        if given_back:
+            # Units that a credit note gave back are not to be paid: neither by these counts nor before.
+            charged = counted
+            for each in given_back:
+                charged = cut.fewer(charged, each.first, each.units)
+                billed -= each.amount
+            billed += _sum(now) - _sum(rate(key_id, site, month, charged))
+        line = late(key_id, site, month, then, now, billed=billed)
         if line is None:
             return  # calls that cost nothing, or came and were waived
         account = self._late.get(row["account_id"])
@@ -242,6 +263,10 @@ class Reckoning:
         if name not in self._facts:
             self._facts[name] = plan_versions.facts_of(version)
         return self._facts[name]
+
+
+def _sum(lines: Sequence[Line]) -> Decimal:
+    return sum((line.amount for line in lines), ZERO)
 
 
 def _account_of(row: Any) -> _Account:

@@ -50,6 +50,23 @@ class CreditNote:
         return numbers.written("credit note", self.number)
 
 
+_GIVEN_BACK = sa.text("""
+    SELECT line.key_id, invoice.period_first, line.first_day, sum(back.quantity)::bigint, sum(back.amount)
+    FROM unnest(:keys, :months) AS wanted (key_id, period_first)
+    JOIN invoice_keys AS part USING (key_id, period_first)
+    JOIN invoices AS invoice ON invoice.id = part.invoice_id AND invoice.period_first = part.period_first
+    JOIN credit_notes AS note ON note.invoice_id = invoice.id
+    JOIN invoice_lines AS line
+        ON line.invoice_id = invoice.id AND line.key_id = part.key_id AND line.kind <> 'late'
+    JOIN credit_note_lines AS back ON back.credit_note_id = note.id AND back.position = line.position
+    WHERE EXISTS (
+        SELECT FROM credit_note_lines AS units WHERE units.credit_note_id = note.id AND units.quantity <> 0
+    )
+    GROUP BY 1, 2, 3""").bindparams(
+    sa.bindparam("keys", type_=sa.ARRAY(sa.Text)), sa.bindparam("months", type_=sa.ARRAY(sa.Date))
+)
+
+
 async def issue(connection: AsyncConnection, note: CreditNote) -> CreditNote:
     """Add a credit note under the next number, in place of the one it has."""
     number = await numbers.lock(connection, "credit note") + 1
@@ -109,6 +126,29 @@ async def amounts(connection: AsyncConnection, account_ids: Sequence[str]) -> di
         .group_by(table.c.invoice_id)
     )
     return {row.invoice_id: row.total for row in await connection.execute(query)}
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """What credit notes gave back by units, of the days from `first` on in a key's month."""
+
+    key_id: str
+    month: date
+    first: date
+    units: int
+    amount: Decimal
+
+
+async def given_back(connection: AsyncConnection, months: Sequence[tuple[str, date]]) -> list[GivenBack]:
+    """Return what credit notes by units gave back of keys' months, by key and first day of the month.
+
+    Notes that set an amount have no units, and are left out.
+    """
+    if not months:
+        return []
+    keys, firsts = zip(*months, strict=True)
+    given = {"keys": list(keys), "months": list(firsts)}
+    return [GivenBack(*row) for row in await connection.execute(_GIVEN_BACK, given)]
 
 
 async def _read(connection: AsyncConnection, query: sa.Select[tuple[object, ...]]) -> list[CreditNote]:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger.billing_tables import invoice_keys, invoice_lines
+from metering.ledger.billing_tables import invoice_keys, invoice_lines, invoices
 from metering.rating import LineKind
 
 
@@ -41,11 +41,22 @@ class InvoiceLine:
 class InvoiceKey:
     """What an invoice billed of one key's month; `segments` is described with the table."""
 
+    invoice_id: str
     key_id: str
     period_first: date
     plan: str
     segments: list[list[Any]]
     amount: Decimal
+
+
+_PART = (
+    invoice_keys.c.invoice_id,
+    invoice_keys.c.key_id,
+    invoice_keys.c.period_first,
+    invoice_keys.c.plan,
+    invoice_keys.c.segments,
+    invoice_keys.c.amount,
+)
 
 
 async def of_invoice(connection: AsyncConnection, invoice_id: str) -> list[InvoiceLine]:
@@ -72,12 +83,13 @@ async def of_invoices(
     return found
 
 
-async def key_of(connection: AsyncConnection, invoice_id: str, key_id: str, month: date) -> InvoiceKey | None:
-    """Return what an invoice billed of a key's month."""
+async def parts_of(connection: AsyncConnection, key_id: str, month: date) -> list[InvoiceKey]:
+    """Return what issued invoices billed of a key's month: the month's own, and those with late counts."""
     table = invoice_keys
-    columns = (table.c.key_id, table.c.period_first, table.c.plan, table.c.segments, table.c.amount)
-    query = sa.select(*columns).where(
-        table.c.invoice_id == invoice_id, table.c.key_id == key_id, table.c.period_first == month
+    query = (
+        sa.select(*_PART)
+        .join(invoices, invoices.c.id == table.c.invoice_id)
+        .where(table.c.key_id == key_id, table.c.period_first == month, invoices.c.status == "issued")
+        .order_by(invoices.c.number)
     )
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else InvoiceKey(**row._mapping)
+    return [InvoiceKey(**row._mapping) for row in await connection.execute(query)]

@@ -16,6 +16,7 @@ from metering.ledger.credit_notes import CreditNote
 from metering.ledger.disputes import Dispute, DisputeStatus
 from metering.ledger.invoices import Invoice
 from metering.ledger.rows import NotFoundError
+from metering.rating import LineKind
 from policies.pricing import Model, Price, Tier
 from tests.metering.billing.books import BY, Books, version
 
@@ -227,3 +228,45 @@ async def test_what_cannot_be_disputed(books: Books) -> None:
     await resolved(books, dispute, accepted=False)
     with pytest.raises(BillingError, match="rejected already"):
         await resolved(books, dispute, quantity=Decimal(0))
+
+
+async def test_what_comes_late_after_a_credit_note_is_rated_with_what_it_left(books: Books) -> None:
+    """Units that were given back count neither towards the minimum nor a tier when more come late (OT-13)."""
+    _, key, invoice = await billed(books, 15_000, minimum=Decimal(100))
+    _, note = await resolved(books, await disputed(books, invoice, "2026-11-11"), quantity=Decimal(5_000))
+    assert note is not None
+    assert note.total == Decimal("50.00")
+    october = {"2026-11": (18_000, "0.00"), "2026-12": (20_500, "5.00"), "2027-01": (15_000, "-5.00")}
+    for later, (units, expected) in october.items():
+        await books.use(key, "2026-10-01", units)
+        await books.bill(later)
+        late = [line for line in await books.lines_of_key(key) if line.kind is LineKind.LATE][-1]
+        assert late.amount == Decimal(expected), later
+    assert sum(line.quantity for line in await books.lines_of_key(key) if line.kind is LineKind.LATE) == 0
+
+
+async def test_a_recalculation_knows_of_what_came_late(books: Books) -> None:
+    """The minimum and tiers are of the whole month, late counts included, whichever invoice told them."""
+    account, key, invoice = await billed(books, 5_000, minimum=Decimal(100))
+    await books.use(key, "2026-10-01", 11_000)
+    await books.bill("2026-11")
+    _, note = await resolved(books, await disputed(books, invoice, "2026-11-11"), quantity=Decimal(2_000))
+    assert note is not None
+    assert note.total == Decimal("10.00"), "8,000 units are less than the minimum of 100.00"
+    assert await outstanding(books, account) == Decimal("200.00")
+    second = await disputed(books, invoice, "2026-11-12")
+    with pytest.raises(BillingError, match="from 0 to 2000"):
+        await resolved(books, second, quantity=Decimal(2_001))
+    assert (await resolved(books, second, quantity=Decimal(0)))[1] is None
+
+
+async def test_what_was_given_back_of_late_counts_is_not_given_back_by_quantity_too(books: Books) -> None:
+    """A late line whose amount was set leaves its month to amounts, too."""
+    _, key, invoice = await billed(books, 5_000, minimum=Decimal(100))
+    await books.use(key, "2026-10-01", 11_000)
+    (later,) = await books.bill("2026-11", "2026-12-05")
+    assert (await books.lines(later))[0].kind is LineKind.LATE
+    await resolved(books, await disputed(books, later, "2026-12-06"), "2026-12-06", amount=Decimal(0))
+    dispute = await disputed(books, invoice, "2026-12-07")
+    with pytest.raises(BillingError, match="give the amount"):
+        await resolved(books, dispute, quantity=Decimal(2_000))

@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from metering.billing import reckoning
 from metering.billing.reckoning import CloseReport, Draft, LeftOut, Reckoning
 from metering.billing.terms import Terms
-from metering.ledger import closing, plan_versions
+from metering.ledger import closing, credit_notes, plan_versions
 from metering.ledger.closing import Staged
+from metering.ledger.credit_notes import GivenBack
 from policies.decision import Contract
 from policies.plan_versions import PlanVersion
 from policies.trial import TrialTerms
@@ -41,6 +42,7 @@ class Desk:
     def __init__(self) -> None:
         self.trips: list[Staged] = []
         self.counts: dict[tuple[str, date, date], Counts] = {}
+        self.credited: list[GivenBack] = []
 
     async def stage(self, connection: AsyncConnection, staged: Staged) -> None:
         """Take rows in."""
@@ -54,6 +56,13 @@ class Desk:
         assert connection is self.connection
         return [self.counts[span] for span in spans]
 
+    async def given_back(
+        self, connection: AsyncConnection, months: list[tuple[str, date]]
+    ) -> list[GivenBack]:
+        """Say what credit notes gave back."""
+        assert connection is self.connection
+        return [each for each in self.credited if (each.key_id, each.month) in months]
+
     def reckoning(self, *, keep: bool = False) -> Reckoning:
         """Begin with a month."""
         return Reckoning(self.connection, OCTOBER, TERMS, CATALOGUE, CloseReport(OCTOBER), keep=keep)
@@ -65,6 +74,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     made = Desk()
     monkeypatch.setattr(closing, "stage", made.stage)
     monkeypatch.setattr(closing, "counts_between", made.counts_between)
+    monkeypatch.setattr(credit_notes, "given_back", made.given_back)
     return made
 
 
