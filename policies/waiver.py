@@ -11,7 +11,7 @@ class Waiver(StrEnum):
     FREE_METHOD = "free_method"  # the method is not marked as paid
     UPSTREAM_UNREACHABLE = "upstream_unreachable"  # no connection, or it broke before an answer began
     UPSTREAM_TIMEOUT = "upstream_timeout"
-    UPSTREAM_BROKEN = "upstream_broken"  # the answer broke off, or was no HTTP, before its outcome was read
+    UPSTREAM_BROKEN = "upstream_broken"  # the answer broke off, or was no HTTP
     ERROR_CODE = "error_code"  # the answer says neither Ok nor BatchError
     HTTP_STATUS = "http_status"  # the answer's HTTP status says that it failed
     NOT_FORWARDED = "not_forwarded"  # the client left, or was refused otherwise, before anything was sent
