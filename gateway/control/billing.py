@@ -140,6 +140,14 @@ class BillingRounds:
         while first.last_excluded <= today:
             report = await close_month(control, first, by=AUTHOR)
             log.info("a month was closed", month=f"{first.first:%Y-%m}", accounts=report.accounts)
+            if report.left_out:
+                # One that was never used is in no book that could disagree: nothing else would tell of it.
+                log.warning(
+                    "keys that cannot be rated are not invoiced",
+                    month=f"{first.first:%Y-%m}",
+                    keys=len(report.left_out),
+                    first=[f"{each.key_id}: {each.reason}" for each in report.left_out[:SHOWN]],
+                )
             unissued.append(first.first)
             first = month_of(first.last_excluded)
         for month in map(month_of, unissued):

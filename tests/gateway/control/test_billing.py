@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
 from gateway.control.app import Control
 from gateway.control.billing import AUTHOR, BillingRounds, close_month, issue_month
@@ -173,3 +174,16 @@ async def test_nothing_is_issued_without_the_counters(
         await issue_month(control, month("2026-11"), by=AUTHOR, told=tell_issued)
     await nowhere.aclose()
     assert await found(control) == [draft]
+
+
+async def test_a_key_that_cannot_be_rated_is_named_when_its_month_is_closed(
+    control: Control, rounds: BillingRounds, clock: Clock, key: dict[str, Any]
+) -> None:
+    """A key that nobody used holds no account, so the log says that its minimum is not asked for."""
+    await announce(control, version("K3"))
+    clock.now = at("2026-12-01 00:00:00")
+    with capture_logs() as logs:
+        await rounds.round()
+    (warning,) = [each for each in logs if each["log_level"] == "warning"]
+    assert (warning["month"], warning["keys"]) == ("2026-11", 1)
+    assert warning["first"][0].startswith(f"{key['id']}: no price applies on 2026-11-")
