@@ -137,6 +137,8 @@ async def price(call: Call[NoInput, PriceQuery]) -> Reply:
                 because = explain(versions, held.started_on, held.moves, day)
             except NoPriceError as error:
                 raise conflict(f"{error}.") from error
+            if held.trial_until is not None and day < held.trial_until:
+                because += f"; until {held.trial_until} its free month charges nothing"
         else:
             found = newest_in_force(versions, day)
             if found is None:

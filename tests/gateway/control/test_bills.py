@@ -325,3 +325,13 @@ async def test_the_last_day_to_pay_is_before_the_ladder(
     control.settings = replace(control.settings, contract=contract)
     invoice = await shop.bill()
     assert (await shop.api.get(f"/v1/invoices/{invoice}")).body["due_on"] == due_on
+
+
+async def test_a_price_in_the_free_month_is_said_to_charge_nothing(shop: Shop) -> None:
+    """A key's price for a day of its free month tells that it is not asked for yet (OT-2)."""
+    because = {}
+    for day in ("2026-09-30", "2026-10-01"):
+        asked = await shop.api.get(f"/v1/plans/K1/price?key={shop.key}&day={day}&quantity=10")
+        because[day] = asked.body["because"]
+    assert because["2026-09-30"].endswith("; until 2026-10-01 its free month charges nothing")
+    assert "free month" not in because["2026-10-01"]
