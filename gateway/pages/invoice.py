@@ -25,7 +25,7 @@ from metering.ledger.invoices import Invoice
 from metering.ledger.plan_versions import price_from
 from metering.rating import LineKind
 from policies.pricing import Model, Price, span
-from policies.standing import Standing, Step, step_begins
+from policies.standing import EVERYTHING, Standing, Step, step_begins
 
 ZERO = Decimal("0.00")
 DISPUTE_DAYS = 30  # contract OT-13
@@ -287,6 +287,11 @@ def _happenings(invoice: Invoice, steps: Sequence[Step], zone: ZoneInfo) -> list
             denied = ", ".join(name.replace("_", " ") for name in sorted(step.deny))
             spared = ", ".join(name.replace("_", " ") for name in sorted(step.exempt))
             but = f" ({spared} still works)" if spared else ""
-            title, text = "The keys are restricted", f"Calls of these kinds are refused: {denied}{but}."
+            refused = (
+                "All calls are refused"
+                if EVERYTHING in step.deny
+                else f"Calls of these kinds are refused: {denied}"
+            )
+            title, text = "The keys are restricted", f"{refused}{but}."
         told.append(Happening(at, title, text))
     return told

@@ -10,6 +10,7 @@ from gateway.settings import Smtp
 from metering import notices as texts
 from metering.ledger.notices import Kept
 from metering.notices import Event, Notice, Unpaid
+from policies.standing import Standing, Step
 from tests.policies.samples import BANNED, MOSCOW, RESTRICTED
 
 SMTP = Smtp("mail.example", 25, "none", "billing@seller.example", None, None, None, 5.0)
@@ -120,3 +121,16 @@ def test_an_announcement_says_whom_the_prices_are_for(
     text = message_of(kept, SMTP, "bills@shop.example").get_content()
     assert said in text
     assert unsaid not in text
+
+
+@pytest.mark.parametrize("day", [15, 18])
+def test_a_restriction_of_everything_is_told_in_words(day: int) -> None:
+    """A step that denies all classes but some says so, and shows no sign of the configuration."""
+    step = Step(7, Standing.RESTRICTED, frozenset({"*"}), frozenset({"official_search"}))
+    now = datetime(2026, 11, day, 12, tzinfo=UTC).timestamp()
+    (notice,) = texts.steps_due([UNPAID], (step,), MOSCOW, now)
+    kept = Kept("ntc_1", notice.event.value, notice.key, "acc_1", dict(notice.data), AT)
+    text = message_of(kept, SMTP, "bills@shop.example").get_content()
+    assert "all calls" in text
+    assert "refused (but not official_search)." in text
+    assert "*" not in text

@@ -30,7 +30,7 @@ def text_of(**fields: Any) -> str:
             balance=given["balance"],
             credit_notes=given["credit_notes"],
             seller=SELLER,
-            steps=(RESTRICTED, BANNED),
+            steps=given.get("steps", (RESTRICTED, BANNED)),
             zone=MOSCOW,
             disputes=given.get("disputes", []),
             disputed_is_due=given.get("disputed_is_due", False),
@@ -56,6 +56,12 @@ def test_it_says_what_happens_if_it_is_not_paid() -> None:
     assert "from 18 November 2026, 00:00 (MSK) The keys are restricted." in text
     assert "search, support (official search still works)" in text
     assert "from 2 December 2026, 00:00 (MSK) The keys are banned." in text
+
+
+def test_a_restriction_of_everything_is_told_in_words() -> None:
+    """A step that denies all classes but some says so, and shows no sign of the configuration."""
+    text = text_of(steps=(replace(RESTRICTED, deny=frozenset({"*"})), BANNED))
+    assert "All calls are refused (official search still works)." in text
 
 
 def test_every_line_is_explained_by_its_counts() -> None:
