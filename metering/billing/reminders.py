@@ -28,8 +28,9 @@ async def remind(engine: AsyncEngine, *, terms: Terms, days_before: int, now: da
     if not steps:
         return 0
     since = terms.day_of(now) - timedelta(days=steps[-1].after_days + 1 + LATE_DAYS)
+    turned = now - timedelta(days=LATE_DAYS)
     async with engine.connect() as connection:
-        account_ids = await notices.unpaid_accounts(connection, since)
+        account_ids = await notices.unpaid_accounts(connection, since, turned=turned)
     told = 0
     for start in range(0, len(account_ids), ACCOUNTS):
         async with engine.begin() as connection:

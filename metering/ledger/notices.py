@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger import audit, tables
 from metering.ledger.audit import Author, Change
+from metering.ledger.billing_tables import disputes, payments
 from metering.ledger.rows import NotFoundError, Page, new_id, oldest_first, page_of
 from metering.notices import Notice
 
@@ -121,12 +122,27 @@ async def customers_of(connection: AsyncConnection, plan: str, *, now: datetime)
     return list((await connection.execute(query)).scalars())
 
 
-async def unpaid_accounts(connection: AsyncConnection, since: date) -> list[str]:
-    """Return the accounts whose oldest unpaid invoice was issued on `since` or later."""
+async def unpaid_accounts(connection: AsyncConnection, since: date, *, turned: datetime) -> list[str]:
+    """Return the accounts whose oldest unpaid invoice was issued on `since` or later.
+
+    An older one may have become unpaid again: by a payment that came back, or a dispute that was resolved,
+    at the instant `turned` or later.
+    """
     table = tables.keys
+    came_back = sa.exists().where(
+        payments.c.account_id == table.c.account_id, payments.c.reversed_at >= turned
+    )
+    was_resolved = sa.exists().where(
+        disputes.c.account_id == table.c.account_id, disputes.c.resolved_at >= turned
+    )
     query = (
         sa.select(table.c.account_id)
-        .where(table.c.oldest_unpaid_issued_on >= since)
+        .where(
+            sa.or_(
+                table.c.oldest_unpaid_issued_on >= since,
+                sa.and_(table.c.oldest_unpaid_issued_on < since, sa.or_(came_back, was_resolved)),
+            )
+        )
         .distinct()
         .order_by(table.c.account_id)
     )

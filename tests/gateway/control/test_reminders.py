@@ -96,3 +96,27 @@ async def test_a_reminder_asks_for_what_is_not_disputed(shop: Shop, control: Con
     assert notice["data"]["outstanding"] == "105.00"
     paid = await shop.post("/v1/payments", {"account_id": shop.account, "amount": "105.00"})
     assert paid.body["oldest_unpaid_issued_on"] is None
+
+
+@pytest.mark.parametrize("looked", [61, 90])
+async def test_an_old_invoice_that_is_unpaid_again_is_reminded_of(
+    shop: Shop, control: Control, looked: int
+) -> None:
+    """Money that is taken back after two months bans the keys at once, and the customer is told of it."""
+    shop.clock.now = MIDNIGHT + timedelta(days=2)
+    paid = await shop.post("/v1/payments", {"account_id": shop.account, "amount": "125.00"})
+    assert "standing" not in " ".join(await told(shop, control, 60))
+    await shop.post(f"/v1/payments/{paid.body['id']}/reverse", {"reason": "charged back"})
+    assert await shop.standing() == "banned"
+    assert (await told(shop, control, looked))[-1] == "standing.reached banned"
+
+
+async def test_an_old_dispute_that_is_rejected_is_reminded_of(shop: Shop, control: Control) -> None:
+    """What was held apart for two months is unpaid since its day of issue, and the customer is told so."""
+    [invoice] = (await shop.api.get("/v1/invoices")).body["items"]
+    given = {"invoice_id": invoice["id"], "evidence": "x", "determined_on": ISSUED_ON.isoformat()}
+    opened = [await shop.post("/v1/disputes", given | {"position": position}) for position in (1, 2)]
+    assert await told(shop, control, 60) == ["invoice.issued"]
+    rejected = {"accepted": False, "resolution": "all were answered"}
+    await shop.post(f"/v1/disputes/{opened[0].body['id']}/resolve", rejected)
+    assert await told(shop, control, 60.1) == ["invoice.issued", "standing.reached banned"]
