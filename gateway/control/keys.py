@@ -132,6 +132,13 @@ async def change(call: Call[KeyChange, NoQuery]) -> Reply:
     if unpaid is not None and unpaid > today:
         # A slip of the year would hold the ladder off for as long.
         raise invalid([FieldError("body.oldest_unpaid_issued_on", f"lies ahead; today is {today}")])
+    ends = wanted.get("expires_at")
+    is_over = ends is not None and ends < call.now - timedelta(seconds=1)
+    if is_over and (await ledger.get(call.connection, key_id)).expires_at != ends:
+        # As with closing: days that were served would no longer be billed (contract OT-14).
+        raise invalid(
+            [FieldError("body.expires_at", "lies in the past; calls made since then are counted already")]
+        )
     if wanted.get("signing_secret") is not None:
         wanted["signing_secret"] = sealing.seal(wanted["signing_secret"], settings.security.peppers)
     changed = await key_changes.change(call.connection, key_id, wanted, now=call.now, by=call.by)

@@ -373,3 +373,16 @@ async def test_answers_are_json_with_exact_numbers(admin: Api, account: str) -> 
     """The largest limit comes back as it was given."""
     made = await admin.post("/v1/keys", {"account_id": account, "plan": "K1", "daily_limit": 2**53 - 1})
     assert json.loads(made.text)["limit_now"] == 2**53 - 1
+
+
+async def test_a_key_does_not_end_before_it_served(admin: Api, account: str, clock: Clock) -> None:
+    """An end in the past would take days that were served off the bill; one that came may be sent again."""
+    key = (await admin.post("/v1/keys", {"account_id": account, "plan": "K3"})).body
+    path, hour = f"/v1/keys/{key['id']}", timedelta(hours=1)
+    refused = await admin.patch(path, {"expires_at": (NOON - hour).isoformat()})
+    assert refused.fields == {"body.expires_at"}
+    ends = {"expires_at": (NOON + hour).isoformat()}
+    assert (await admin.patch(path, ends)).status == 200
+    clock.now = NOON + 2 * hour
+    assert (await admin.patch(path, ends)).status == 200
+    assert (await admin.get(path)).body["standing"] == "closed"
