@@ -246,7 +246,8 @@ def _true_up(
         due = last.minimum
     else:
         month_days = (month.last_excluded - month.first).days
-        due = sum((prorate(version.minimum, segment.days, month_days) for segment, version in paid), ZERO)
+        # Divided once: shares cut off one by one may add up to less than the half cent that they make.
+        due = prorate(sum((version.minimum * segment.days for segment, version in paid), ZERO), 1, month_days)
     missing = round_cents(due) - sum((line.amount for line in lines), ZERO)
     if missing <= 0:
         return None

@@ -115,6 +115,18 @@ def test_a_partial_month_has_its_share_of_the_minimum(proration: Proration, days
     assert total_of(rated(Counts(), segment)) == Decimal(expected)
 
 
+def test_the_minimums_of_a_month_are_rounded_once() -> None:
+    """Shares of three price lists that make half a cent more are rounded up, though none of them is whole."""
+    february = month_of(date(2026, 2, 1))
+    segments, day = [], february.first
+    for minimum, days in (("4.78", 9), ("19.72", 1), ("29.01", 4)):
+        until = day + timedelta(days=days)
+        segments.append((Segment(day, until, replace(V1, minimum=Decimal(minimum))), Counts()))
+        day = until
+    *_, line = rate(KEY, SITE, february, segments)
+    assert line.amount == Decimal("6.39")  # (4.78 * 9 + 19.72 + 29.01 * 4) / 28 = 6.385
+
+
 def test_a_month_in_the_trial_has_no_minimum() -> None:
     """A free month is one line of nothing that tells what was used."""
     (line,) = rated(Counts(500, 700, 100), whole(version=None))
