@@ -51,7 +51,7 @@ def dispute(
     dry_run: DryRunOption = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Dispute a line of an issued invoice; meanwhile its amount does not count as unpaid."""
+    """Dispute a line of an issued invoice; until it is resolved that counts as unpaid only if so set."""
     connection = client.of(context)
     body = values.given(
         invoice_id=invoice_id(connection, invoice),
