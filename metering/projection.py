@@ -11,64 +11,38 @@ from collections.abc import Sequence
 from metering.clients import Client, wire_to
 from metering.names import digest_name, record_name
 from metering.scripts import PROJECT
-from metering.wire import closed_meanwhile, refuse_errors
+from metering.wire import refuse_errors
 from policies.record import KeyRecord
 
 CHUNK = 1000  # records in a round trip to Redis
 
 
-class Projection:
-    """Reads and writes records. What it raises is redis-py's RedisError or OSError."""
+async def project(redis: Client, records: Sequence[KeyRecord], *, restored: bool = False) -> dict[str, int]:
+    """Bring records into force where they are newer, and return each key's revision in force.
 
-    def __init__(self, redis: Client) -> None:
-        self._redis = redis
-
-    async def find(self, digest: str) -> KeyRecord | None:
-        """Return the record of the key that a credential's digest belongs to, or belonged to."""
-        try:
-            key_id = await self._redis.get(digest_name(digest))
-        except RuntimeError as error:
-            raise closed_meanwhile(error) from error
-        return None if key_id is None else await self.fetch(_text(key_id))
-
-    async def fetch(self, key_id: str) -> KeyRecord | None:
-        """Return a key's record."""
-        try:
-            data = await self._redis.hget(record_name(key_id), "data")
-        except RuntimeError as error:
-            raise closed_meanwhile(error) from error
-        return None if data is None else KeyRecord.from_json(data)
-
-    async def put(self, records: Sequence[KeyRecord], *, restored: bool = False) -> dict[str, int]:
-        """Bring records into force where they are newer, and return each key's revision in force.
-
-        It is 0 for a changed key of which Redis has no record: Redis lost it, and its counters have to be
-        restored first; `restored` says that they were.
-        """
-        wire = wire_to(self._redis)
-        try:
-            in_force: list[int] = []
-            for first in range(0, len(records), CHUNK):
-                chunk = records[first : first + CHUNK]
-                # Credentials first: one that leads to no record yet is unknown, as it was before.
-                credentials = [
-                    ("SET", digest_name(digest), record.key_id)
+    It is 0 for a changed key of which Redis has no record: Redis lost it, and its counters have to be
+    restored first; `restored` says that they were. What it raises is redis-py's RedisError or OSError.
+    """
+    wire = wire_to(redis)
+    try:
+        in_force: list[int] = []
+        for first in range(0, len(records), CHUNK):
+            chunk = records[first : first + CHUNK]
+            # Credentials first: one that leads to no record yet is unknown, as it was before.
+            credentials = [
+                ("SET", digest_name(digest), record.key_id)
+                for record in chunk
+                for digest in record.credentials
+            ]
+            if credentials:
+                refuse_errors(await wire.exchange(credentials))
+            in_force += await wire.run(
+                PROJECT,
+                [
+                    ((record_name(record.key_id),), (record.revision, record.to_json(), int(restored)))
                     for record in chunk
-                    for digest in record.credentials
-                ]
-                if credentials:
-                    refuse_errors(await wire.exchange(credentials))
-                in_force += await wire.run(
-                    PROJECT,
-                    [
-                        ((record_name(record.key_id),), (record.revision, record.to_json(), int(restored)))
-                        for record in chunk
-                    ],
-                )
-            return {record.key_id: revision for record, revision in zip(records, in_force, strict=True)}
-        finally:
-            await wire.close()
-
-
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode()
+                ],
+            )
+        return {record.key_id: revision for record, revision in zip(records, in_force, strict=True)}
+    finally:
+        await wire.close()

@@ -16,7 +16,7 @@ from metering.clients import Client, wire_to
 from metering.ledger import marks, revisions, usage
 from metering.names import READY
 from metering.projecting import project_pending
-from metering.projection import Projection
+from metering.projection import project
 from metering.restore import restore
 from metering.wire import refuse_errors
 from policies.period import day_of
@@ -64,10 +64,9 @@ async def rebuild(
                 after = places[-1]
                 if progress is not None:
                     progress("counters", key_days)
-            projection = Projection(redis)
             last = ""
             while found := await revisions.records(connection, after=last, limit=CHUNK):
-                in_force = await projection.put(found, restored=True)
+                in_force = await project(redis, found, restored=True)
                 await revisions.mark_projected(connection, found)
                 await revisions.overtake(connection, in_force)
                 await connection.commit()

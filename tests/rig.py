@@ -31,7 +31,7 @@ from metering.counters import Counters
 from metering.lookups import Lookups
 from metering.names import READY
 from metering.open_calls import OpenCalls
-from metering.projection import Projection
+from metering.projection import project
 from policies import keys
 from policies.record import KeyRecord
 from tests.origin import Origin
@@ -96,7 +96,7 @@ class Rig:
             }
         )
         self.records[credential] = record
-        await Projection(self.redis).put([record])
+        await project(self.redis, [record])
         return credential
 
     async def change_key(self, credential: str, **fields: Any) -> None:
@@ -104,7 +104,7 @@ class Rig:
         record = self.records[credential]
         record = dataclasses.replace(record, revision=record.revision + 1, **fields)
         self.records[credential] = record
-        await Projection(self.redis).put([record])
+        await project(self.redis, [record])
 
     async def counts(self, credential: str) -> dict[str, int]:
         """Return the live counters of a key over all days, once nothing is pending."""

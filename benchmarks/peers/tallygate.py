@@ -16,7 +16,7 @@ from benchmarks.machine import Process, free_port, python
 from benchmarks.peers import DAY_LIMIT, MissingError, Peer
 from gateway import config
 from gateway.settings import Settings
-from metering.projection import Projection
+from metering.projection import project
 from policies import keys
 from policies.record import KeyRecord
 
@@ -120,6 +120,6 @@ class CompiledTallygate(Tallygate):
 async def _put(url: str, records: Sequence[KeyRecord]) -> None:
     client = redis.asyncio.Redis.from_url(url)
     try:
-        await Projection(client).put(records)
+        await project(client, records)
     finally:
         await client.aclose()

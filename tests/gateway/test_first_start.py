@@ -23,8 +23,8 @@ from gateway.ports import free_port
 from gateway.settings import Settings
 from metering.ledger import make_engine, revisions, tables, tokens
 from metering.ledger.audit import Author
-from metering.projection import Projection
 from policies import keys
+from tests.metering.records import find_record
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_the_demos_key_works_at_once_and_is_found_again(
     """The key is in force in Redis when it is printed, and the same at the next start."""
     demo = await demo_account(engine, redis, settings)
     assert (settings.stores.data_dir / DEMO_KEY_FILE).stat().st_mode & 0o777 == 0o600
-    record = await Projection(redis).find(keys.digest(demo.key, settings.security.peppers[0][1]))
+    record = await find_record(redis, keys.digest(demo.key, settings.security.peppers[0][1]))
     assert record is not None
     assert record.plan == "K1"
     assert record.account_id == demo.account_id

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering.clients import ClusterClient, check_url, connect, wire_to
 from metering.counters import Outcome
 from metering.names import READY, day_name, record_name
-from metering.projection import Projection
+from metering.projection import project
 from metering.rebuild import rebuild
 from metering.rollup import roll_up
 from metering.wire import refuse_errors
@@ -74,7 +74,7 @@ async def client(three: list[clusters.Node]) -> AsyncIterator[ClusterClient]:
 
 async def test_counts_of_keys_on_all_servers_are_exact(client: ClusterClient) -> None:
     """One batch with keys of many shards counts each of them once, wherever it lives."""
-    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    await project(client, [record(key_id) for key_id in key_ids()])
     async with counting(client) as counters:
         answers = await asyncio.gather(*(ask(counters, key_id, 50) for key_id in key_ids()))
         assert all(each.outcome is Outcome.GRANTED for some in answers for each in some)
@@ -89,7 +89,7 @@ async def test_two_gateways_share_one_key_s_quota_exactly(
 ) -> None:
     """A limit of 100 lets exactly 100 of 1,000 calls through that two gateways make at once."""
     (key_id,) = key_ids()[:1]
-    await Projection(client).put([record(key_id)])
+    await project(client, [record(key_id)])
     other = connect(clusters.url("cluster", three[1:]))
     async with counting(client, writer="a") as one, counting(other, writer="b") as two:
         answers = await asyncio.gather(
@@ -102,7 +102,7 @@ async def test_two_gateways_share_one_key_s_quota_exactly(
 
 async def test_ledger_gets_what_all_servers_counted(client: ClusterClient, engine: AsyncEngine) -> None:
     """A roll-up collects from every server, a full one finds every hash, and a rebuild restores them all."""
-    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    await project(client, [record(key_id) for key_id in key_ids()])
     async with counting(client) as counters:
         await asyncio.gather(*(ask(counters, key_id, 3) for key_id in key_ids()))
     await client.set(READY, 1)
@@ -125,7 +125,7 @@ async def test_slot_that_moves_under_way_is_followed(
     await wire_to(client).holders()
     _, port = client.topology.server_of(record_name(key_id))
     source, target, *_ = sorted(three, key=lambda node: node.port != port)
-    await Projection(client).put([record(key_id)])
+    await project(client, [record(key_id)])
     async with counting(client) as counters:
         assert len(await ask(counters, key_id, 10)) == 10
         await asyncio.to_thread(_move, slot, source, target)
@@ -152,7 +152,7 @@ def _move(slot: int, source: clusters.Node, target: clusters.Node) -> None:
 async def test_master_that_dies_loses_nothing_a_replica_had_to_have(replicated: list[clusters.Node]) -> None:
     """With a replica that must have each count, no answered call is lost when its server is killed."""
     client = connect(clusters.url("cluster", replicated), timeout_s=0.5)
-    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    await project(client, [record(key_id) for key_id in key_ids()])
     granted: Counter[str] = Counter()
     async with counting(client, replicas=1, deadline_s=20) as counters:
 
@@ -182,7 +182,7 @@ async def test_count_waits_for_as_many_replicas_as_are_asked_for(pair: list[clus
     master, replica = pair
     client = connect(clusters.url("cluster", [master]), timeout_s=0.3)
     (key_id,) = key_ids()[:1]
-    await Projection(client).put([record(key_id)])
+    await project(client, [record(key_id)])
     async with counting(client, replicas=1, deadline_s=1) as counters:
         (first,) = await ask(counters, key_id, 1)
         assert first.outcome is Outcome.GRANTED
@@ -206,7 +206,7 @@ async def test_master_that_sentinels_replace_is_followed(
     (master, _), sentinels = watched
     client = connect(clusters.url("sentinel", sentinels, "/counts"), timeout_s=0.5)
     (key_id,) = key_ids()[:1]
-    await Projection(client).put([record(key_id)])
+    await project(client, [record(key_id)])
     async with counting(client, replicas=1, deadline_s=20) as counters:
         assert (await ask(counters, key_id, 3))[0].outcome is Outcome.GRANTED
     async with counting(client, writer="w1", deadline_s=25) as counters:
@@ -236,7 +236,7 @@ async def test_server_that_is_away_holds_up_its_own_keys_only(mortal: list[clust
     """While one server is frozen the calls of its keys are not counted, all others are, and then its too."""
     client = connect(clusters.url("cluster", mortal), timeout_s=0.3)
     assert isinstance(client, ClusterClient)
-    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    await project(client, [record(key_id) for key_id in key_ids()])
     away = {
         key_id
         for key_id in key_ids()

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from metering import lookups
 from metering.lookups import EmptiedError, Found, Lookups
 from metering.names import READY, digest_name, record_name
-from metering.projection import Projection
+from metering.projection import project
 from metering.wire import Command, ServerWire
 from policies.record import KeyRecord
 
@@ -29,7 +29,7 @@ def record(number: int) -> KeyRecord:
 @pytest_asyncio.fixture
 async def looking(redis: Redis) -> AsyncIterator[Lookups]:
     """Lookups in a store of 300 records."""
-    await Projection(redis).put([record(number) for number in range(KEYS)])
+    await project(redis, [record(number) for number in range(KEYS)])
     await redis.set(READY, 1)
     found = Lookups(redis)
     yield found

@@ -11,29 +11,28 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering.ledger import accounts, key_changes, keys
 from metering.ledger.credentials import NewCredential
 from metering.projecting import project_pending
-from metering.projection import Projection
+from metering.projection import project
 from policies.quota import Window
+from tests.metering.records import fetch_record, find_record
 from tests.metering.samples import BY, KEY, WHEN, make_key, record
 
 
 async def test_record_is_found_by_every_credential(redis: Redis) -> None:
     """Each digest leads to the record of its key, and an unknown one to nothing."""
     made = record()
-    projection = Projection(redis)
-    assert await projection.put([made]) == {KEY: 1}
-    assert await projection.find(f"digest of {KEY}") == made
-    assert await projection.fetch(KEY) == made
-    assert await projection.find("another") is None
-    assert await projection.fetch("key_unknown") is None
+    assert await project(redis, [made]) == {KEY: 1}
+    assert await find_record(redis, f"digest of {KEY}") == made
+    assert await fetch_record(redis, KEY) == made
+    assert await find_record(redis, "another") is None
+    assert await fetch_record(redis, "key_unknown") is None
 
 
 async def test_newer_revision_wins_in_any_order(redis: Redis) -> None:
     """Of two revisions that arrive at once the newer one is in force, whichever came last."""
-    projection = Projection(redis)
-    await projection.put([record()])
+    await project(redis, [record()])
     revisions = [record(revision=number, daily_limit=number) for number in range(2, 12)]
-    await asyncio.gather(*[projection.put([each]) for each in reversed(revisions)])
-    assert await projection.fetch(KEY) == revisions[-1]
+    await asyncio.gather(*[project(redis, [each]) for each in reversed(revisions)])
+    assert await fetch_record(redis, KEY) == revisions[-1]
 
 
 async def test_all_facts_of_a_key_arrive(redis: Redis, engine: AsyncEngine) -> None:
@@ -53,7 +52,7 @@ async def test_all_facts_of_a_key_arrive(redis: Redis, engine: AsyncEngine) -> N
         await key_changes.suspend(connection, key.id, reason="abuse", now=WHEN, by=BY)
         await key_changes.close(connection, key.id, at=WHEN + timedelta(days=3), now=WHEN, by=BY)
     assert await project_pending(redis, engine) == 1
-    found = await Projection(redis).find("digest of shop")
+    found = await find_record(redis, "digest of shop")
     assert found is not None
     now = WHEN.timestamp()
     assert (found.key_id, found.account_id, found.plan, found.revision) == (key.id, key.account_id, "K1", 5)
@@ -72,7 +71,7 @@ async def test_rotated_key_answers_to_both_until_the_overlap_ends(redis: Redis, 
         await key_changes.rotate(connection, key.id, fresh, overlap_s=60, now=WHEN, by=BY)
     await project_pending(redis, engine)
     for digest in ("digest of shop", "new digest"):
-        found = await Projection(redis).find(digest)
+        found = await find_record(redis, digest)
         assert found is not None
         assert found.credentials == {"digest of shop": WHEN.timestamp() + 60, "new digest": None}
 
@@ -87,7 +86,7 @@ async def test_only_changed_keys_are_pending(redis: Redis, engine: AsyncEngine) 
         await accounts.change(connection, key.account_id, {"first_request_at": WHEN}, now=WHEN, by=BY)
         await accounts.change(connection, key.account_id, {"name": "renamed"}, now=WHEN, by=BY)
     assert await project_pending(redis, engine) == 1
-    found = await Projection(redis).fetch(key.id)
+    found = await fetch_record(redis, key.id)
     assert found is not None
     assert found.first_request_at == WHEN.timestamp()
 
@@ -95,7 +94,7 @@ async def test_only_changed_keys_are_pending(redis: Redis, engine: AsyncEngine) 
 async def test_more_keys_than_a_chunk_are_all_put(redis: Redis) -> None:
     """A long list of records is put in several parts."""
     made = [record(f"key_{number:016x}") for number in range(2300)]
-    assert set((await Projection(redis).put(made)).values()) == {1}
+    assert set((await project(redis, made)).values()) == {1}
     assert await redis.dbsize() == 4600
 
 

@@ -12,12 +12,13 @@ from metering.counters import Outcome
 from metering.ledger import key_changes, keys, revisions
 from metering.names import READY, day_name, roll_name
 from metering.projecting import project_pending
-from metering.projection import Projection
+from metering.projection import project
 from metering.rebuild import RebuildReport, rebuild
 from metering.rollup import roll_up
 from policies.decision import Reason
 from policies.quota import Window, bucket_of
 from policies.waiver import Waiver
+from tests.metering.records import fetch_record
 from tests.metering.samples import (
     BY,
     DAY,
@@ -155,8 +156,8 @@ async def test_newer_record_survives_a_rebuild(redis: Redis, engine: AsyncEngine
     async with engine.begin() as connection:
         await key_changes.suspend(connection, key.id, reason=None, now=WHEN, by=BY)
     await rebuilt(redis, engine)
-    assert await Projection(redis).put([old], restored=True) == {key.id: 2}
-    found = await Projection(redis).fetch(key.id)
+    assert await project(redis, [old], restored=True) == {key.id: 2}
+    found = await fetch_record(redis, key.id)
     assert found is not None
     assert (found.revision, found.suspended) == (2, True)
 
@@ -171,8 +172,8 @@ async def test_changed_key_does_not_come_back_without_its_counts(redis: Redis, e
         await redis.flushall()
         async with engine.begin() as connection:
             changed = await key_changes.change(connection, key.id, {"daily_limit": 3}, now=WHEN, by=BY)
-        assert await Projection(redis).put([keys.record_of(changed)]) == {key.id: 0}
-        assert await Projection(redis).fetch(key.id) is None
+        assert await project(redis, [keys.record_of(changed)]) == {key.id: 0}
+        assert await fetch_record(redis, key.id) is None
         assert await project_pending(redis, engine) == 1
         (taken,) = await counted(counters, take(key_id=key.id, revision=2, limit=3))
     assert taken.outcome is Outcome.EXHAUSTED
@@ -183,9 +184,9 @@ async def test_ledger_out_of_a_backup_overtakes_what_redis_has(redis: Redis, eng
     """After a restored backup the ledger's facts are in force, although Redis had seen later revisions."""
     key = await make_key(engine, daily_limit=5)
     ahead = replace(keys.record_of(key), revision=9, daily_limit=1_000)
-    assert await Projection(redis).put([ahead], restored=True) == {key.id: 9}
+    assert await project(redis, [ahead], restored=True) == {key.id: 9}
     await rebuilt(redis, engine)
-    found = await Projection(redis).fetch(key.id)
+    found = await fetch_record(redis, key.id)
     assert found is not None
     assert (found.revision, found.daily_limit) == (10, 5)
     async with engine.connect() as connection:

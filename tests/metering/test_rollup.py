@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering import rollup
 from metering.ledger import accounts, audit, keys, marks, tables
 from metering.names import READY, collected_name, day_name, touched_name
-from metering.projection import Projection
 from metering.rebuild import rebuild
 from metering.rollup import Raised, RollupReport, roll_up
 from metering.wire import ServerWire
 from policies.decision import Reason
 from policies.quota import Window, bucket_of
 from policies.waiver import Waiver
+from tests.metering.records import fetch_record
 from tests.metering.samples import (
     DAY,
     KEY,
@@ -361,7 +361,7 @@ async def test_sandbox_call_is_the_accounts_first_request(redis: Redis, engine: 
     assert account.first_request_at == datetime.fromtimestamp(NOW, UTC) + timedelta(seconds=60)
     assert (entry.action, entry.object_id) == ("account.change", account.id)
     for key_id in (sandbox.id, paid.id):
-        found = await Projection(redis).fetch(key_id)
+        found = await fetch_record(redis, key_id)
         assert found is not None
         assert (found.revision, found.first_request_at) == (2, NOW + 60)
 
@@ -384,7 +384,7 @@ async def test_the_first_of_many_sandbox_calls_is_stamped(
     async with engine.connect() as connection:
         account = await accounts.get(connection, made[0].account_id)
     assert account.first_request_at == datetime.fromtimestamp(NOW, UTC)
-    found = await Projection(redis).fetch(made[0].id)
+    found = await fetch_record(redis, made[0].id)
     assert found is not None
     assert found.first_request_at == NOW
 

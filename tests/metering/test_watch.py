@@ -24,7 +24,7 @@ from metering.interruptions import Evidence, Kind
 from metering.lanes import AnyCounters
 from metering.ledger import interruptions, tables
 from metering.names import READY, day_name, record_name, rolled_name, shard_of
-from metering.projection import Projection
+from metering.projection import project
 from metering.rebuild import rebuild
 from metering.rollup import RollupReport, roll_up
 from policies.period import month_of
@@ -55,7 +55,7 @@ async def client(replicated: list[clusters.Node]) -> AsyncIterator[ClusterClient
     for holder in await wire.holders():
         await holder.wire.exchange([("FLUSHALL",)])
     await wire.close()
-    await Projection(made).put([record(key_id) for key_id in key_ids()])
+    await project(made, [record(key_id) for key_id in key_ids()])
     yield made
     await made.aclose()
 
@@ -238,7 +238,7 @@ def alone(tmp_path: Path) -> Iterator[clusters.Node]:
 async def single(alone: clusters.Node) -> AsyncIterator[Client]:
     """A client of that server, in which keys are in force."""
     made = connect(f"redis://{alone.address}/0", timeout_s=1.0)
-    await Projection(made).put([record(key_id) for key_id in key_ids()])
+    await project(made, [record(key_id) for key_id in key_ids()])
     yield made
     await made.aclose()
 
@@ -395,7 +395,7 @@ async def test_replicas_that_had_every_count_confirm_that_nothing_is_missing(
     """With redis_replicas a master's death leaves nothing open; what was counted is all there."""
     master, replica = pair
     client = connect(clusters.url("cluster", pair), timeout_s=1.0)
-    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    await project(client, [record(key_id) for key_id in key_ids()])
     await rolled(client, engine, NOW, replicas=1)
     await call_all(client, 6, replicas=1)
     await rolled(client, engine, NOW + 5, replicas=1)
@@ -422,7 +422,7 @@ async def test_sentinels_that_replace_a_master_are_noticed(
     """A coordinated failover is proven whole by the former master, one after its death is left open."""
     (first, second), sentinels = watched
     client = connect(clusters.url("sentinel", sentinels, "/counts"), timeout_s=1.0)
-    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    await project(client, [record(key_id) for key_id in key_ids()])
     await rolled(client, engine, NOW)
     await call_all(client, 4)
     await rolled(client, engine, NOW + 5)
@@ -461,7 +461,7 @@ async def test_master_that_dies_under_load_loses_nothing_that_is_not_named(
     """Two gateways call on all keys while a lagging replica takes over: what lacks is of the named shards."""
     client = connect(clusters.url("cluster", mortal), timeout_s=0.5)
     assert isinstance(client, ClusterClient)
-    await Projection(client).put([record(key_id) for key_id in key_ids()])
+    await project(client, [record(key_id) for key_id in key_ids()])
     await rolled(client, engine, NOW)
     granted: Counter[str] = Counter()
     enough = asyncio.Event()

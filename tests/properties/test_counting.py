@@ -35,7 +35,6 @@ from metering.clients import wire_to
 from metering.ledger import make_engine, tables
 from metering.ledger import usage as ledger_usage
 from metering.names import SHARDS, collected_name, day_name, roll_name, touched_name
-from metering.projection import Projection
 from metering.rebuild import rebuild
 from metering.rollup import roll_up
 from metering.scripts import COLLECT, SETTLE, TAKE
@@ -44,6 +43,7 @@ from metering.wire import Command, Wire, load, refuse_errors
 from policies.period import day_of
 from policies.quota import BUCKET_S, BUCKETS_IN_24H, Window, bucket_of
 from policies.waiver import Waiver
+from tests.metering.records import fetch_record
 from tests.metering.samples import NOW, ZONE
 
 Result = TypeVar("Result")
@@ -320,7 +320,7 @@ class Counting(RuleBasedStateMachine):
         async def lose() -> None:
             await self.redis.flushall()
             refuse_errors(await self.wire.exchange([load(script) for script in (TAKE, SETTLE, COLLECT)]))
-            assert await Projection(self.redis).fetch(DAILY) is None
+            assert await fetch_record(self.redis, DAILY) is None
             await rebuild(self.redis, self.engine, zone=ZONE, now=self.now)
 
         self.run(lose())

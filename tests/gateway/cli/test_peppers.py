@@ -8,11 +8,11 @@ from redis.asyncio import Redis
 
 from gateway import sealing
 from gateway.control.app import Control
-from metering.projection import Projection
 from tests.gateway.cli.conftest import Cli
 from tests.gateway.control.conftest import Api
 from tests.gateway.control.conftest import control as control
 from tests.gateway.control.test_peppers import NEW, change_pepper, needs
+from tests.metering.records import fetch_record
 
 
 async def test_secrets_are_sealed_anew(
@@ -27,7 +27,7 @@ async def test_secrets_are_sealed_anew(
     assert "Would: Seal 2 secrets" in (await cli("pepper", "reseal", "--dry-run")).err
     assert (await cli("pepper", "reseal", "--yes", "--format", "json")).json["resealed"] == 2
     assert (await needs(admin))["p2"]["secrets"] == 2
-    record = await Projection(redis).fetch(key["id"])
+    record = await fetch_record(redis, key["id"])
     assert record is not None
     assert record.signing_secret is not None
     assert sealing.unseal(record.signing_secret, (NEW,)) == "word"

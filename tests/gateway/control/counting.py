@@ -8,12 +8,12 @@ from redis.asyncio import Redis
 
 from gateway.settings import Settings
 from metering.counters import Counters, Take, Taken
-from metering.projection import Projection
 from policies.decision import Reason
 from policies.period import day_of
 from policies.quota import Window, bucket_of
 from policies.waiver import Waiver
 from tests.gateway.control.conftest import Clock
+from tests.metering.records import fetch_record
 
 
 async def count(
@@ -30,7 +30,7 @@ async def count(
     window: Window = Window.DAY,
 ) -> None:
     """Take `calls` units for a key now, give `waived` of them back, and count `denied` calls as suspended."""
-    record = await Projection(redis).fetch(key_id)
+    record = await fetch_record(redis, key_id)
     assert record is not None
     counters = Counters(redis, writer="test", deadline_s=5, retention_days=5)
     await counters.start()

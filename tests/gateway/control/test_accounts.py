@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.projection import Projection
 from tests.gateway.control.conftest import Api
+from tests.metering.records import fetch_record
 
 
 async def test_an_account_is_made_and_found(admin: Api) -> None:
@@ -40,7 +40,7 @@ async def test_the_first_request_reaches_the_gateways(
     """Stating a first request changes the record of the account's keys at once (contract OT-2)."""
     changed = await admin.patch(f"/v1/accounts/{account}", {"first_request_at": "2026-11-01T00:00:00Z"})
     assert changed.body["in_force"] is True
-    record = await Projection(redis).fetch(key["id"])
+    record = await fetch_record(redis, key["id"])
     assert record is not None
     assert record.first_request_at == 1793491200.0
     shown = await admin.get(f"/v1/keys/{key['id']}")

@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.settings import Settings
-from metering.projection import Projection
 from policies import keys as texts
 from tests.gateway.control.conftest import Api
+from tests.metering.records import find_record
 
 OLD = "58d83a57-5f1c-4801-8569-03ef96c42217"
 
@@ -22,7 +22,7 @@ async def test_an_imported_key_works_as_it_is(
     entry = {"account_id": account, "plan": "K2", "credential": OLD, "site": "old.example"}
     made = await admin.post("/v1/keys/import", {"keys": [entry]})
     assert (made.status, made.body["imported"], made.body["in_force"]) == (201, 1, True)
-    record = await Projection(redis).find(texts.digest(OLD, settings.security.peppers[0][1]))
+    record = await find_record(redis, texts.digest(OLD, settings.security.peppers[0][1]))
     assert record is not None
     assert [record.key_id] == made.body["ids"]
     shown = await admin.get(f"/v1/keys/{record.key_id}")
@@ -38,7 +38,7 @@ async def test_many_are_imported_in_order(admin: Api, account: str, redis: Redis
     assert (made.body["imported"], made.body["in_force"]) == (2_600, True)
     pepper = settings.security.peppers[0][1]
     for number in (0, 2_599):
-        record = await Projection(redis).find(texts.digest(f"old-key-{number:05}", pepper))
+        record = await find_record(redis, texts.digest(f"old-key-{number:05}", pepper))
         assert record is not None
         assert record.key_id == made.body["ids"][number]
 

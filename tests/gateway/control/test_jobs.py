@@ -19,9 +19,9 @@ from gateway.settings import Settings
 from metering import journal
 from metering.batches import Owed
 from metering.open_calls import DIRECTORY
-from metering.projection import Projection
 from tests.gateway.control.conftest import Api, Clock
 from tests.gateway.control.counting import count
+from tests.metering.records import fetch_record
 
 PATIENCE_S = 10.0
 
@@ -53,7 +53,7 @@ async def test_an_emptied_redis_is_filled_again(
     await redis.flushall()
     rolled = await admin.post("/v1/rollup")
     assert rolled.body["rebuilt"] is True
-    assert await Projection(redis).fetch(key["id"]) is not None
+    assert await fetch_record(redis, key["id"]) is not None
     assert (await admin.get(f"/v1/keys/{key['id']}")).body["used_now"] == 4
     assert b"tallygate_rebuilds_total 1.0" in generate_latest(control.registry)
     row = (await admin.get("/v1/audit?object=redis")).body["items"][0]
@@ -69,7 +69,7 @@ async def test_a_rebuild_can_be_asked_for(admin: Api, key: dict[str, Any], redis
     await redis.flushall()
     rebuilt = await admin.post("/v1/rebuild")
     assert (rebuilt.status, rebuilt.body["records"]) == (200, 1)
-    assert await Projection(redis).fetch(key["id"]) is not None
+    assert await fetch_record(redis, key["id"]) is not None
 
 
 async def test_a_first_call_of_a_sandbox_is_the_first_request(
@@ -94,7 +94,7 @@ async def test_the_jobs_run_by_themselves(
         return bool((await admin.get("/v1/usage")).body["items"])
 
     async def is_restored() -> bool:
-        return await Projection(redis).fetch(key["id"]) is not None
+        return await fetch_record(redis, key["id"]) is not None
 
     control.settings = _often(settings)
     async with running(control.jobs):

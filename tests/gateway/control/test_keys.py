@@ -13,16 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.control.app import Control
 from gateway.sealing import unseal
 from gateway.settings import Settings
-from metering.projection import Projection
 from policies import keys as texts
 from policies.record import KeyRecord
 from tests.gateway.control.conftest import NOON, Api, Clock
 from tests.gateway.control.counting import count
+from tests.metering.records import fetch_record, find_record
 
 
 async def found(redis: Redis, settings: Settings, text: str) -> KeyRecord | None:
     """Return what a gateway finds under a key's text."""
-    return await Projection(redis).find(texts.digest(text, settings.security.peppers[0][1]))
+    return await find_record(redis, texts.digest(text, settings.security.peppers[0][1]))
 
 
 async def test_a_new_key_works_at_once(key: dict[str, Any], redis: Redis, settings: Settings) -> None:
@@ -99,7 +99,7 @@ async def test_payment_lifts_a_ban(admin: Api, key: dict[str, Any], clock: Clock
     assert (await admin.patch(path, {"oldest_unpaid_issued_on": "2026-10-01"})).body["standing"] == "banned"
     paid = await admin.patch(path, {"oldest_unpaid_issued_on": None})
     assert (paid.body["standing"], paid.body["in_force"]) == ("active", True)
-    record = await Projection(redis).fetch(key["id"])
+    record = await fetch_record(redis, key["id"])
     assert record is not None
     assert record.oldest_unpaid_issued_on is None
     assert record.revision == paid.body["revision"]
@@ -127,7 +127,7 @@ async def test_a_signing_secret_is_sealed(
     """The secret can be read back by a gateway and is shown to nobody."""
     changed = await admin.patch(f"/v1/keys/{key['id']}", {"signing_secret": "very-secret-words"})
     assert changed.body["signed"] is True
-    record = await Projection(redis).fetch(key["id"])
+    record = await fetch_record(redis, key["id"])
     assert record is not None
     assert record.signing_secret is not None
     assert unseal(record.signing_secret, settings.security.peppers) == "very-secret-words"
@@ -166,7 +166,7 @@ async def test_a_key_is_held_and_ended(
     for _ in range(2):
         done = await admin.post(f"{path}/{action}")
         assert (done.status, done.body["standing"], done.body["in_force"]) == (200, standing, True)
-    record = await Projection(redis).fetch(key["id"])
+    record = await fetch_record(redis, key["id"])
     assert record is not None
     assert record.suspended is (action == "suspend")
 
@@ -221,7 +221,7 @@ async def test_while_redis_is_away_changes_wait(
     await control.redis.aclose()
     control.redis = working
     await control.carry_changes()
-    record = await Projection(redis).fetch(key["id"])
+    record = await fetch_record(redis, key["id"])
     assert record is not None
     assert record.daily_limit == 3
     assert (await admin.get(f"/v1/keys/{key['id']}")).body["in_force"] is True
@@ -292,7 +292,7 @@ async def test_lists_of_networks_and_sites_are_kept(
     changed = (await admin.patch(path, wanted)).body
     stored = {"allow_networks": ["203.0.113.7/32", "2001:db8::/32"], "allow_domains": ["shop.example"]}
     assert {name: changed[name] for name in stored} == stored
-    record = await Projection(redis).fetch(key["id"])
+    record = await fetch_record(redis, key["id"])
     assert record is not None
     assert (record.allow_networks, record.allow_domains) == (
         tuple(stored["allow_networks"]),

@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from gateway.carrying import offer_of
 from gateway.control.app import Control
 from metering import carrying
-from metering.projection import Projection
 from policies import keys
 from tests.gateway.control.conftest import Api
+from tests.metering.records import fetch_record, find_record
 
 NEW = ("p2", b"n" * 32)
 
@@ -57,7 +57,7 @@ async def test_a_text_that_is_seen_is_carried_over(
     peppers = control.settings.security.peppers
     await carrying.offer(redis, [offer_of(key["key"], old, peppers)])
     await control.jobs.carry()
-    record = await Projection(redis).find(keys.digest(key["key"], NEW[1]))
+    record = await find_record(redis, keys.digest(key["key"], NEW[1]))
     assert record is not None
     assert record.key_id == key["id"]
     assert set(record.credentials) == {old, keys.digest(key["key"], NEW[1])}
@@ -74,7 +74,7 @@ async def test_a_text_that_is_seen_is_carried_over(
     assert await carrying.offered(redis) == []
     rotated = await admin.post(f"/v1/keys/{key['id']}/rotate", {"overlap_s": 60})
     assert rotated.status == 200
-    record = await Projection(redis).fetch(key["id"])
+    record = await fetch_record(redis, key["id"])
     assert record is not None
     assert all(record.credentials[digest] is not None for digest in (old, keys.digest(key["key"], NEW[1])))
 

@@ -12,11 +12,11 @@ from metering.ledger import audit, key_changes, payments
 from metering.ledger.idempotency import DifferentRequestError
 from metering.ledger.keys import record_of
 from metering.projecting import project_pending
-from metering.projection import Projection
 from metering.rebuild import rebuild
 from policies.decision import conditions
 from policies.standing import Standing
 from tests.metering.billing.books import BY, Books, version
+from tests.metering.records import fetch_record
 
 
 async def owing(books: Books) -> tuple[str, str]:
@@ -177,12 +177,12 @@ async def test_next_call_obeys(books: Books, redis: Redis) -> None:
     await rebuild(redis, books.engine, zone=books.terms.zone, now=books.at("2027-01-06").timestamp())
     payment = await books.pay(account, "3.00", "2027-01-06")
     await project_pending(redis, books.engine)
-    found = await Projection(redis).fetch(key)
+    found = await fetch_record(redis, key)
     assert found is not None
     assert found.oldest_unpaid_issued_on is None
     await books.reverse(payment, "2027-01-07")
     await project_pending(redis, books.engine)
-    found = await Projection(redis).fetch(key)
+    found = await fetch_record(redis, key)
     assert found is not None
     assert found.oldest_unpaid_issued_on == date(2026, 11, 5)
     async with books.engine.connect() as connection:
