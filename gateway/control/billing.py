@@ -6,7 +6,7 @@ draft is issued once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -124,6 +124,7 @@ class BillingRounds:
         self._told = told
         self._clock = clock
         self._tried: dict[date, float] = {}
+        self._named: set[date] = set()
 
     async def round(self) -> None:
         """Close the months that are over and were not closed yet, and issue those whose day has come."""
@@ -132,11 +133,14 @@ class BillingRounds:
         today = terms.day_of(control.now())
         async with control.engine.connect() as connection:
             begun = await plan_versions.first_applied(connection)
-            last = await invoices.last_month(connection)
+            closed = await invoices.closed_months(connection)
             unissued = await invoices.months_open(connection)
         if begun is None:
             return  # nothing is sold
-        first = month_of(terms.day_of(begun)) if last is None else month_of(month_of(last).last_excluded)
+        first = month_of(terms.day_of(begun))
+        if closed:
+            self._name_passed_over(first, closed)
+            first = month_of(month_of(max(closed)).last_excluded)
         while first.last_excluded <= today:
             report = await close_month(control, first, by=AUTHOR)
             log.info("a month was closed", month=f"{first.first:%Y-%m}", accounts=report.accounts)
@@ -153,6 +157,14 @@ class BillingRounds:
         for month in map(month_of, unissued):
             if today >= month.last_excluded + timedelta(days=terms.issue_day - 1):
                 await self._issue(month)
+
+    def _name_passed_over(self, first: Period, closed: Set[date]) -> None:
+        """Log the months that nobody closed before a later one; what becomes of them people have to say."""
+        while first.first < max(closed):
+            if first.first not in closed and first.first not in self._named:
+                self._named.add(first.first)
+                log.warning("a month was passed over, and is not billed", month=f"{first.first:%Y-%m}")
+            first = month_of(first.last_excluded)
 
     async def _issue(self, month: Period) -> None:
         tried = self._tried.get(month.first)

@@ -277,10 +277,9 @@ async def is_closed(connection: AsyncConnection, month: date) -> bool:
     return bool(await connection.scalar(query))
 
 
-async def last_month(connection: AsyncConnection) -> date | None:
-    """Return the newest month that was closed."""
-    newest: date | None = await connection.scalar(sa.select(sa.func.max(billing_months.c.period_first)))
-    return newest
+async def closed_months(connection: AsyncConnection) -> set[date]:
+    """Return the months that were closed for all accounts."""
+    return set((await connection.execute(sa.select(billing_months.c.period_first))).scalars())
 
 
 def _are_drafts(

@@ -132,6 +132,22 @@ async def test_months_that_were_missed_are_made_up(
     ]
 
 
+async def test_a_month_that_was_passed_over_is_named(
+    control: Control, rounds: BillingRounds, clock: Clock, key: dict[str, Any]
+) -> None:
+    """Whoever closes a later month first is told that the one before is not billed; the rest goes on."""
+    await announce(control, version("K1"))
+    clock.now = at("2027-01-01 00:00:00")
+    await close_month(control, month("2026-12"), by=AUTHOR)
+    clock.now = at("2027-02-01 00:00:00")
+    with capture_logs() as told:
+        await rounds.round()
+        await rounds.round()
+    named = [each["month"] for each in told if "passed over" in each["event"]]
+    assert named == ["2026-11"]
+    assert {invoice.period for invoice in await found(control)} == {month("2026-12"), month("2027-01")}
+
+
 async def test_books_that_do_not_agree_are_held(
     control: Control,
     rounds: BillingRounds,
