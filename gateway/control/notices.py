@@ -16,6 +16,8 @@ from gateway.notices.post import new_secret
 from metering.ledger import notices, webhooks
 from metering.notices import Event
 
+MAX_LABEL = 63  # characters between two points of a host's name; nobody can look up a longer one
+
 
 def _url(text: str) -> str:
     try:
@@ -25,6 +27,8 @@ def _url(text: str) -> str:
         raise ValueError(f"must be a URL such as https://hooks.example.com/tallygate ({error})") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not text.isascii():
         raise ValueError("must begin with https:// or http:// and name a host, in ASCII")
+    if not all(1 <= len(label) <= MAX_LABEL for label in parts.hostname.removesuffix(".").split(".")):
+        raise ValueError("names a host that cannot be: an empty or too long part between its points")
     if parts.username or parts.password or parts.fragment or any(ord(each) <= 32 for each in text):
         raise ValueError("must have no user, fragment or spaces; receivers check the signature instead")
     return text

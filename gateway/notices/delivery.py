@@ -90,7 +90,13 @@ class Postman:
             await self._put_off(
                 due, str(error) if isinstance(error, post.StatusError) else f"SMTP {error.code}"
             )
-        except (aiohttp.ClientError, aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+        except (
+            aiohttp.ClientError,
+            aiosmtplib.SMTPException,
+            OSError,
+            TimeoutError,
+            UnicodeError,  # of the resolver, for a host whose labels are empty or too long
+        ) as error:
             if due.channel == notices.WEBHOOK:
                 self._silent[due.target] = self.clock() + timedelta(seconds=SPARED_S)
             await self._put_off(due, type(error).__name__)

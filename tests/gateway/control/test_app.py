@@ -149,6 +149,13 @@ async def test_a_body_that_is_no_json_is_refused(
     assert (await response.json(content_type=None))["status"] == status
 
 
+@pytest.mark.parametrize("host", ["hooks..example", ".example", f"{'a' * 64}.example"])
+async def test_a_webhook_has_a_host_that_can_be_looked_up(admin: Api, host: str) -> None:
+    """A name that no resolver takes is refused where it is written."""
+    refused = await admin.post("/v1/webhooks", {"url": f"https://{host}/hook"})
+    assert (refused.status, refused.body["errors"][0]["field"]) == (422, "body.url")
+
+
 async def test_a_body_where_none_belongs_is_refused(admin: Api) -> None:
     """A body that would be ignored is refused."""
     assert (await admin.call("GET", "/v1/accounts", {"limit": 1})).fields == {"body"}

@@ -211,6 +211,26 @@ async def test_a_webhook_that_is_silent_does_not_hold_up_the_rest(round_: Round)
     assert await round_.postman.round() > 0
 
 
+async def test_a_host_that_cannot_be_looked_up_fails_by_itself(round_: Round) -> None:
+    """A name that the resolver refuses to write ends neither the round nor what else is due."""
+    async with round_.engine.begin() as connection:
+        await webhooks.create(
+            connection,
+            url="http://hooks..example/",
+            secret=sealing.seal(new_secret(), round_.settings.security.peppers),
+            account_id=None,
+            events=None,
+            now=round_.now,
+            by=BY,
+        )
+    await round_.tell()
+    assert await round_.postman.round() == 3
+    assert (len(round_.hook.got), len(round_.mailbox.got)) == (1, 1)
+    async with round_.engine.connect() as connection:
+        [notice] = (await notices.listed(connection)).items
+    assert [way.last_error for way in notice.deliveries if way.last_error] == ["UnicodeError"]
+
+
 async def test_a_webhook_that_is_gone_is_disabled(round_: Round) -> None:
     """A receiver that answers 410 hears nothing more, and the reason is kept."""
     round_.hook.answers = [410]
