@@ -6,6 +6,7 @@ a file is corrected in one go. Secrets come from files or the environment, never
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,14 @@ UNCONFIRMED = (
 
 REDIS_URL, DATABASE_URL = "TALLYGATE_REDIS_URL", "TALLYGATE_DATABASE_URL"
 DATA_DIR, DEMO_URL = "TALLYGATE_DATA_DIR", "TALLYGATE_DEMO_URL"
+
+
+# The one secret that a configuration may hold in plain text is a password of a store, in its URL: up to the
+# last @, since drivers take one with / and @ in it too, or among the parameters.
+_PASSWORDS = (
+    (re.compile(r"(://[^/\s:@\"']*:)\S+@"), r"\1[hidden]@"),
+    (re.compile(r"(?i)([?&][a-z_]*password=)[^&\s\"']+"), r"\1[hidden]"),
+)
 
 
 class ConfigError(Exception):
@@ -101,6 +110,13 @@ def load(path: Path | None, environ: Mapping[str, str], *, keep_pepper: bool = T
     if settings is None:
         raise ConfigError(source, reader.errors)
     return settings
+
+
+def without_passwords(text: str) -> str:
+    """Return a configuration's text, or a part of it, with the passwords in URLs blotted out."""
+    for pattern, replacement in _PASSWORDS:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 class _Reader:
@@ -408,7 +424,7 @@ def _holds_password(raw: Mapping[str, Any]) -> bool:
     """Say whether a URL of a store in the file has a password in it."""
     stores = raw.get("stores")
     urls = [stores.get(name) for name in ("redis", "database")] if isinstance(stores, dict) else []
-    return any(isinstance(url, str) and "@" in url and ":" in url.partition("@")[0][8:] for url in urls)
+    return any(isinstance(url, str) and without_passwords(url) != url for url in urls)
 
 
 def _url(text: str) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.backup import archive, ledgers, postgres
 from gateway.backup.archive import Manifest
 from gateway.backup.postgres import BackupError, Progress
+from gateway.config import without_passwords
 from gateway.settings import Settings
 from metering.journal import SUFFIX
 from metering.ledger import audit, inventory, make_engine
@@ -29,9 +29,6 @@ from metering.ledger.inventory import Inventory
 from metering.open_calls import DIRECTORY
 
 BY = Author("command line")
-
-# The one secret that a configuration may hold in plain text is a password within a URL.
-_PASSWORD = re.compile(r"(://[^/\s:@\"']*:)[^/\s@\"']+@")
 
 
 def make(
@@ -117,7 +114,7 @@ def _beside(settings: Settings, config_path: Path | None, draft: Path) -> dict[s
     files: dict[str, Path] = {}
     if config_path is not None:
         files[archive.CONFIG] = draft / "config"
-        files[archive.CONFIG].write_text(_PASSWORD.sub(r"\1[hidden]@", config_path.read_text()))
+        files[archive.CONFIG].write_text(without_passwords(config_path.read_text()))
     for journal in sorted((settings.stores.data_dir / DIRECTORY).glob(f"*{SUFFIX}")):
         with contextlib.suppress(FileNotFoundError):  # it has been brought in meanwhile
             files[archive.JOURNALS + journal.name] = Path(shutil.copyfile(journal, draft / journal.name))

@@ -437,10 +437,13 @@ def test_open_secrets_and_ending_certificates_are_cautions(
     assert ending(pepper) is None
 
 
-def test_a_password_in_an_open_file_is_a_caution(tmp_path: Path, environ: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "url", ["redis://:hunter2@host:1/0", "redis+sentinel://host:1/counts?sentinel_password=hunter2"]
+)
+def test_a_password_in_an_open_file_is_a_caution(tmp_path: Path, environ: dict[str, str], url: str) -> None:
     """A store's URL with a password makes the configuration itself a secret."""
     without = {name: value for name, value in environ.items() if name != "TALLYGATE_REDIS_URL"}
-    config_file = write(tmp_path, '[stores]\nredis = "redis://:hunter2@host:1/0"\n' + SMALL)
+    config_file = write(tmp_path, f'[stores]\nredis = "{url}"\nredis_replicas = 1\n' + SMALL)
     config_file.chmod(0o644)
     (caution,) = load(config_file, without).cautions
     assert caution.startswith(f"stores: {config_file} holds a secret")

@@ -160,14 +160,16 @@ async def test_a_configuration_goes_along_without_its_passwords(
 ) -> None:
     """Everything but the password of a URL is as it was written."""
     file = tmp_path / "config.toml"
-    file.write_text('[stores]\nredis = "redis://:hunter2@host/0"\ndatabase = "postgresql://u:pa55@db/n"\n')
+    urls = (
+        '[stores]\nredis = "redis+sentinel://:{0}@host/counts?sentinel_password={0}&timeout=1"\n'
+        'database = "postgresql://u:{0}/and@{0}@db/n?password={0}" # of u@db\n'
+    )
+    file.write_text(urls.format("hunter2"))
     await asyncio.to_thread(
         make.make, settings, file, tmp_path / "backup", lambda _: None, warned=pytest.fail
     )
     await asyncio.to_thread(archive.extract, tmp_path / "backup", archive.CONFIG, tmp_path / "out")
-    assert (tmp_path / "out").read_text() == (
-        '[stores]\nredis = "redis://:[hidden]@host/0"\ndatabase = "postgresql://u:[hidden]@db/n"\n'
-    )
+    assert (tmp_path / "out").read_text() == urls.replace("{0}/and@{0}", "{0}").format("[hidden]")
 
 
 async def test_a_backup_replaces_no_file_and_leaves_no_half_one(
