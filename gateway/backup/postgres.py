@@ -94,7 +94,10 @@ def _access(url: str) -> tuple[str, dict[str, str]]:
     """Return the URL without its password, and an environment that has it: all can see command lines."""
     parsed = sa.make_url(url)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_")}
-    if parsed.password is not None:
-        environ["PGPASSWORD"] = str(parsed.password)
-    parsed = parsed.set(drivername="postgresql", password=None)
+    # As the driver has it, one among the parameters goes before one in front of the host.
+    password = parsed.query.get("password", parsed.password)
+    if password is not None:
+        environ["PGPASSWORD"] = str(password)
+    # `set` takes None for "as it is".
+    parsed = parsed.set(drivername="postgresql")._replace(password=None).difference_update_query(["password"])
     return parsed.render_as_string(hide_password=False), environ
