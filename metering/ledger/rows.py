@@ -75,9 +75,16 @@ def read_cursor(cursor: str, *kinds: type[Any]) -> list[Any]:
 
 
 def _read(value: object, kind: type[Any]) -> Any:
+    """Return a value of a kind that the database can be asked about; raises ValueError."""
     if kind in {datetime, date} and isinstance(value, str):
-        return kind.fromisoformat(value)
-    if type(value) is not kind or (isinstance(value, str) and "\x00" in value):
+        read = kind.fromisoformat(value)
+        # Near the ends of the calendar another offset lies beyond it.
+        if not 1 < read.year < 9999 or (kind is datetime and read.tzinfo is None):
+            raise ValueError(value)
+        return read
+    if type(value) is not kind or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+        raise ValueError(value)
+    if isinstance(value, str) and b"\x00" in value.encode():  # which raises for half a surrogate pair
         raise ValueError(value)
     return value
 
