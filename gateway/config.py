@@ -52,6 +52,8 @@ UNCONFIRMED = (
 
 REDIS_URL, DATABASE_URL = "TALLYGATE_REDIS_URL", "TALLYGATE_DATABASE_URL"
 DATA_DIR, DEMO_URL = "TALLYGATE_DATA_DIR", "TALLYGATE_DEMO_URL"
+# Of the program's own processes: a copy of the file, which is read in its place; see `gateway.kept_config`.
+KEPT = "TALLYGATE_KEPT_CONFIG"
 
 
 # The one secret that a configuration may hold in plain text is a password of a store, in its URL: up to the
@@ -97,7 +99,8 @@ def load(path: Path | None, environ: Mapping[str, str], *, keep_pepper: bool = T
     """
     source = str(path) if path is not None else "the built-in configuration"
     try:
-        text = (path or example_path()).read_text(encoding="utf-8")
+        kept = environ.get(KEPT) if path is not None else None
+        text = Path(kept or path or example_path()).read_text(encoding="utf-8")
         raw = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(source, [f"cannot be read: {error.strerror or error}"]) from error

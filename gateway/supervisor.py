@@ -27,6 +27,7 @@ from gateway.child import ChildError
 from gateway.config import ConfigError
 from gateway.data_dir import DataDirError, held, leave, run_directory, was_left
 from gateway.first_start import LedgerError
+from gateway.kept_config import KeptConfig
 from gateway.leashing import OrphanError
 from gateway.ports import PortError, check_port, free_port
 from gateway.processes import Processes
@@ -72,7 +73,7 @@ class Supervisor:
         """Keep the configuration; nothing is started."""
         self._config_path = config_path.absolute() if config_path is not None else None
         self._settings = settings
-        self._environ = dict(environ)
+        self._environ = {name: text for name, text in environ.items() if name != config.KEPT}
         self._is_demo = demo if demo is not None else config_path is None and config.DEMO_URL not in environ
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -80,6 +81,7 @@ class Supervisor:
         self._changes: set[asyncio.Task[None]] = set()
         self._processes = Processes(settings.server)
         self._stores_in_use: Stores
+        self._kept: KeptConfig
         self._has_terminal = has_terminal()
 
     async def run(self) -> int:
@@ -127,12 +129,15 @@ class Supervisor:
         port = free_port() if self._is_demo else None
         if port is not None:
             self._environ[config.DEMO_URL] = f"http://127.0.0.1:{port}"
-        self._settings = await asyncio.to_thread(config.load, self._config_path, self._environ)
+        self._kept = KeptConfig(self._config_path, run_dir)
+        self._settings = await asyncio.to_thread(self._kept.read, self._environ)
+        self._kept.take()
         self._stores_in_use = self._settings.stores
 
         demo = await first_start.prepare(self._settings, demo=self._is_demo)
         server = self._settings.server
-        await self._processes.start(server.workers, self._environ, demo_port=port)
+        environ = self._kept.environ(self._environ, self._stores_in_use)
+        await self._processes.start(server.workers, environ, demo_port=port)
         log.info("serving", proxy=server.proxy_port, control=server.control_port, workers=server.workers)
         with contextlib.suppress(OSError):  # the terminal may be gone; serving does not hang on it
             print(welcome.text(self._settings, demo), flush=True)
@@ -175,12 +180,14 @@ class Supervisor:
 
     async def _read_settings(self) -> Settings | None:
         try:
-            return await asyncio.to_thread(config.load, self._config_path, self._environ)
+            return await asyncio.to_thread(self._kept.read, self._environ)
         except ConfigError as error:
             log.error("configuration refused, the old one stays", errors=error.errors)
             return None
 
     def _take(self, settings: Settings) -> None:
+        """Run with what was read last."""
+        self._kept.take()
         old, self._settings = self._settings, settings
         configure_logging(settings.logging.level)
         _warn(settings)
@@ -213,7 +220,7 @@ class Supervisor:
         if settings.stores != self._stores_in_use:
             raise ChildError("[stores] was changed, which needs a stop and a start.")
         self._take(settings)
-        await migration.in_new_process(self._environ)
+        await migration.in_new_process(self._kept.environ(self._environ, self._stores_in_use))
         await self._processes.replace(settings.server)
 
     def _check_ports(self, data_dir: Path) -> None:

@@ -108,6 +108,51 @@ def test_a_wrong_configuration_is_refused_and_the_old_one_stays(program: Serving
         program.config_file.write_text(right)
 
 
+def works(program: Serving) -> bool:
+    """Say whether a call is answered and the control API counts it."""
+    try:
+        return program.search()["ErrorCode"] == "Ok" and program.units() > 0
+    except (AssertionError, OSError, http.client.HTTPException):  # not yet
+        return False
+
+
+def test_who_dies_beside_a_wrong_configuration_comes_back_with_the_old_one(program: Serving) -> None:
+    """A worker and the control process start again with what runs, and not with what was refused."""
+    right = program.config_file.read_text()
+    change(program.config_file, max_headers="0")
+    try:
+        program.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "server.max_headers" in program.output)
+        before = program.family()
+        names = ("gateway.worker 0", "gateway.worker 1", "gateway.control")
+        for name in names:
+            before[name].kill()
+        wait_until(lambda: all(program.family().get(name, before[name]) != before[name] for name in names))
+        wait_until(lambda: works(program))
+        kept = program.data_dir / "run" / "config.toml"
+        assert kept.stat().st_mode & 0o777 == 0o600
+    finally:
+        program.config_file.write_text(right)
+
+
+def test_who_dies_after_another_store_was_named_counts_where_all_count(
+    tmp_path: Path, valkey_url: str
+) -> None:
+    """A change of [stores] is for the next start of everything, as the log says, and for no single worker."""
+    config_file = write_config(tmp_path)
+    change(config_file, redis=f'"{valkey_url}"')
+    with serving(config_file) as running:
+        assert running.search()["ErrorCode"] == "Ok"
+        change(config_file, redis='"redis://127.0.0.1:1/0"')
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "this setting changes with the next start only" in running.output)
+        wait_until(lambda: running.output.count("configuration reloaded") == 3)
+        (worker,) = running.workers()
+        psutil.Process(worker).kill()
+        wait_until(lambda: running.workers() not in ([], [worker]))
+        wait_until(lambda: works(running))
+
+
 def test_a_right_configuration_is_taken_over_without_a_restart(tmp_path: Path) -> None:
     """SIGHUP changes the plan's limit and the number of workers; calls go on."""
     config_file = write_config(tmp_path)
