@@ -11,12 +11,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
+import structlog
+
 from gateway.proxy.admission import Stage
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
 
 BATCH_LINES = 256
+
+log = structlog.get_logger("gateway.proxy")
 
 
 class AccessLogWriter:
@@ -27,6 +31,7 @@ class AccessLogWriter:
         self._clock = clock
         self._worker = worker
         self._lines: list[str] = []
+        self._lost = 0
         self._second = 0
         self._second_text = ""
 
@@ -47,11 +52,22 @@ class AccessLogWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been collected."""
-        if self._lines:
-            self._out.write("".join(self._lines))
+        """Write what has been collected; where nothing can be written, it is lost and calls go on."""
+        if not self._lines:
+            return
+        lines, self._lines = self._lines, []
+        try:
+            # Behind what could not be written a line may be torn: the next one begins anew.
+            self._out.write("\n" * bool(self._lost) + "".join(lines))
             self._out.flush()
-            self._lines.clear()
+        except OSError as error:
+            if not self._lost:
+                log.error("calls cannot be logged, and go on", worker=self._worker, error=error.strerror)
+            self._lost += len(lines)
+            return
+        if self._lost:
+            log.warning("calls are logged again", worker=self._worker, lost=self._lost)
+            self._lost = 0
 
     def _timestamp(self) -> str:
         now = self._clock()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
+import os
 from datetime import date
 
 import pytest
+from structlog.testing import capture_logs
 
+from gateway.proxy.access_log import BATCH_LINES
 from policies.period import midnight
 from policies.quota import Window
 from tests.origin import OK_JSON, Origin, Received, answer
@@ -465,6 +469,29 @@ async def test_the_access_log_tells_a_call_without_its_key(path: Rig) -> None:
     assert lines[0]["key"] == path.records[key].key_id
     assert lines[0]["method"] == "SearchItemsFrame"
     assert key not in path.log.getvalue()
+
+
+async def test_calls_go_on_where_they_cannot_be_logged(path: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk lines are lost and nothing else; that is told, and the log goes on with whole lines."""
+    key = await path.add_key()
+
+    def full(_: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with capture_logs() as told, monkeypatch.context() as disk:
+        disk.setattr(path.log, "write", full)
+        async with path.client() as client:
+            for _ in range(BATCH_LINES + 2):
+                assert (await client.send(get(key))).json()["ErrorCode"] == "Ok"
+        path.proxy._access_log.flush()
+        disk.undo()
+        await path.send(get(key))
+        path.proxy._access_log.flush()
+    events = [event["event"] for event in told if "logged" in event["event"]]
+    assert events == ["calls cannot be logged, and go on", "calls are logged again"]
+    assert [event["lost"] for event in told if "lost" in event] == [BATCH_LINES + 2]
+    (line,) = path.log.getvalue().split()
+    assert json.loads(line)["result"] == "answered"
 
 
 async def test_a_hundred_of_a_thousand_simultaneous_calls_are_granted(path: Rig, upstream: Origin) -> None:
