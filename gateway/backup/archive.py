@@ -114,8 +114,10 @@ def _manifest(tar: tarfile.TarFile, member: tarfile.TarInfo | None, archive: Pat
             )
         raw["ledger"] = Inventory(**raw["ledger"])
         raw["files"] = {name: File(**each) for name, each in raw["files"].items()}
+        if DUMP not in raw["files"]:
+            raise BackupError(f"{archive} is no backup of a ledger: its manifest names no {DUMP}.")
         return Manifest(**raw)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BackupError(f"{archive} has a manifest that cannot be read.") from error
 
 
@@ -128,7 +130,7 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
         raise BackupError(f"{archive} does not exist.") from error
     except OSError as error:
         raise BackupError(f"{archive} cannot be read: {error.strerror}.") from error
-    except tarfile.TarError as error:
+    except (tarfile.TarError, OverflowError) as error:  # the latter for a header's number beyond all bounds
         raise BackupError(f"{archive} is no whole backup: {error}.") from error
 
 

@@ -11,6 +11,10 @@ from gateway.backup.archive import Manifest
 from gateway.backup.postgres import BackupError
 from metering.ledger.inventory import Inventory
 
+FORM = (
+    '{{"format": 1, "made_at": "", "server": "", "peppers": {{}}, "files": {files},'
+    ' "ledger": {{"revision": "0005", "rows": {{}}, "rolled_up_ms": 0}}}}'
+)
 LEDGER = Inventory("0005", {"keys": 2, "usage_daily": 40}, 1_790_000_000_000)
 
 
@@ -75,6 +79,20 @@ def test_a_backup_of_a_later_form_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "backup", "w") as tar:
         tar.add(manifest, arcname=archive.MANIFEST)
     with pytest.raises(BackupError, match="newer version"):
+        archive.read(tmp_path / "backup")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["null", "[]", "{", '{"format": 1, "ledger": {}, "files": []}', "[" * 100_000, FORM.format(files="{}")],
+)
+def test_a_manifest_that_is_none_is_an_error_that_says_so(tmp_path: Path, text: str) -> None:
+    """So is one that names no dump."""
+    manifest = tmp_path / "manifest"
+    manifest.write_text(text)
+    with tarfile.open(tmp_path / "backup", "w") as tar:
+        tar.add(manifest, arcname=archive.MANIFEST)
+    with pytest.raises(BackupError, match="manifest"):
         archive.read(tmp_path / "backup")
 
 
