@@ -96,15 +96,26 @@ async def first_token(engine: AsyncEngine, settings: Settings) -> None:
 
 
 async def another_token(engine: AsyncEngine, settings: Settings) -> bool:
-    """Make an admin token where the data directory has none, and say so: the text of the first one is lost.
+    """Make an admin token where the data directory has none that opens this ledger, and say so.
 
-    For who restores a ledger, and has all of it in hand anyway.
+    For who restores a ledger, and has all of it in hand anyway: the text of its first one may be lost, and
+    the one that is here may be of another ledger.
     """
-    if await asyncio.to_thread((settings.stores.data_dir / TOKEN_FILE).exists):
-        return False
+    text = await asyncio.to_thread(read_secret, settings.stores.data_dir / TOKEN_FILE)
     async with engine.begin() as connection:
+        if text is not None and await _opens(connection, text, settings):
+            return False
         await _leave_token(connection, settings, Author("restore"))
     return True
+
+
+async def _opens(connection: AsyncConnection, text: str, settings: Settings) -> bool:
+    now = datetime.now(UTC)
+    for _, pepper in settings.security.peppers:
+        token = await tokens.find(connection, key_text.digest(text, pepper))
+        if token is not None and token.valid_at(now):
+            return True
+    return False
 
 
 async def _leave_token(connection: AsyncConnection, settings: Settings, by: Author) -> None:

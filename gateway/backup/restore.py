@@ -38,12 +38,19 @@ class Restored:
 
 
 def restore(
-    settings: Settings, backup: Path, *, new_pepper: bool, agreed: Agreed, told: Progress
+    settings: Settings,
+    backup: Path,
+    *,
+    new_pepper: bool,
+    agreed: Agreed,
+    told: Progress,
+    settled: Callable[[], Settings] | None = None,
 ) -> Restored | None:
     """Put the ledger of a backup in place of the one that is there; raises BackupError.
 
     `agreed` is asked with the backup's manifest and what it would replace; None when it says no. The other
     stores are left alone: the next start finds that Redis does not fit the ledger and makes it anew.
+    `settled` gives the settings once that is agreed, with a generated pepper kept: the new token is under it.
     """
     manifest = archive.read(backup)
     revision = manifest.ledger.revision
@@ -57,7 +64,7 @@ def restore(
         with ledgers.reachable(settings.stores, alone=True) as url, tempfile.TemporaryDirectory() as folder:
             dump = Path(folder) / "dump"
             archive.extract(backup, archive.DUMP, dump)
-            return asyncio.run(_restore(url, dump, manifest, settings, backup, agreed, told))
+            return asyncio.run(_restore(url, dump, manifest, settings, settled, backup, agreed, told))
     except LedgerError as error:
         raise BackupError(str(error)) from error
     except (SQLAlchemyError, OSError) as error:
@@ -81,6 +88,7 @@ async def _restore(
     dump: Path,
     manifest: Manifest,
     settings: Settings,
+    settled: Callable[[], Settings] | None,
     backup: Path,
     agreed: Agreed,
     told: Progress,
@@ -95,6 +103,8 @@ async def _restore(
             clearing = await inventory.clearing(connection, manifest.ledger.rows)
         if not await asyncio.to_thread(agreed, manifest, there):
             return None
+        if settled is not None:
+            settings = await asyncio.to_thread(settled)
         told("ledger")
         await asyncio.to_thread(postgres.restore, url, dump, clearing)
         told("comparing")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from gateway import config
 from gateway.backup import archive, make
 from gateway.backup import restore as restoring
 from gateway.backup.archive import Manifest
@@ -101,13 +102,15 @@ def restore(
         lost = sum(there.rows.values())
         return confirmed(what + (f", in place of {lost} rows" if lost else ""), yes=yes, dry_run=dry_run)
 
+    connection = client.of(context)
     with _failures():
         done = restoring.restore(
-            client.of(context).settings,
+            connection.settings,
             file,
             new_pepper=new_pepper,
             agreed=agreed,
             told=lambda what: note(f"Restoring: {what}"),
+            settled=lambda: config.load(connection.config_path, connection.environ),
         )
     if done is None:
         return

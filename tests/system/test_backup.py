@@ -174,6 +174,20 @@ def test_without_the_pepper_nothing_is_restored(lost: Lost) -> None:
     assert not (lost.data_dir / "postgres").exists()
 
 
+def test_a_lost_pepper_locks_no_operator_out(lost: Lost) -> None:
+    """The token that a restore leaves is under the new pepper, which stays, and keys are given a new text."""
+    shutil.rmtree(lost.data_dir, ignore_errors=True)
+    tried = run_cli(lost.config_file, "restore", str(lost.backup), "--new-pepper", "--dry-run")
+    assert tried.returncode == 0, tried.stderr
+    assert not (lost.data_dir / "pepper").exists()
+    done = run_cli(lost.config_file, "restore", str(lost.backup), "--new-pepper", "--yes")
+    assert done.returncode == 0, done.stderr
+    with serving(lost.config_file) as running:
+        assert running.search(lost.key)["ErrorCode"] == "AccessDenied"
+        told = json.loads(_cli(running, "key", "rotate", lost.key_id, "--format", "json"))
+        assert running.search(told["key"])["ErrorCode"] == "Ok"
+
+
 def test_a_ledger_that_is_not_empty_is_replaced_only_when_told_to(lost: Lost) -> None:
     """--dry-run says what is there and what would come; without --replace nothing is touched."""
     lost.put_back(redis=False)

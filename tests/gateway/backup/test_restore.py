@@ -15,7 +15,8 @@ from gateway.backup import archive, make, postgres, restore
 from gateway.backup.archive import Manifest
 from gateway.backup.postgres import BackupError
 from gateway.backup.restore import Restored
-from gateway.config import example_path, load
+from gateway.config import TOKEN_FILE, example_path, load
+from gateway.control.auth import token_digest
 from gateway.settings import Settings
 from metering.journal import SUFFIX, encode_header
 from metering.ledger.inventory import Inventory
@@ -78,6 +79,27 @@ async def test_a_restored_ledger_is_the_one_that_was_backed_up(
     assert await ledger.fetchval(triggers) > 0
     mark = await ledger.fetchval("SELECT value FROM marks WHERE name = 'rollup'")
     assert mark > manifest.ledger.rolled_up_ms
+
+
+async def test_the_token_of_another_ledger_is_replaced(
+    tmp_path: Path, settings: Settings, ledger: asyncpg.Connection
+) -> None:
+    """One that opens the restored ledger stays as it is."""
+    await made(settings, tmp_path / "backup")
+    settings.stores.data_dir.mkdir(exist_ok=True)
+    token = settings.stores.data_dir / TOKEN_FILE
+    token.write_text("tgc_of_the_ledger_that_was_here_before\n")
+    done = await restored(settings, tmp_path / "backup")
+    assert done is not None
+    assert done.new_token
+    left = token.read_text().strip()
+    digests = await ledger.fetch("SELECT digest FROM tokens")
+    assert token_digest(left, settings.security) in [row["digest"] for row in digests]
+    await made(settings, tmp_path / "later")
+    done = await restored(settings, tmp_path / "later")
+    assert done is not None
+    assert not done.new_token
+    assert token.read_text().strip() == left
 
 
 async def test_a_backup_is_audited(tmp_path: Path, settings: Settings, ledger: asyncpg.Connection) -> None:
@@ -190,7 +212,10 @@ async def test_a_backup_replaces_no_file_and_leaves_no_half_one(
 
 async def test_a_backup_of_a_newer_schema_is_refused(tmp_path: Path, settings: Settings) -> None:
     """This version could not use it; the error says what to install."""
-    manifest = Manifest("", "18", Inventory("9999", {}, 0), {}, {})
-    await asyncio.to_thread(archive.write, tmp_path / "backup", {}, manifest)
+    dump = tmp_path / "dump"
+    dump.write_bytes(b"of another time")
+    files = {archive.DUMP: await asyncio.to_thread(archive.file_of, dump)}
+    manifest = Manifest("", "18", Inventory("9999", {}, 0), {}, files)
+    await asyncio.to_thread(archive.write, tmp_path / "backup", {archive.DUMP: dump}, manifest)
     with pytest.raises(BackupError, match="9999"):
         await restored(settings, tmp_path / "backup")
