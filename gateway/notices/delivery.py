@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import aiohttp
 import aiosmtplib
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway import sealing
@@ -99,6 +100,11 @@ class Postman:
         ) as error:
             if due.channel == notices.WEBHOOK:
                 self._silent[due.target] = self.clock() + timedelta(seconds=SPARED_S)
+            await self._put_off(due, type(error).__name__)
+        except SQLAlchemyError:
+            raise  # the ledger is away, for all of them
+        except Exception as error:  # noqa: BLE001 - one that cannot be written must not end the post of all
+            log.error("a notice could not be tried", notice=due.notice.id, error=type(error).__name__)
             await self._put_off(due, type(error).__name__)
         else:
             self._silent.pop(due.target, None)

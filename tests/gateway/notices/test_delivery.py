@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import sqlalchemy as sa
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,7 +23,7 @@ from gateway.config import example_path, load
 from gateway.notices.delivery import BATCH, SPARED_S, WAITS_S, Postman
 from gateway.notices.post import new_secret
 from gateway.settings import Settings
-from metering.ledger import accounts, notices, webhooks
+from metering.ledger import accounts, notices, tables, webhooks
 from metering.ledger.audit import Author
 from metering.notices import Notice, invoice_issued
 from tests.gateway.notices.receivers import Hook, Mailbox, mail_server
@@ -229,6 +230,23 @@ async def test_a_host_that_cannot_be_looked_up_fails_by_itself(round_: Round) ->
     async with round_.engine.connect() as connection:
         [notice] = (await notices.listed(connection)).items
     assert [way.last_error for way in notice.deliveries if way.last_error] == ["UnicodeError"]
+
+
+async def test_a_notice_that_cannot_be_written_waits_by_itself(round_: Round) -> None:
+    """One of an event that only a newer version knows is kept for that one, and the others arrive."""
+    await round_.tell()
+    async with round_.engine.begin() as connection:
+        await connection.execute(sa.update(tables.notices).values(event="of.tomorrow"))
+    await round_.tell(2)
+    with capture_logs() as told:
+        assert await round_.postman.round() == 4
+    assert [message["Subject"].split(":")[0] for message in round_.mailbox.got] == ["Invoice 2026-000002"]
+    assert [event["error"] for event in told if event["event"] == "a notice could not be tried"] == [
+        "KeyError"
+    ]
+    async with round_.engine.connect() as connection:
+        (kept,) = (await notices.listed(connection, event="of.tomorrow")).items
+    assert {way.channel: way.state for way in kept.deliveries} == {"email": "pending", "webhook": "delivered"}
 
 
 async def test_a_webhook_that_is_gone_is_disabled(round_: Round) -> None:
