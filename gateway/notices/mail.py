@@ -19,6 +19,14 @@ MAX_ATTACHED_BYTES = 4 << 20  # mail servers take 10 MB and more; a page has abo
 _TEXTS = {event.value: environment.get_template(f"mail/{event.value}.txt") for event in Event}
 
 
+# What a server says before it has heard of a message: of itself or of who sends, and other settings may help.
+_OF_NO_MESSAGE = (
+    aiosmtplib.SMTPConnectResponseError,
+    aiosmtplib.SMTPHeloError,
+    aiosmtplib.SMTPAuthenticationError,
+)
+
+
 class RejectedError(Exception):
     """The server will never take this message."""
 
@@ -77,6 +85,6 @@ class Mailer:
                 raise RejectedError(f"SMTP {codes[0]}") from error
             raise
         except aiosmtplib.SMTPResponseException as error:
-            if error.code >= 500 and not isinstance(error, aiosmtplib.SMTPAuthenticationError):
+            if error.code >= 500 and not isinstance(error, _OF_NO_MESSAGE):
                 raise RejectedError(f"SMTP {error.code}") from error
             raise

@@ -278,6 +278,25 @@ async def test_a_refused_e_mail_is_tried_again_only_when_that_may_help(
     assert way.last_error is not None
 
 
+async def test_a_mail_server_that_takes_nobody_is_tried_again(round_: Round) -> None:
+    """What it says at the door is of no message: all that is due would be lost with one wrong setting."""
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"554 not from here\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        smtp = round_.settings.notices.smtp
+        assert smtp is not None
+        closed = dataclasses.replace(smtp, port=server.sockets[0].getsockname()[1])
+        told = dataclasses.replace(round_.settings.notices, smtp=closed)
+        round_.postman.settings = lambda: dataclasses.replace(round_.settings, notices=told)
+        await round_.tell()
+        await round_.postman.round()
+    way = (await round_.ways())["email"]
+    assert (way.state, way.last_error) == ("pending", "SMTP 554")
+
+
 async def test_without_a_mail_server_an_e_mail_fails_and_says_so(round_: Round) -> None:
     """It is not kept to be sent in a heap on the day a server is configured."""
     settings = dataclasses.replace(
