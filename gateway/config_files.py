@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway import config_model as model
+from gateway.data_dir import make
 from gateway.settings import Tls
 from gateway.tls import TlsError, ending, tls_context
 
@@ -59,7 +60,7 @@ class Files:
         fresh = secrets.token_hex(PEPPER_BYTES)
         try:
             if keep and not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make(path.parent)
                 # Written aside and linked in place: two processes that start together read one whole pepper.
                 draft = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
                 draft.touch(mode=0o600, exist_ok=False)

@@ -20,14 +20,19 @@ class DataDirError(Exception):
     """The data directory cannot be used; the message says why and what to do."""
 
 
+def make(place: Path) -> None:
+    """Make the directory where needed; raises OSError.
+
+    Under root others may pass it, as PostgreSQL's user does; every secret in it is closed by itself.
+    """
+    place.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+
+
 @contextlib.contextmanager
 def held(place: Path) -> Iterator[Path]:
-    """Make the directory where needed and keep others off it; raises DataDirError when somebody has it.
-
-    Others may pass it, as PostgreSQL's user does under root; every secret in it is closed by itself.
-    """
+    """Make the directory where needed and keep others off it; raises DataDirError when somebody has it."""
     try:
-        place.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        make(place)
         file = _lock(place / LOCK_FILE)
     except OSError as error:
         raise DataDirError(f"The data directory {place} cannot be used: {error.strerror}.") from error

@@ -437,6 +437,12 @@ def test_open_secrets_and_ending_certificates_are_cautions(
     assert ending(pepper) is None
 
 
+def test_the_data_directory_is_made_for_this_user(tmp_path: Path) -> None:
+    """The pepper is the first thing in it: others cannot list it from then on."""
+    load(example_path(), {"TALLYGATE_DATA_DIR": str(tmp_path / "data")})
+    assert (tmp_path / "data").stat().st_mode & 0o066 == 0
+
+
 @pytest.mark.parametrize(
     "url", ["redis://:hunter2@host:1/0", "redis+sentinel://host:1/counts?sentinel_password=hunter2"]
 )
