@@ -183,8 +183,9 @@ def test_a_lost_pepper_locks_no_operator_out(lost: Lost) -> None:
     done = run_cli(lost.config_file, "restore", str(lost.backup), "--new-pepper", "--yes")
     assert done.returncode == 0, done.stderr
     with serving(lost.config_file) as running:
+        _cli(running, "rebuild", "--yes")
         assert running.search(lost.key)["ErrorCode"] == "AccessDenied"
-        told = json.loads(_cli(running, "key", "rotate", lost.key_id, "--format", "json"))
+        told = json.loads(_cli(running, "key", "rotate", lost.key_id, "--yes", "--format", "json"))
         assert running.search(told["key"])["ErrorCode"] == "Ok"
 
 
