@@ -148,6 +148,11 @@ def rate_days(
     return rate(key_id, site, month, tuple(zip(segments, sums, strict=True)))
 
 
+def total_of(lines: Iterable[Line]) -> Decimal:
+    """Return what lines ask for together, in cents also where there are none."""
+    return sum((line.amount for line in lines), round_cents(ZERO))
+
+
 def late(
     key_id: str,
     site: str | None,
@@ -165,8 +170,8 @@ def late(
     """
     quantity = billed_quantity(after) - billed_quantity(before)
     if billed is None:
-        billed = sum((line.amount for line in before), ZERO)
-    amount = sum((line.amount for line in after), ZERO) - billed
+        billed = total_of(before)
+    amount = total_of(after) - billed
     if not quantity and not amount:
         return None
     then, now = _counted(before), _counted(after)
@@ -248,7 +253,7 @@ def _true_up(
         month_days = (month.last_excluded - month.first).days
         # Divided once: shares cut off one by one may add up to less than the half cent that they make.
         due = prorate(sum((version.minimum * segment.days for segment, version in paid), ZERO), 1, month_days)
-    missing = round_cents(due) - sum((line.amount for line in lines), ZERO)
+    missing = round_cents(due) - total_of(lines)
     if missing <= 0:
         return None
     total = sum((counts for segment, counts in counted if segment.version is not None), Counts())

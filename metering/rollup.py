@@ -195,16 +195,18 @@ class _Carried:
         written = await usage.write_lines(connection, days)
         self.rows += written.rows
         higher = await usage.higher_than(connection, written)
-        key_ids = {each.key_id for each in days if not each.is_empty}
-        if self._without_a_call is not None:
-            key_ids &= self._without_a_call
-        if self._sandbox_plans and key_ids:
-            stamped = await accounts.stamp_first_requests(
-                connection, sorted(key_ids), self._sandbox_plans, now=self._now, by=AUTHOR
-            )
-            self.stamped += stamped
+        if self._sandbox_plans:
+            await self._stamp(connection, {each.key_id for each in days if not each.is_empty})
         await connection.commit()
         return higher
+
+    async def _stamp(self, connection: AsyncConnection, key_ids: set[str]) -> None:
+        if self._without_a_call is not None:
+            key_ids &= self._without_a_call
+        if key_ids:
+            self.stamped += await accounts.stamp_first_requests(
+                connection, sorted(key_ids), self._sandbox_plans, now=self._now, by=AUTHOR
+            )
 
     async def _raise(self, wire: Wire, found: Sequence[Found], higher: Sequence[Snapshot]) -> None:
         if not higher:

@@ -125,10 +125,8 @@ async def change(call: Call[KeyChange, NoQuery]) -> Reply:
             raise invalid(
                 [FieldError("body.purchased_at", f"a key of the sandbox plan {key.plan} cannot be bought")]
             )
-    unpaid, today = (
-        wanted.get("oldest_unpaid_issued_on"),
-        day_of(call.now.timestamp(), settings.contract.zone),
-    )
+    unpaid = wanted.get("oldest_unpaid_issued_on")
+    today = day_of(call.now.timestamp(), settings.contract.zone)
     if unpaid is not None and unpaid > today:
         # A slip of the year would hold the ladder off for as long.
         raise invalid([FieldError("body.oldest_unpaid_issued_on", f"lies ahead; today is {today}")])

@@ -282,9 +282,8 @@ async def _late_amount_was_set(
     connection: AsyncConnection, line: InvoiceLine, invoice_ids: Sequence[str]
 ) -> bool:
     """Say whether something was given back of what these invoices tell as late of a line's month."""
-    for invoice_id in invoice_ids:
-        lines = await invoice_lines.of_invoice(connection, invoice_id)
-        month = month_of(line.first)
+    month = month_of(line.first)
+    for invoice_id, lines in (await invoice_lines.of_invoices(connection, invoice_ids)).items():
         late = {
             each.position
             for each in lines

@@ -17,7 +17,7 @@ from metering.ledger import closing, credit_notes, plan_versions
 from metering.ledger.closing import Staged
 from metering.ledger.credit_notes import GivenBack
 from metering.ledger.rows import new_id
-from metering.rating import Counts, Line, Segment, late, rate
+from metering.rating import Counts, Line, Segment, late, rate, total_of
 from policies.period import Period, month_of
 from policies.plan_versions import PlanVersion
 
@@ -142,7 +142,7 @@ class Reckoning:
             for each in given_back:
                 charged = cut.fewer(charged, each.first, each.units)
                 billed -= each.amount
-            billed += _sum(now) - _sum(rate(key_id, site, month, charged))
+            billed += total_of(now) - total_of(rate(key_id, site, month, charged))
         line = late(key_id, site, month, then, now, billed=billed)
         if line is None:
             return  # calls that cost nothing, or came and were waived
@@ -207,7 +207,7 @@ class Reckoning:
         account.lines += lines
         account.keys[key_id] = {"plan": plan, "site": first["site"], "label": first["label"]}
         account.versions.update({f"{plan}/{version.version}": version for version in applied})
-        amount = sum((line.amount for line in lines), ZERO)
+        amount = total_of(lines)
         account.parts.append(_part(account.id, key_id, self._period.first, plan, counted, amount))
 
     def _end_account(self) -> None:
@@ -219,7 +219,7 @@ class Reckoning:
         if not account.parts:
             return
         lines = sorted(account.lines, key=lambda line: (line.site is None, line.site or "", line.key_id))
-        total = sum((line.amount for line in lines), ZERO)
+        total = total_of(lines)
         report = self._report
         report.accounts += 1
         report.lines += len(lines)
@@ -263,10 +263,6 @@ class Reckoning:
         if name not in self._facts:
             self._facts[name] = plan_versions.facts_of(version)
         return self._facts[name]
-
-
-def _sum(lines: Sequence[Line]) -> Decimal:
-    return sum((line.amount for line in lines), ZERO)
 
 
 def _account_of(row: Any) -> _Account:

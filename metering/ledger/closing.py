@@ -199,23 +199,25 @@ async def lock_month(connection: AsyncConnection, month: date) -> None:
     """Wait for others that close or issue this month, and hold them off until the transaction ends."""
     await connection.execute(sa.select(1))  # begins the transaction that the lock ends with
     lock = "SELECT pg_advisory_xact_lock($1, $2)"
-    number = month.year * 12 + month.month
-    await (await _driver(connection)).execute(lock, _LOCK_SPACE, number, timeout=TIMEOUT_S)
+    await (await _driver(connection)).execute(lock, *_lock_of(month), timeout=TIMEOUT_S)
 
 
 @asynccontextmanager
 async def month_held(connection: AsyncConnection, month: date) -> AsyncIterator[None]:
     """Do what `lock_month` does over many transactions of a connection; a lost one lets go of it."""
-    numbers = (_LOCK_SPACE, month.year * 12 + month.month)
     lock = "SELECT pg_advisory_lock($1, $2)"
-    await (await _driver(connection)).execute(lock, *numbers, timeout=TIMEOUT_S)
+    await (await _driver(connection)).execute(lock, *_lock_of(month), timeout=TIMEOUT_S)
     try:
         yield
     finally:
         if not connection.invalidated:
             await connection.rollback()
-            await connection.execute(sa.select(sa.func.pg_advisory_unlock(*numbers)))
+            await connection.execute(sa.select(sa.func.pg_advisory_unlock(*_lock_of(month))))
             await connection.commit()
+
+
+def _lock_of(month: date) -> tuple[int, int]:
+    return _LOCK_SPACE, month.year * 12 + month.month
 
 
 async def rate_until(engine: AsyncEngine, day: date) -> None:

@@ -25,6 +25,7 @@ from gateway.notices.post import new_secret
 from gateway.settings import Settings
 from metering.ledger import accounts, notices, tables, webhooks
 from metering.ledger.audit import Author
+from metering.ledger.webhooks import Webhook
 from metering.notices import Notice, invoice_issued
 from tests.gateway.notices.receivers import Hook, Mailbox, mail_server
 
@@ -187,18 +188,23 @@ async def test_a_webhook_that_keeps_failing_is_given_up(round_: Round) -> None:
     assert (await round_.ways())["webhook"].state == "delivered"
 
 
-async def test_a_webhook_that_is_silent_does_not_hold_up_the_rest(round_: Round) -> None:
-    """After one batch without an answer its other notices wait without being tried, and mail goes out."""
+async def another_webhook(round_: Round, url: str) -> Webhook:
+    """Have everything sent to a URL too."""
     async with round_.engine.begin() as connection:
-        silent = await webhooks.create(
+        return await webhooks.create(
             connection,
-            url="http://127.0.0.1:1/nobody",
+            url=url,
             secret=sealing.seal(new_secret(), round_.settings.security.peppers),
             account_id=None,
             events=None,
             now=round_.now,
             by=BY,
         )
+
+
+async def test_a_webhook_that_is_silent_does_not_hold_up_the_rest(round_: Round) -> None:
+    """After one batch without an answer its other notices wait without being tried, and mail goes out."""
+    silent = await another_webhook(round_, "http://127.0.0.1:1/nobody")
     for number in range(40):
         await round_.tell(number)
     await round_.postman.round()
@@ -214,16 +220,7 @@ async def test_a_webhook_that_is_silent_does_not_hold_up_the_rest(round_: Round)
 
 async def test_a_host_that_cannot_be_looked_up_fails_by_itself(round_: Round) -> None:
     """A name that the resolver refuses to write ends neither the round nor what else is due."""
-    async with round_.engine.begin() as connection:
-        await webhooks.create(
-            connection,
-            url="http://hooks..example/",
-            secret=sealing.seal(new_secret(), round_.settings.security.peppers),
-            account_id=None,
-            events=None,
-            now=round_.now,
-            by=BY,
-        )
+    await another_webhook(round_, "http://hooks..example/")
     await round_.tell()
     assert await round_.postman.round() == 3
     assert (len(round_.hook.got), len(round_.mailbox.got)) == (1, 1)
