@@ -18,6 +18,7 @@ from metering.clients import Client, ClusterClient
 from metering.cluster import Address, Topology
 from metering.counters import Counters
 from metering.names import SHARDS, shard_of, touched_name
+from metering.wire import LOST
 from policies.decision import Reason
 from policies.waiver import Waiver
 
@@ -117,7 +118,7 @@ class ClusterCounters:
         while self._topology.is_stale:
             try:
                 await self._topology.refresh()
-            except OSError as error:
+            except LOST as error:
                 self.breaker.why = str(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.clients import ClusterClient, check_url, connect, wire_to
 from metering.counters import Outcome
+from metering.lanes import counters_on
 from metering.names import READY, day_name, record_name
 from metering.projection import project
 from metering.rebuild import rebuild
@@ -230,6 +231,31 @@ async def test_one_server_that_is_away_is_told_beside_the_answers_of_others(
     assert [reply for reply in replies if str(reply).startswith("LOST 127.0.0.1:")]
     await wire.close()
     await client.aclose()
+
+
+async def test_cluster_that_is_away_at_the_start_is_found_when_it_comes(three: list[clusters.Node]) -> None:
+    """A worker that starts while no server of the cluster answers counts as soon as one does."""
+    (key_id,) = key_ids()[:1]
+    made = connect(clusters.url("cluster", three), timeout_s=0.2)
+    assert isinstance(made, ClusterClient)
+    counters = counters_on(made, writer="w0", deadline_s=5.0, retention_days=35)
+    for node in three:
+        node.stop()
+    try:
+        await counters.start()
+        async with asyncio.timeout(20):
+            while "no server of the cluster answers" not in counters.breaker.why:
+                await asyncio.sleep(0.01)
+    finally:
+        for node in three:
+            node.go_on()
+    async with asyncio.timeout(20):
+        while counters.breaker.is_open:
+            await asyncio.sleep(0.01)
+    await project(made, [record(key_id)])
+    assert {each.outcome for each in await ask(counters, key_id, 5)} == {Outcome.GRANTED}
+    await counters.close()
+    await made.aclose()
 
 
 async def test_server_that_is_away_holds_up_its_own_keys_only(mortal: list[clusters.Node]) -> None:
