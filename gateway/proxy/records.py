@@ -82,6 +82,7 @@ class Records:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slow: deque[tuple[str, bytes]] = deque()  # digests with the address that asks
+        self.judged_at = 0.0  # the latest time at which something was judged that is kept
         self.hits = 0
         self.misses = 0
 
@@ -95,7 +96,7 @@ class Records:
         if entry is not None:
             self.hits += 1
             if now >= entry.until:
-                entry.renew(entry.record, self.contract, now)
+                self.renew(entry, entry.record, now)
             return entry
         known_until = self._unknown.get(digest)
         if known_until is not None:
@@ -195,7 +196,7 @@ class Records:
                 elif record.revision == entry.record.revision:
                     answer = False
                 else:
-                    entry.renew(record, self.contract, self._clock())
+                    self.renew(entry, record, self._clock())
                     answer = True
             for done in asking:
                 done(answer)
@@ -203,7 +204,8 @@ class Records:
         del self._confirming[entry.digest]
 
     def renew(self, entry: Entry, record: KeyRecord, now: float) -> None:
-        """Put a newer record in the place of an entry's own."""
+        """Put a newer record in the place of an entry's own, or judge the same one at a later time."""
+        self.judged_at = max(self.judged_at, now)
         entry.renew(record, self.contract, now)
 
     def forget(self, entry: Entry) -> None:
@@ -213,8 +215,17 @@ class Records:
     def replace_contract(self, contract: Contract) -> None:
         """Judge every record anew at its next call, under changed settings."""
         self.contract = contract
+        self.judge_anew()
+
+    def judge_anew(self) -> None:
+        """Judge every record anew at its next call, and ask anew for keys that did not exist.
+
+        For a clock that was set back: what was judged at `judged_at` may be what only will be.
+        """
+        self.judged_at = 0.0
         for entry in self._entries.values():
             entry.until = 0.0
+        self._unknown.clear()
 
     def _ask(self, question: _Question, now: float) -> None:
         self.misses += 1
@@ -265,6 +276,7 @@ class Records:
             self._doubt(asked_at)
 
     def _keep(self, digest: str, record: KeyRecord | None, now: float) -> Entry | Reason:
+        self.judged_at = max(self.judged_at, now)
         if record is None:
             if len(self._unknown) >= NEGATIVE_MAX:
                 self._unknown.clear()

@@ -272,6 +272,9 @@ class Proxy:
         # First: whatever goes wrong below, deadlines are looked at again.
         self._ticker = self.loop.call_later(TICK_S, self._on_tick)
         now = self.tick = self.loop.time()
+        if self.clock() < self.records.judged_at:
+            log.warning("the clock was set back", was=self.records.judged_at)
+            self.records.judge_anew()
         for exchange in [exchange for exchange in self._exchanges if exchange.deadline < now]:
             exchange.on_deadline()
         if not self._overdue:

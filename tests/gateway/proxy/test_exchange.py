@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.proxy.access_log import BATCH_LINES
+from policies import keys
 from policies.period import midnight
 from policies.quota import Window
 from tests.origin import OK_JSON, Origin, Received, answer
@@ -48,6 +49,22 @@ async def test_a_call_reaches_the_upstream_and_its_answer_the_client(path: Rig, 
     counts = await path.counts(key)
     assert counts["c:SearchItemsFrame|search"] == counts["t:SearchItemsFrame|search"] == counts["used"] == 1
     assert "w:SearchItemsFrame|search" not in counts
+
+
+async def test_a_clock_that_is_set_back_leaves_no_refusal_behind(path: Rig, upstream: Origin) -> None:
+    """What was judged by a clock that was ahead ends with it: a key is neither closed nor unknown for it."""
+    path.now = 1_790_000_000.0
+    closing = await path.add_key(closed_at=path.now + 3600)
+    later = keys.issue(os.urandom(16))
+    path.now += 86_400
+    for key in (closing, later):
+        assert json.loads((await path.send(get(key))).body)["ErrorCode"] == "AccessDenied"
+    path.now -= 86_400
+    await path.add_key(later)
+    async with asyncio.timeout(5):
+        for key in (closing, later):
+            while (await path.send(get(key))).body != OK_JSON:
+                await asyncio.sleep(0.05)
 
 
 async def test_hop_by_hop_and_spoofed_fields_do_not_travel(path: Rig, upstream: Origin) -> None:

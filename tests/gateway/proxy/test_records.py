@@ -119,6 +119,22 @@ async def test_an_unknown_key_is_remembered_for_a_while_only() -> None:
     assert cache.get(DIGEST, NOW + 10) is None
 
 
+async def test_a_clock_that_is_set_back_brings_back_what_held_then() -> None:
+    """What was judged at a time that was none, and a key that did not exist then, are looked at anew."""
+    store = Store(record(closed_at=NOW + 100))
+    cache = records(store)
+    entry = await fetched(cache)
+    store.held = None
+    assert await fetched(cache, "e" * 64, NOW + 86_400) is Reason.UNKNOWN_KEY
+    assert isinstance(entry, Entry)
+    assert cache.get(DIGEST, NOW + 86_400) is entry
+    assert isinstance(entry.rule(CALL, MOMENT), Denied)
+    cache.judge_anew()
+    assert cache.get(DIGEST, NOW) is entry
+    assert isinstance(entry.rule(CALL, MOMENT), Take)
+    assert cache.get("e" * 64, NOW) is None
+
+
 async def test_the_cache_is_bounded() -> None:
     """Over its capacity the oldest entries go."""
     cache = records(Store(record()))
