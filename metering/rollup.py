@@ -25,7 +25,7 @@ from metering.day_lines import lines_of_hash
 from metering.interruptions import Interruption
 from metering.ledger import accounts, marks, usage
 from metering.ledger.audit import Author
-from metering.live import CHUNK, Found, days_there, find
+from metering.live import CHUNK, Found, days_there, find, key_of
 from metering.names import READY, SHARDS, collected_name, touched_name
 from metering.projecting import project_pending
 from metering.restore import raise_call
@@ -149,6 +149,7 @@ class _Carried:
         self._sandbox_plans = sandbox_plans
         self._now = now
         self._without_a_call: set[str] | None = None  # keys to be stamped; None: any may be one
+        self._to_be_stamped: list[bytes] = []  # members of such keys
 
     async def carry(self, redis: Client, engine: AsyncEngine, members: Sequence[bytes]) -> None:
         """Carry counters in lanes: while PostgreSQL takes the chunk of one, another reads from Redis."""
@@ -156,7 +157,7 @@ class _Carried:
             # Asked once, so that hardly any chunk has to ask for its own keys.
             async with engine.connect() as connection:
                 self._without_a_call = await accounts.keys_without_first_request(
-                    connection, self._sandbox_plans, WITHOUT_A_CALL_MAX
+                    connection, self._sandbox_plans, most=WITHOUT_A_CALL_MAX
                 )
         chunks = iter([members[first : first + CHUNK] for first in range(0, len(members), CHUNK)])
         count = min(LANES, -(-len(members) // CHUNK))
@@ -168,12 +169,7 @@ class _Carried:
                 lane.cancel()
             if lanes:
                 await asyncio.wait(lanes)
-        if self.stamped:
-            # Whichever lane came first has stamped an account; another may have brought an earlier call.
-            async with engine.begin() as connection:
-                await accounts.bring_first_requests_forward(
-                    connection, self.stamped, self._sandbox_plans, now=self._now, by=AUTHOR
-                )
+        await self._stamp(redis, engine)
 
     async def _lane(self, redis: Client, engine: AsyncEngine, chunks: Iterator[Sequence[bytes]]) -> None:
         wire = wire_to(redis)
@@ -182,31 +178,60 @@ class _Carried:
             async with engine.connect() as connection:
                 for chunk in chunks:
                     found = await find(wire, [member.decode() for member in chunk])
-                    higher = await self._write(connection, found)
+                    higher, unstamped = await self._write(connection, found)
                     await self._raise(wire, found, higher)
                     # Only now: what is taken out of the set is what the ledger has.
-                    await done.add(chunk)
+                    if not unstamped:
+                        await done.add(chunk)
+                        continue
+                    waiting = {member: key_of(member.decode()) in unstamped for member in chunk}
+                    self._to_be_stamped += [member for member in chunk if waiting[member]]
+                    await done.add([member for member in chunk if not waiting[member]])
                 await done.remove()
         finally:
             await wire.close()
 
-    async def _write(self, connection: AsyncConnection, found: Sequence[Found]) -> list[Snapshot]:
+    async def _write(
+        self, connection: AsyncConnection, found: Sequence[Found]
+    ) -> tuple[list[Snapshot], Collection[str]]:
+        """Write what was found; return what the ledger has more of, and the keys that are to be stamped."""
         days = [lines_of_hash(each.key_id, each.day, each.pairs, each.buckets) for each in found]
         written = await usage.write_lines(connection, days)
         self.rows += written.rows
         higher = await usage.higher_than(connection, written)
-        if self._sandbox_plans:
-            await self._stamp(connection, {each.key_id for each in days if not each.is_empty})
+        unstamped = await self._unstamped(connection, {each.key_id for each in days if not each.is_empty})
         await connection.commit()
-        return higher
+        return higher, unstamped
 
-    async def _stamp(self, connection: AsyncConnection, key_ids: set[str]) -> None:
+    async def _unstamped(self, connection: AsyncConnection, key_ids: set[str]) -> Collection[str]:
+        if not self._sandbox_plans:
+            return ()
         if self._without_a_call is not None:
-            key_ids &= self._without_a_call
-        if key_ids:
-            self.stamped += await accounts.stamp_first_requests(
-                connection, sorted(key_ids), self._sandbox_plans, now=self._now, by=AUTHOR
-            )
+            return key_ids & self._without_a_call
+        found = await accounts.keys_without_first_request(
+            connection, self._sandbox_plans, among=key_ids, most=len(key_ids)
+        )
+        return found or ()
+
+    async def _stamp(self, redis: Client, engine: AsyncEngine) -> None:
+        """Stamp accounts once all lanes are done: the first call of an account may be in any of them.
+
+        Only then its keys are taken out of the set, so that a crash leaves them for the next roll-up.
+        """
+        wire = wire_to(redis)
+        done = _Done(wire)
+        try:
+            for first in range(0, len(self._to_be_stamped), CHUNK):
+                members = self._to_be_stamped[first : first + CHUNK]
+                key_ids = sorted({key_of(member.decode()) for member in members})
+                async with engine.begin() as connection:
+                    self.stamped += await accounts.stamp_first_requests(
+                        connection, key_ids, self._sandbox_plans, now=self._now, by=AUTHOR
+                    )
+                await done.add(members)
+            await done.remove()
+        finally:
+            await wire.close()
 
     async def _raise(self, wire: Wire, found: Sequence[Found], higher: Sequence[Snapshot]) -> None:
         if not higher:

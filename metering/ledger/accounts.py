@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -166,31 +167,38 @@ async def lock(connection: AsyncConnection, account_ids: Collection[str]) -> dic
 
 
 async def stamp_first_requests(
-    connection: AsyncConnection, key_ids: Sequence[str], plans: Collection[str], *, now: datetime, by: Author
+    connection: AsyncConnection,
+    key_ids: Collection[str],
+    plans: Collection[str],
+    *,
+    now: datetime,
+    by: Author,
 ) -> list[str]:
-    """Give accounts without a first request that of these keys on `plans`; return which (contract OT-2)."""
-    days, accounts = tables.key_days, tables.accounts
-    of_keys = days.c.key_id == sa.any_(sa.bindparam("ids", list(key_ids), sa.ARRAY(sa.Text)))
-    wanted = await _first_calls(connection, plans, of_keys, accounts.c.first_request_at.is_(None))
-    if not wanted:
-        return []
-    # Roll-ups stamp side by side: whoever comes second finds the account stamped.
+    """Give the accounts of these keys that have none their first request; return which (contract OT-2).
+
+    It is the first call of all keys on `plans` that an account has.
+    """
+    held, accounts = tables.keys, tables.accounts
+    of_keys = sa.select(held.c.account_id).where(held.c.id == sa.any_(_ids(key_ids)))
+    # Two roll-ups may stamp side by side: whoever comes second finds the account stamped.
     unstamped = (
         sa.select(accounts.c.id)
-        .where(accounts.c.id.in_(wanted), accounts.c.first_request_at.is_(None))
+        .where(accounts.c.id.in_(of_keys), accounts.c.first_request_at.is_(None))
         .order_by(accounts.c.id)
         .with_for_update()
     )
-    stamped = list((await connection.execute(unstamped)).scalars())
-    for account_id in stamped:
-        await change(connection, account_id, {"first_request_at": wanted[account_id]}, now=now, by=by)
-    return stamped
+    wanted = list((await connection.execute(unstamped)).scalars())
+    first_calls = await _first_calls(connection, plans, wanted)
+    for account_id, at in first_calls.items():
+        await change(connection, account_id, {"first_request_at": at}, now=now, by=by)
+    return list(first_calls)
 
 
 async def keys_without_first_request(
-    connection: AsyncConnection, plans: Collection[str], most: int
+    connection: AsyncConnection, plans: Collection[str], *, among: Collection[str] | None = None, most: int
 ) -> set[str] | None:
-    """Return the keys on `plans` whose accounts have no first request; None when that is more than `most`."""
+    """Return the keys on `plans`, of all or of some, whose accounts have no first request; None when that is
+    more than `most`."""
     held, accounts = tables.keys, tables.accounts
     query = (
         sa.select(held.c.id)
@@ -198,37 +206,30 @@ async def keys_without_first_request(
         .where(accounts.c.first_request_at.is_(None), held.c.plan.in_(plans))
         .limit(most + 1)
     )
+    if among is not None:
+        query = query.where(held.c.id == sa.any_(_ids(among)))
     found = set((await connection.execute(query)).scalars())
     return found if len(found) <= most else None
 
 
-async def bring_first_requests_forward(
-    connection: AsyncConnection,
-    account_ids: Collection[str],
-    plans: Collection[str],
-    *,
-    now: datetime,
-    by: Author,
-) -> None:
-    """Give accounts that were just stamped the earliest first request of all their keys on `plans`."""
-    held, days, accounts = tables.keys, tables.key_days, tables.accounts
-    of_accounts = held.c.account_id == sa.any_(sa.bindparam("ids", list(account_ids), sa.ARRAY(sa.Text)))
-    earlier = days.c.first_at < accounts.c.first_request_at
-    for account_id, at in (await _first_calls(connection, plans, of_accounts, earlier)).items():
-        await change(connection, account_id, {"first_request_at": at}, now=now, by=by)
-
-
 async def _first_calls(
-    connection: AsyncConnection, plans: Collection[str], *conditions: sa.ColumnElement[bool]
+    connection: AsyncConnection, plans: Collection[str], account_ids: Collection[str]
 ) -> dict[str, datetime]:
-    """Return accounts by id with the first call on `plans` among the key days that meet the conditions."""
-    held, days, accounts = tables.keys, tables.key_days, tables.accounts
+    """Return the first call on `plans` of those of the accounts that made one."""
+    held, days = tables.keys, tables.key_days
     query = (
         sa.select(held.c.account_id, sa.func.min(days.c.first_at).label("at"))
         .join(days, held.c.id == days.c.key_id)
-        .join(accounts, accounts.c.id == held.c.account_id)
-        .where(days.c.first_at.is_not(None), held.c.plan.in_(plans), *conditions)
+        .where(
+            days.c.first_at.is_not(None),
+            held.c.plan.in_(plans),
+            held.c.account_id == sa.any_(_ids(account_ids)),
+        )
         .group_by(held.c.account_id)
         .order_by(held.c.account_id)
     )
     return {row.account_id: row.at for row in await connection.execute(query)}
+
+
+def _ids(ids: Collection[str]) -> sa.BindParameter[Any]:
+    return sa.bindparam("ids", list(ids), sa.ARRAY(sa.Text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -387,6 +388,40 @@ async def test_the_first_of_many_sandbox_calls_is_stamped(
     found = await fetch_record(redis, made[0].id)
     assert found is not None
     assert found.first_request_at == NOW
+
+
+@pytest.mark.parametrize("dies_at", [1, 2])
+async def test_a_crash_leaves_the_first_request_to_the_next_roll_up(
+    redis: Redis, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    """An account is stamped with the first of all its calls, at whichever of its changes a roll-up dies."""
+    monkeypatch.setattr(rollup, "CHUNK", 1)
+    monkeypatch.setattr(rollup, "LANES", 1)
+    made = [await make_key(engine, name=name, plan="sandbox") for name in "ab"]
+    async with engine.begin() as connection:
+        moved = sa.update(tables.keys).where(tables.keys.c.id.in_([key.id for key in made]))
+        await connection.execute(moved.values(account_id=made[0].account_id))
+    await rebuild(redis, engine, zone=ZONE, now=NOW)
+    async with counting(redis) as counters:
+        for later, key in enumerate(sorted(made, key=lambda key: key.id, reverse=True)):
+            await counted(counters, take(key_id=key.id), now=NOW + later * 3600)
+    change, times = accounts.change, 0
+
+    async def dying(*given: Any, **named: Any) -> accounts.Account:
+        nonlocal times
+        times += 1
+        if times == dies_at:
+            raise ConnectionError("the process is gone")
+        return await change(*given, **named)
+
+    monkeypatch.setattr(accounts, "change", dying)
+    for _ in range(3):
+        with contextlib.suppress(ConnectionError):
+            await rolled(redis, engine, sandbox_plans={"sandbox"})
+    async with engine.connect() as connection:
+        account = await accounts.get(connection, made[0].account_id)
+    assert account.first_request_at == datetime.fromtimestamp(NOW, UTC)
+    assert await redis.keys("tg:*touched") == await redis.keys("tg:*collected") == []
 
 
 async def test_stated_first_request_stays(redis: Redis, engine: AsyncEngine) -> None:
