@@ -142,7 +142,7 @@ class Worker:
             log.warning("calls broken off at the end of the drain", calls=proxy.calls_in_flight)
         proxy.close()
         await counters.close()
-        open_calls.keep(counters.unsettled())
+        open_calls.keep(counters.unsettled(), counters.in_doubt())
         await open_calls.close()
         if figures is not None:
             figures.close()

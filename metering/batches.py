@@ -110,6 +110,15 @@ class Owed:
             self.first_ms = min(other.first_ms, self.first_ms or other.first_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A settlement that was sent and not answered: sent again under the same number it has one effect."""
+
+    writer: str
+    number: int
+    owed: Mapping[Place, Owed]
+
+
 def admit(owed: Owed, take: Take, now: float) -> None:
     """Count a call that was let through at `now` (epoch s) without a take, just as a take does."""
     field_name, units = f"{take.method}|{take.klass}", take.cost

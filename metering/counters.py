@@ -35,6 +35,7 @@ from metering.batches import (
     Outcome,
     Owed,
     Place,
+    Sent,
     Take,
     TakeBatch,
     Taken,
@@ -124,10 +125,16 @@ class Counters:
         await self._wire.close()
 
     def unsettled(self) -> dict[Place, Owed]:
-        """Return what was to be settled and never sent, after `close`; what was under way may be applied."""
+        """Return what was to be settled and never sent, after `close`."""
         self._release()
         owed, self._owed = self._owed, {}
         return owed
+
+    def in_doubt(self) -> list[Sent]:
+        """Return the settlement that was sent and not answered, after `close`, where there is one."""
+        due = [] if self._flight is None else self._flight.owed
+        owed = {place: each for some in due for place, each in some.items()}
+        return [Sent(self._writer, self._number, owed)] if owed else []
 
     @property
     def pending(self) -> int:

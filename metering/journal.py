@@ -3,7 +3,10 @@
 A file is written by one process and only grows. It is a row of records, the first of which names the journal:
 
     record    length (4 bytes), CRC-32 of the payload (4 bytes), payload
-    payload   JSON: the journal's id and version; then what is owed to a key on a day, one a record
+    payload   JSON: the journal's id, version and batch; then what is owed to a key on a day, one a record
+
+The id is the writer under which all of it is settled, and the batch the number: one, but where a settlement
+that was sent already is to be sent again.
 
 Records that come while others are being written form the next group, which is written and synced as one: a
 call is let through when its group is on disk. A process that dies leaves whole records and perhaps a torn
@@ -25,11 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from metering.batches import Owed
+from metering.batches import Owed, Sent
 
 SUFFIX = ".journal"
 DRAFT_PREFIX = ".draft-"
 VERSION = 1
+ONLY_BATCH = 1  # of a journal's id as a writer: each key's day is settled once
 RECORD_MAX_BYTES = 1 << 20  # what claims to be longer is no record
 _HEAD = struct.Struct(">II")
 
@@ -43,9 +47,9 @@ def encode(payload: object) -> bytes:
     return _HEAD.pack(len(data), zlib.crc32(data)) + data
 
 
-def encode_header(journal_id: str) -> bytes:
+def encode_header(journal_id: str, batch: int = ONLY_BATCH) -> bytes:
     """Return a file's first record."""
-    return encode({"journal": journal_id, "version": VERSION})
+    return encode({"journal": journal_id, "version": VERSION, "batch": batch})
 
 
 def encode_owed(place: Place, owed: Owed) -> bytes:
@@ -58,6 +62,7 @@ class Content:
     """What a file holds: what is owed by place, the calls in it, its whole records' bytes, and the rest's."""
 
     journal_id: str
+    batch: int
     owed: dict[Place, Owed]
     calls: int
     whole_bytes: int
@@ -68,19 +73,19 @@ def read(file: BinaryIO) -> Content:
     """Add up a file's records until its end, or until what is no whole record."""
     size = os.fstat(file.fileno()).st_size
     owed: dict[Place, Owed] = {}
-    journal_id, calls, whole = "", 0, 0
+    journal_id, batch, calls, whole = "", ONLY_BATCH, 0, 0
     for payload, end in _records(file):
         if not journal_id:
             if not isinstance(payload, dict) or payload.get("version") != VERSION:
                 break
-            journal_id = str(payload["journal"])
+            journal_id, batch = str(payload["journal"]), int(payload.get("batch", ONLY_BATCH))
         else:
             key_id, day, fields, buckets, first_ms = payload
             due = Owed(fields, {int(bucket): units for bucket, units in buckets.items()}, first_ms)
             calls += sum(number for name, number in fields.items() if name.startswith("c:"))
             owed.setdefault((key_id, day), Owed()).merge(due)
         whole = end
-    return Content(journal_id, owed, calls, whole, size - whole)
+    return Content(journal_id, batch, owed, calls, whole, size - whole)
 
 
 def _records(file: BinaryIO) -> Iterator[tuple[Any, int]]:
@@ -107,9 +112,14 @@ class _Entry:
 class Journal:
     """One file while it is written. Its methods belong to one event loop; writing is done in a thread."""
 
-    def __init__(self, directory: Path, *, deadline_s: float) -> None:
-        """Make the journal, and its file with the first record; whoever writes waits `deadline_s` at most."""
-        self.id = secrets.token_hex(8)
+    def __init__(self, directory: Path, *, deadline_s: float, again: Sent | None = None) -> None:
+        """Make the journal, and its file with the first record; whoever writes waits `deadline_s` at most.
+
+        It is to hold a settlement that was sent already, with `again`.
+        """
+        self.id, self._batch = (
+            (secrets.token_hex(8), ONLY_BATCH) if again is None else (again.writer, again.number)
+        )
         self.path = directory / f"{self.id}{SUFFIX}"
         self.bytes = 0  # written or about to be
         self.failure = ""  # why the last group could not be written; empty when it could
@@ -207,7 +217,7 @@ class Journal:
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            header = encode_header(self.id)
+            header = encode_header(self.id, self._batch)
             os.write(file, header)
             _sync(file)
             draft.rename(self.path)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from metering.batches import UNAVAILABLE, Done, Owed, Place, Take
+from metering.batches import UNAVAILABLE, Done, Owed, Place, Sent, Take
 from metering.breaker import Breaker
 from metering.clients import Client, ClusterClient
 from metering.cluster import Address, Topology
@@ -66,6 +66,10 @@ class ClusterCounters:
             for place, owed in lane.unsettled().items():
                 found.setdefault(place, Owed()).merge(owed)
         return found
+
+    def in_doubt(self) -> list[Sent]:
+        """Return the settlements that were sent and not answered, after `close`."""
+        return [sent for lane in self._by_server.values() for sent in lane.in_doubt()]
 
     @property
     def pending(self) -> int:

@@ -11,12 +11,12 @@ works again the journal is closed, and whoever brings counts to the ledger bring
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 from metering import batches
-from metering.batches import Owed, Take
+from metering.batches import Owed, Sent, Take
 from metering.breaker import Outage
 from metering.journal import Journal, Place
 from metering.lanes import AnyCounters
@@ -84,10 +84,18 @@ class OpenCalls:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def keep(self, unsettled: Mapping[Place, Owed]) -> None:
-        """Write what the counters could not settle before they were closed, on whatever route it came."""
+    def keep(self, unsettled: Mapping[Place, Owed], in_doubt: Sequence[Sent] = ()) -> None:
+        """Write what the counters could not settle before they were closed, on whatever route it came.
+
+        What is in doubt gets journals of its own, which settle it under the numbers that it was sent with.
+        """
         for place, owed in unsettled.items():
             self._open_journal().append(place, owed, _ignore)
+        for sent in in_doubt:
+            journal = Journal(self._directory, deadline_s=self._deadline_s, again=sent)
+            for place, owed in sent.owed.items():
+                journal.append(place, owed, _ignore)
+            self._finish_soon(journal)
 
     @property
     def journal_bytes(self) -> int:
@@ -162,9 +170,12 @@ class OpenCalls:
     def _close_journal(self) -> None:
         journal, self._journal = self._journal, None
         if journal is not None:
-            task = asyncio.get_running_loop().create_task(self._finish(journal), name="close a journal")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._finish_soon(journal)
+
+    def _finish_soon(self, journal: Journal) -> None:
+        task = asyncio.get_running_loop().create_task(self._finish(journal), name="close a journal")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _finish(self, journal: Journal) -> None:
         await journal.close()

@@ -42,7 +42,6 @@ from metering.wire import Wire
 
 CHUNK = 256
 DAMAGED_SUFFIX = ".damaged"
-ONLY_BATCH = 1  # of a journal's id as a writer: each key's day is settled once
 _APPLIED = 1
 
 
@@ -114,7 +113,8 @@ async def _settle(wire: Wire, content: Content, places: Sequence[Place], ttl_s: 
     for start in range(0, len(places), CHUNK):
         chunk = places[start : start + CHUNK]
         calls = [
-            settlement({place: content.owed[place]}, content.journal_id, ONLY_BATCH, ttl_s) for place in chunk
+            settlement({place: content.owed[place]}, content.journal_id, content.batch, ttl_s)
+            for place in chunk
         ]
         for place, (applied,) in zip(chunk, await wire.run(SETTLE, calls), strict=True):
             if applied != _APPLIED:
@@ -160,7 +160,7 @@ def _finish(path: Path, content: Content, missing: Sequence[Place]) -> Path | No
     elif len(missing) < len(content.owed) or kept_as is not None:
         draft = path.with_name(f"{DRAFT_PREFIX}{content.journal_id}")
         with draft.open("wb") as file:
-            file.write(encode_header(content.journal_id))
+            file.write(encode_header(content.journal_id, content.batch))
             for place in missing:
                 file.write(encode_owed(place, content.owed[place]))
             file.flush()

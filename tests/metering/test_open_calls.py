@@ -5,15 +5,33 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.clients import connect
 from metering.counters import Counters
 from metering.journal import Content, read
 from metering.open_calls import Admission, OpenCalls
+from metering.rebuild import rebuild
+from metering.replay import bring_in, released
 from policies.decision import Reason
 from policies.waiver import Waiver
-from tests.metering.samples import DAY, KEY, NOW, OTHER_KEY, counting, put_record, settled, take
+from tests.metering.lossy import lossy
+from tests.metering.samples import (
+    DAY,
+    KEY,
+    NOW,
+    OTHER_KEY,
+    ZONE,
+    counted,
+    counting,
+    day_of_key,
+    make_key,
+    put_record,
+    settled,
+    take,
+)
 
 METHOD = "SearchItemsFrame|search"
 
@@ -79,3 +97,43 @@ async def test_nothing_is_kept_of_what_was_settled(redis: Redis, tmp_path: Path)
     calls.keep(counters.unsettled())
     await calls.close()
     assert await contents(tmp_path / "journal") == []
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_what_was_under_way_at_the_end_is_settled_once(
+    redis: Redis, valkey_url: str, engine: AsyncEngine, tmp_path: Path, arrives: bool
+) -> None:
+    """A settlement that is not answered when its process ends is left behind, and has one effect."""
+    key_id = (await make_key(engine)).id
+    await rebuild(redis, engine, zone=ZONE, now=NOW)
+    async with lossy(valkey_url, tmp_path) as (proxy, url):
+        client = connect(url, timeout_s=5)
+        counters = Counters(client, writer="w0", deadline_s=0.2, retention_days=35)
+        calls = open_calls(counters, tmp_path / "journal")
+        await counters.start()
+        await counted(counters, *[take(key_id=key_id)] * 3)
+        if arrives:
+            proxy.lose_replies = 1
+            counters.waive(take(key_id=key_id), Waiver.ERROR_CODE)
+            async with asyncio.timeout(5):
+                while not proxy.lost:
+                    await asyncio.sleep(0.001)
+        else:
+            counters.waive(take(key_id=key_id), Waiver.ERROR_CODE)
+        proxy.lose_requests = 1_000_000
+        await counters.close()
+        calls.keep(counters.unsettled(), counters.in_doubt())
+        await calls.close()
+        await client.aclose()
+    assert (await day_of_key(redis, key_id)).get("back", 0) == int(arrives)
+    paths = await asyncio.to_thread(released, tmp_path / "journal")
+    (report,) = await bring_in(redis, engine, paths, ttl_s=86_400)
+    assert (report.places, report.waiting) == (1, ())
+    assert await day_of_key(redis, key_id) == {
+        "used": 3,
+        "back": 1,
+        f"c:{METHOD}": 3,
+        f"t:{METHOD}": 3,
+        f"w:{METHOD}": 1,
+        "v:error_code": 1,
+    }
