@@ -40,6 +40,7 @@ class Processes:
         self._control_port = Listeners(server.control_host, server.control_port)
         self._run_dir: Path
         self._stores: list[Child] = []
+        self._valkey: EmbeddedValkey | None = None
         self._syncing: asyncio.Task[None] | None = None
         self._workers: Workforce | None = None
         self._control: Child | None = None
@@ -61,6 +62,7 @@ class Processes:
         await asyncio.gather(*(store.start() for store in self._stores))
         for store in embedded.values():
             if isinstance(store, EmbeddedValkey):
+                self._valkey = store
                 self._syncing = asyncio.create_task(_keep_synced(store), name="sync")
         return {name: store.url for name, store in embedded.items()}
 
@@ -119,6 +121,11 @@ class Processes:
         await asyncio.gather(*(child.stop(STORE_GRACE_S) for child in self._stores))
         if self._syncing is not None:
             self._syncing.cancel()
+        if self._valkey is not None:
+            try:
+                await asyncio.to_thread(self._valkey.end)
+            except OSError as error:
+                log.error("counts could not be brought to the disk", error=str(error))
 
     def send(self, number: signal.Signals) -> None:
         """Signal workers and control."""

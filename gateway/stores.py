@@ -25,10 +25,12 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from gateway import machine_life
 from gateway.leashing import BEHIND_CALLS, Identity, end_orphan, leashed
 
 _POSTGRES_PORT = 5432  # part of the socket's name only
@@ -70,7 +72,7 @@ class EmbeddedValkey:
 
     def __init__(self, data_dir: Path, run_dir: Path) -> None:
         """Keep the places; nothing is started."""
-        self._data = data_dir / "valkey"
+        self._data = data_dir / machine_life.PLACE
         self._lock = data_dir / "valkey.lock"
         self._socket = run_dir / "valkey.sock"
         self.log_file = data_dir / "valkey.log"
@@ -84,6 +86,7 @@ class EmbeddedValkey:
         """Make what the start needs, and end a server that a killed supervisor left on the same data."""
         self._data.mkdir(mode=0o700, exist_ok=True)
         end_orphan(self._lock, self.stop_signal)
+        machine_life.begin(self._data.parent, time.time())
 
     def command(self) -> list[str]:
         """Return the command line that runs the server in the foreground; raises StoreError without a wheel.
@@ -120,6 +123,11 @@ class EmbeddedValkey:
                     os.fdatasync(descriptor)
                 finally:
                     os.close(descriptor)
+
+    def end(self) -> None:
+        """Bring all to the disk once the server has ended, and note that it is there; raises OSError."""
+        self.sync()
+        machine_life.end(self._data.parent)
 
     def is_ready(self) -> bool:
         """Say whether the server answers: it is up and has read its data."""

@@ -96,12 +96,17 @@ class Interruption:
 
 
 def find(
-    kept: Sequence[Kept], seen: Sequence[History], marks: Mapping[str, int], *, replicas: int
+    kept: Sequence[Kept],
+    seen: Sequence[History],
+    marks: Mapping[str, int],
+    *,
+    replicas: int,
+    machine_died: bool = False,
 ) -> list[Finding]:
     """Return what became of servers that do not go on as they were; `marks` are those in the shards now.
 
     Slots that move between servers that go on are none, nor is a restart that brought everything back out of
-    an append-only file.
+    an append-only file, unless the machine died: what was not synced yet is not in the file then.
     """
     known = {each.history.run_id for each in kept}
     by_process = {each.run_id: each for each in seen}
@@ -112,7 +117,7 @@ def find(
         if same is not None:
             finding = _same_process(former, same, is_older)
         else:
-            finding = _gone(former, seen, known, is_older, replicas)
+            finding = _gone(former, seen, known, is_older, replicas, machine_died)
         if finding is not None:
             found.append(finding)
     return found
@@ -202,7 +207,12 @@ def _same_process(kept: Kept, now: History, is_older: bool) -> Finding | None:
 
 
 def _gone(
-    kept: Kept, seen: Sequence[History], known: Collection[str], is_older: bool, replicas: int
+    kept: Kept,
+    seen: Sequence[History],
+    known: Collection[str],
+    is_older: bool,
+    replicas: int,
+    machine_died: bool,
 ) -> Finding | None:
     former = kept.history
     heirs = [each for each in seen if _common(each.slots, former.slots)]
@@ -221,7 +231,7 @@ def _gone(
         kind = Kind.FAILOVER if followed else Kind.REPLACEMENT
     if is_older or (followed and (successor.former_offset or 0) < former.offset):
         return Finding(kept, successor, slots, kind, Evidence.BEHIND)
-    if kind is Kind.RESTART and successor.former_replid is None and successor.appends:
+    if kind is Kind.RESTART and successor.former_replid is None and successor.appends and not machine_died:
         return None
     confirmed = kind is Kind.FAILOVER and min(kept.replicas, replicas) > 0
     return Finding(kept, successor, slots, kind, Evidence.CONFIRMED if confirmed else Evidence.UNKNOWN)

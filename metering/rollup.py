@@ -87,12 +87,13 @@ async def roll_up(
     full: bool = False,
     sandbox_plans: Collection[str] = (),
     replicas: int = 0,
+    life: int = 0,
 ) -> RollupReport:
     """Bring the ledger up to the counters that changed, or with `full` to all there are.
 
     A full one also looks for today's and yesterday's counters of the ledger that Redis does not have. The
     first call with a key on one of `sandbox_plans` is its account's first request (contract OT-2). Calls wait
-    for their counts to reach so many `replicas`. What it raises is of the stores.
+    for their counts to reach so many `replicas`; `life` is that of `Watch`. What it raises is of the stores.
     """
     wire = wire_to(redis)
     try:
@@ -100,7 +101,7 @@ async def roll_up(
             (ready,) = refuse_errors(await wire.exchange([("GET", READY)]))
             mark = await marks.get(connection, marks.ROLLUP)
             older = ready is not None and int(ready) < mark
-            watch = Watch(wire, now, replicas)
+            watch = Watch(wire, now, replicas, life)
             await watch.begin(connection)
             members = await _changed(wire)
             if full or older:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from metering import histories
 from metering.histories import History, shards_in
 from metering.interruptions import Evidence, Interruption, Kept, Kind, find, named, proves
-from metering.ledger import interruptions
+from metering.ledger import interruptions, marks
 from metering.ledger.audit import Author
 from metering.names import rolled_name
 from metering.scripts import ADVANCE
@@ -33,12 +33,16 @@ class Watch:
     says that counts or changes of keys may lack in Redis.
     """
 
-    def __init__(self, wire: Wire, now: float, replicas: int) -> None:
-        """Watch what `wire` leads to in the roll-up of `now` (epoch s), where counts wait for `replicas`."""
+    def __init__(self, wire: Wire, now: float, replicas: int, life: int = 0) -> None:
+        """Watch what `wire` leads to in the roll-up of `now` (epoch s), where counts wait for `replicas`.
+
+        `life` is a number that is higher after every death of the counters' machine, 0 when nobody knows.
+        """
         self._wire = wire
         self._began = asyncio.get_running_loop().time()
         self._now = now
         self._replicas = replicas
+        self._life = life
         self._seen: list[History] = []
         self._marks: dict[str, int] = {}
         self._found: list[Interruption] = []
@@ -55,7 +59,8 @@ class Watch:
         self._marks = await histories.marks_of(self._wire, sorted(filter(None, shards)))
         # The clock of the caller stood at the beginning; by now others may have held the lock for a while.
         until = self._instant(asyncio.get_running_loop().time() - self._began)
-        for finding in find(kept, self._seen, self._marks, replicas=self._replicas):
+        outlived = 0 < await marks.get(connection, marks.LIFE) < self._life
+        for finding in find(kept, self._seen, self._marks, replicas=self._replicas, machine_died=outlived):
             self._found.append(await self._proven_if_so(named(finding, until)))
 
     @property
@@ -80,6 +85,8 @@ class Watch:
             servers.append(noted)
         added = await interruptions.add(connection, self._found, now=self._instant(), by=AUTHOR)
         await interruptions.keep(connection, servers, instead_of=self._kept)
+        if self._life:
+            await marks.raise_to(connection, marks.LIFE, self._life)
         await connection.commit()
         if replaced:
             fresh = [await self._marked(each) for each in servers if each.history.run_id in replaced]

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway import machine_life
 from gateway.carrying import genuine
 from gateway.control.billing import BillingRounds
 from gateway.control.months import tell_issued
@@ -118,6 +119,7 @@ class Jobs:
             full=full,
             sandbox_plans=[plan.name for plan in contract.plans.values() if plan.sandbox],
             replicas=control.settings.stores.redis_replicas,
+            life=await asyncio.to_thread(machine_life.life_of, control.settings.stores.data_dir),
         )
         await self._noticing.tell(report, control.engine)
         if report.raised:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from metering.ledger import tables
 
 ROLLUP = "rollup"  # epoch ms of the last roll-up
+LIFE = "counters_life"  # of the data of embedded counters: higher after every death of their machine
 RATED = "rated"  # the day, as an ordinal of the proleptic Gregorian calendar, before which days were rated
 _CARRYING_LOCK = 0x726F6C6C7570  # "rollup" in ASCII
 

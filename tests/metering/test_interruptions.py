@@ -30,10 +30,17 @@ def found(
     *now: History,
     mark: int = MARK,
     replicas: tuple[int, int] = (0, 0),
+    machine_died: bool = False,
 ) -> list[tuple[Kind, Evidence]]:
     """What is found of one server, beside another that goes on."""
     servers = [kept(before, replicas=replicas[0]), kept(OTHER, shard="00", replicas=replicas[0])]
-    findings = find(servers, [*now, OTHER], {"02": mark, "00": MARK}, replicas=replicas[1])
+    findings = find(
+        servers,
+        [*now, OTHER],
+        {"02": mark, "00": MARK},
+        replicas=replicas[1],
+        machine_died=machine_died,
+    )
     assert all(each.kept.history == before for each in findings)
     return [(each.kind, each.evidence) for each in findings]
 
@@ -82,6 +89,9 @@ def test_restart_is_told_by_what_came_back() -> None:
     """An append-only file with the mark in it brought all back; without either something may be gone."""
     again = History("a:1", LOW, "run-a2", "history-a2", 0, None, None, appends=True)
     assert found(MASTER, again) == []
+    assert found(MASTER, again, machine_died=True) == [(Kind.RESTART, Evidence.UNKNOWN)]
+    assert found(MASTER, again, machine_died=True, mark=0) == [(Kind.RESTART, Evidence.BEHIND)]
+    assert found(MASTER, replace(MASTER, offset=5_000), machine_died=True) == []
     assert found(MASTER, again, mark=MARK - 1) == [(Kind.RESTART, Evidence.BEHIND)]
     assert found(MASTER, again, mark=0) == [(Kind.RESTART, Evidence.BEHIND)]
     assert found(MASTER, replace(again, appends=False)) == [(Kind.RESTART, Evidence.UNKNOWN)]

@@ -60,12 +60,14 @@ async def client(replicated: list[clusters.Node]) -> AsyncIterator[ClusterClient
     await made.aclose()
 
 
-async def rolled(client: Client, engine: AsyncEngine, now: float = NOW, *, replicas: int = 0) -> RollupReport:
+async def rolled(
+    client: Client, engine: AsyncEngine, now: float = NOW, *, replicas: int = 0, life: int = 0
+) -> RollupReport:
     """A roll-up that comes through, and the rebuild where it asks for one, as the control process has it."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
-                report = await roll_up(client, engine, zone=ZONE, now=now, replicas=replicas)
+                report = await roll_up(client, engine, zone=ZONE, now=now, replicas=replicas, life=life)
                 break
             except (RedisError, OSError):
                 await asyncio.sleep(0.1)
@@ -256,6 +258,28 @@ async def test_restart_out_of_a_whole_append_only_file_is_none(
     report = await rolled(single, engine, NOW + 10)
     assert (report.interruptions, report.unsure) == ((), False)
     assert set((await counts(single)).values()) == {7}
+
+
+async def test_death_of_the_machine_is_named_once(
+    alone: clusters.Node, single: Client, engine: AsyncEngine
+) -> None:
+    """The file has the mark and may lack the last second; a server that was only killed lacks nothing."""
+    await rolled(single, engine, NOW, life=1)
+    await call_all(single, 5)
+    await rolled(single, engine, NOW + 5, life=1)
+    alone.kill()
+    await asyncio.to_thread(alone.start_again)
+    assert (await rolled(single, engine, NOW + 10, life=1)).interruptions == ()
+    alone.kill()
+    await asyncio.to_thread(alone.start_again)
+    report = await rolled(single, engine, NOW + 15, life=2)
+    (noticed,) = report.interruptions
+    assert (noticed.kind, noticed.evidence, report.unsure) == (Kind.RESTART, Evidence.UNKNOWN, True)
+    assert (noticed.since.timestamp(), noticed.is_open) == (NOW + 10, True)
+    alone.kill()
+    await asyncio.to_thread(alone.start_again)
+    assert (await rolled(single, engine, NOW + 20, life=2)).interruptions == ()
+    assert set((await counts(single)).values()) == {5}
 
 
 async def test_restart_with_an_older_append_only_file_is_named(
