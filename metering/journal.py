@@ -129,6 +129,7 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._file: int | None = None
         self._whole_bytes = 0
+        self._has_torn_end = False  # a part of a group that could not be cut off
 
     def append(self, place: Place, owed: Owed, written: Written, revoke: Owed | None = None) -> None:
         """Write what is owed; `written` is told later, from the loop, whether it is on disk.
@@ -181,6 +182,7 @@ class Journal:
         late = [entry for entry in group if entry.revoked_by is not None]
         unsent = [entry for entry in self._queue if entry.revoked_by is not None]
         self._queue = [entry for entry in self._queue if entry.revoked_by is None]
+        self.bytes -= sum(len(entry.record) for entry in unsent)
         for entry in (*late, *unsent):
             self._tell(entry, False)
         return late
@@ -197,16 +199,23 @@ class Journal:
         """Append to the file and wait for the disk; a group is there whole or not at all. Blocks."""
         if self._file is None:
             self._file = self._create()
+        if self._has_torn_end:
+            self._cut_off(self._file)  # who reads the file would not come to what stands behind it
         try:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self._file, rest) :]
             _sync(self._file)
         except OSError:
+            self._has_torn_end = True
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._whole_bytes)
+                self._cut_off(self._file)
             raise
         self._whole_bytes += len(data)
+
+    def _cut_off(self, file: int) -> None:
+        os.ftruncate(file, self._whole_bytes)
+        self._has_torn_end = False
 
     def _create(self) -> int:
         """Make the file under another name until it is locked and names its journal."""

@@ -184,6 +184,35 @@ async def test_a_full_disk_refuses_and_leaves_whole_records(
     assert (found.calls, found.torn_bytes) == (2, 0)
 
 
+async def test_nothing_is_written_behind_a_torn_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While half a record cannot be cut off, nothing is let through: it would not be read behind it."""
+    made = Journal(tmp_path / "journal", deadline_s=20)
+    await appended(made, admitted())
+    write, truncate, fail, stuck = os.write, os.ftruncate, [True], [True, True]
+
+    def short(file: int, data: bytes) -> int:
+        if fail:
+            fail.pop()
+            write(file, bytes(data)[:10])
+            raise OSError(errno.EIO, "Input/output error")
+        return write(file, data)
+
+    def cut(file: int, length: int) -> None:
+        if stuck:
+            stuck.pop()
+            raise OSError(errno.EIO, "Input/output error")
+        truncate(file, length)
+
+    monkeypatch.setattr(os, "write", short)
+    monkeypatch.setattr(os, "ftruncate", cut)
+    assert [await appended(made, admitted()) for _ in range(3)] == [[False], [False], [True]]
+    await made.close()
+    found = await asyncio.to_thread(content, made.path)
+    assert (found.calls, found.torn_bytes) == (2, 0)
+
+
 async def test_a_file_that_cannot_be_made_refuses(tmp_path: Path) -> None:
     """Without a place to write, nothing is let through."""
     (tmp_path / "journal").write_text("a file where the directory should be", encoding="utf-8")
