@@ -57,7 +57,30 @@ SLOW = (
     "worker killed",
 )
 UNSETTLED_S = 0.5  # within which a waiver has reached Redis, when Redis is well
-LONG_AGO = float("-inf")
+LONG_AGO, NOT_YET = float("-inf"), float("inf")
+
+
+class Spell:
+    """Strikes that leave no rest between them: what waited before the first may wait until after the last."""
+
+    def __init__(self, rest_s: float) -> None:
+        """Take how long a victim has to be well for nothing to wait any more."""
+        self._rest_s = rest_s
+        self._began = self._ended = LONG_AGO
+
+    def strike(self, now: float) -> None:
+        """Note that a strike begins."""
+        if now - self._ended > self._rest_s:
+            self._began = now
+        self._ended = NOT_YET
+
+    def recover(self, now: float) -> None:
+        """Note that it ends."""
+        self._ended = now
+
+    def since(self, now: float) -> float:
+        """Return since when the victim has had no rest; `now` when it has."""
+        return now if now - self._ended > self._rest_s else self._began
 
 
 class Faults:
@@ -70,8 +93,7 @@ class Faults:
         self._own: Counter[str] = Counter()
         self._turns: dict[str, deque[str]] = {victim: deque() for victim in VICTIMS}
         self._busy: set[str] = set()
-        self._redis_ill_since: float | None = None
-        self._redis_well_since = LONG_AGO
+        self._redis_ill = Spell(UNSETTLED_S)
         self._redis = Redis.from_url(stage.valkey.url)
         self._tasks: set[asyncio.Task[None]] = set()
         self.errors: list[BaseException] = []
@@ -134,12 +156,11 @@ class Faults:
     async def _strike(self, kind: str) -> None:
         victim, what = kind.split(" ")
         if victim == "redis":
-            self._redis_ill_since = time.time()
+            self._redis_ill.strike(time.time())
             try:
                 await self._strike_redis(what)
             finally:
-                self._redis_ill_since = None
-                self._redis_well_since = time.time()
+                self._redis_ill.recover(time.time())
         elif victim == "worker":
             await self._strike_worker(what)
         elif victim == "control":
@@ -189,10 +210,7 @@ class Faults:
             os.kill(victim, signal.SIGCONT)
             return
         now = time.time()
-        ill = self._redis_ill_since or (
-            self._redis_well_since if now - self._redis_well_since < 2 * UNSETTLED_S else now
-        )
-        self._load.unsettle(min(now, ill) - 2 * UNSETTLED_S)
+        self._load.unsettle(self._redis_ill.since(now) - 2 * UNSETTLED_S)
         os.kill(victim, signal.SIGKILL)
         await asyncio.sleep(0.05)
         self._load.unsettle(now - UNSETTLED_S)  # what its last answers have just told

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.faults.history import End
-from tests.faults.kinds import KINDS, SLOW
+from tests.faults.kinds import KINDS, SLOW, Spell
 from tests.faults.long_run import Plan, run
 from tests.faults.seeds import seed_of_run
 
@@ -20,6 +20,21 @@ async def test_every_call_is_accounted_for_under_every_quick_fault(tmp_path: Pat
     assert plan.calls <= result.load.attempted == result.load.seen.total(*End)
     assert {kind for kind in KINDS if result.struck[kind]} >= set(KINDS) - set(SLOW)
     assert shown == sorted(shown)
+
+
+def test_strikes_without_a_rest_are_one_spell() -> None:
+    """A waiver may wait from before the first of several strikes that follow each other closely."""
+    spell = Spell(0.5)
+    assert spell.since(10.0) == 10.0
+    spell.strike(10.0)
+    assert spell.since(12.0) == 10.0
+    spell.recover(12.0)
+    assert spell.since(12.4) == 10.0
+    spell.strike(12.4)
+    spell.recover(12.5)
+    assert (spell.since(12.9), spell.since(13.1)) == (10.0, 13.1)
+    spell.strike(14.0)
+    assert spell.since(14.1) == 14.0
 
 
 def test_equal_seeds_plan_equal_faults() -> None:
