@@ -40,7 +40,10 @@ def names_of(key_id: str, member: str) -> tuple[str, str, str]:
 
 
 def roll_name(key_id: str) -> str:
-    """Return the name of a key's rolling window: units by bucket, their `sum`, `min` for the oldest."""
+    """Return the name of a key's rolling window: units by bucket, their `sum`, `min` for the oldest.
+
+    `late:<bucket>` are units that were given back before they came.
+    """
     return f"tg:{{{key_id[-2:]}}}:roll:{key_id}"
 
 

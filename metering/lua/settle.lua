@@ -12,24 +12,35 @@
 
 local MISSING, APPLIED, BROKEN = 0, 1, -3
 local PER_ENTRY = 3
+local COUNTED_BUCKETS = 144
 local ROLL_TTL_S = 90000
 
 local mark = 'bs:' .. ARGV[1]
 local batch = tonumber(ARGV[2])
 
-local function oldest_bucket(roll)
-  local min
+local function oldest_and_newest_bucket(roll)
+  local min, max
   for _, name in ipairs(redis.call('HKEYS', roll)) do
     local bucket = tonumber(name)
     if bucket and (not min or bucket < min) then min = bucket end
+    if bucket and (not max or bucket > max) then max = bucket end
   end
-  return min
+  return min, max
 end
 
--- Units are given back only as far as their bucket still holds them.
+-- A call that was let through uncounted may be waived before it is added: then its units do not come later.
+local function keep_for_later(roll, name, units)
+  local _, newest = oldest_and_newest_bucket(roll)
+  if newest and tonumber(name) < newest - COUNTED_BUCKETS then return end -- they have been there, and left the window
+  redis.call('HINCRBY', roll, 'late:' .. name, units)
+  if redis.call('TTL', roll) < 0 then redis.call('EXPIRE', roll, ROLL_TTL_S) end
+end
+
+-- Units are given back only as far as their bucket holds them.
 local function give_back(roll, name, units)
   local there = tonumber(redis.call('HGET', roll, name)) or 0
   local given = math.min(there, units)
+  if given < units then keep_for_later(roll, name, units - given) end
   if given == 0 then return end
   redis.call('HINCRBY', roll, 'sum', -given)
   if given < there then
@@ -38,12 +49,23 @@ local function give_back(roll, name, units)
   end
   redis.call('HDEL', roll, name)
   if redis.call('HGET', roll, 'min') == name then
-    local min = oldest_bucket(roll)
+    local min = oldest_and_newest_bucket(roll)
     if min then redis.call('HSET', roll, 'min', min) else redis.call('HDEL', roll, 'min') end
   end
 end
 
 local function add(roll, name, units)
+  local late = tonumber(redis.call('HGET', roll, 'late:' .. name)) or 0
+  if late > 0 then
+    local given = math.min(late, units)
+    if given == late then
+      redis.call('HDEL', roll, 'late:' .. name)
+    else
+      redis.call('HINCRBY', roll, 'late:' .. name, -given)
+    end
+    units = units - given
+    if units == 0 then return end
+  end
   if redis.call('HINCRBY', roll, name, units) == units then redis.call('EXPIRE', roll, ROLL_TTL_S) end
   redis.call('HINCRBY', roll, 'sum', units)
   local min = tonumber(redis.call('HGET', roll, 'min'))

@@ -30,7 +30,8 @@ local function drop_buckets_before(roll, oldest)
   local sum, min, gone = 0, nil, {}
   for i = 1, #all, 2 do
     local bucket = tonumber(all[i])
-    if bucket and bucket < oldest then
+    local late = not bucket and tonumber(string.match(all[i], '^late:(%d+)$'))
+    if (bucket or late or oldest) < oldest then
       gone[#gone + 1] = all[i]
     elseif bucket then
       sum = sum + tonumber(all[i + 1])

@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering import batches, journal, replay
-from metering.batches import Owed
+from metering.batches import Outcome, Owed
 from metering.ledger import usage
-from metering.names import READY, day_name
+from metering.names import READY, day_name, roll_name
 from metering.projecting import project_pending
 from metering.rebuild import rebuild
 from metering.replay import Replayed, bring_in, released
@@ -32,6 +32,7 @@ from tests.metering.samples import (
     counting,
     day_of_key,
     make_key,
+    settled,
     take,
     window_of_key,
 )
@@ -111,6 +112,23 @@ async def test_a_journal_is_brought_in_and_removed(
     assert await redis.hget(day_name(key_id, DAY), "first") == str(int(NOW * 1000)).encode()
     await rolled_up(redis, engine, NOW + 9)
     assert await calls_in_ledger(engine, key_id) == 5
+
+
+async def test_a_call_that_is_waived_before_it_is_brought_in_leaves_the_window(
+    redis: Redis, engine: AsyncEngine, key_id: str, tmp_path: Path
+) -> None:
+    """What was under way when an outage ended is waived first and added later; its quota is free then."""
+    path = write(tmp_path / "journal", key_id, 5)
+    call = take(key_id=key_id, window=Window.ROLLING_24H)
+    async with counting(redis) as counters:
+        for _ in range(2):
+            counters.waive(call, Waiver.UPSTREAM_BROKEN)
+        await settled(counters)
+        assert await redis.ttl(roll_name(key_id)) > 86_400
+        await brought_in(redis, engine, path.parent)
+        assert await window_of_key(redis, key_id) == {str(call.bucket): 3, "sum": 3, "min": call.bucket}
+        (taken,) = await counted(counters, call._replace(limit=4))
+    assert (taken.outcome, taken.used) == (Outcome.GRANTED, 4)
 
 
 async def test_a_journal_that_was_brought_in_has_no_second_effect(

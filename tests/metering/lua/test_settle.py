@@ -8,8 +8,9 @@ from redis.asyncio import Redis
 
 from metering.names import day_name, record_name, roll_name
 from metering.scripts import SETTLE
+from policies.quota import Window
 from tests.metering.lua.store import COUNTS, MEMBER, RECORD, ROLL, TOUCHED, Lifetime, everything, run
-from tests.metering.samples import DAY, KEY
+from tests.metering.samples import DAY, KEY, counted, counting, take
 
 TTL_S = 5000
 FAR = 4_102_444_800  # an end of life that no script would give
@@ -114,7 +115,7 @@ class TestRollingWindow:
     async def test_units_are_given_back_as_far_as_their_bucket_holds_them(self, redis: Redis) -> None:
         """Part of a bucket leaves it, more than it holds empties it, and one that is gone gives nothing."""
         await put(redis, {900: 5, 901: 2, 903: 1, 902: 1})
-        await settle(redis, 1, entry({}, {900: -4, 901: -9, 800: -1}))
+        await settle(redis, 1, entry({}, {900: -4, 901: -2, 758: -1}))
         assert (await everything(redis))[ROLL] == {
             "900": "1", "902": "1", "903": "1", "sum": "3", "min": "900",
         }  # fmt: skip
@@ -122,10 +123,30 @@ class TestRollingWindow:
         assert (await everything(redis))[ROLL] == {"902": "1", "903": "1", "sum": "2", "min": "902"}
         await settle(redis, 3, entry({}, {903: -1, 902: -1}))
         assert (await everything(redis))[ROLL] == {"sum": "0"}
-        await settle(redis, 4, entry({}, {902: -1}))
+        await settle(redis, 4, entry({}, {800: 0}))
         assert (await everything(redis))[ROLL] == {"sum": "0"}
-        await settle(redis, 5, entry({}, {800: 0}))
-        assert (await everything(redis))[ROLL] == {"sum": "0"}
+
+    async def test_units_that_come_after_they_were_given_back_do_not_count(self, redis: Redis) -> None:
+        """What a bucket of the window does not hold yet is kept, and taken from what is added to it."""
+        await put(redis, {903: 1})
+        await settle(redis, 1, entry({}, {903: -4, 759: -2}))
+        assert (await everything(redis))[ROLL] == {"sum": "0", "late:903": "3", "late:759": "2"}
+        await settle(redis, 2, entry({}, {903: 2, 759: 2}))
+        assert (await everything(redis))[ROLL] == {"sum": "0", "late:903": "1"}
+        await settle(redis, 3, entry({}, {903: 5}))
+        assert (await everything(redis))[ROLL] == {"903": "4", "sum": "4", "min": "903"}
+
+    async def test_units_that_never_come_are_forgotten(self, redis: Redis) -> None:
+        """A window that holds nothing else ends like any other; in one that goes on they leave it."""
+        await put(redis)
+        async with Lifetime(redis) as lifetime:
+            await settle(redis, 1, entry({}, {900: -1}))
+        assert await lifetime.is_of(ROLL, 90_000)
+        call = take(limit=9, window=Window.ROLLING_24H)
+        async with counting(redis) as counters:
+            for bucket in (900, 1044, 1045):
+                await counted(counters, call._replace(bucket=bucket))
+        assert (await everything(redis))[ROLL] == {"1044": "1", "1045": "1", "sum": "2", "min": "1044"}
 
     async def test_nothing_to_add_leaves_the_window_alone(self, redis: Redis) -> None:
         """Without buckets the day is not marked as one with a window."""
