@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hiredis
@@ -19,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from metering.wire import LOST, Command, Holder, ServerWire, Wire, key_of, refuse_errors
 
 Address = tuple[str, int]
+OTHERS_S = 0.25  # for what others say of a cluster that one is cut off from
 MAX_HOPS = 5  # that a command is sent on, until its slot is where it was said to be
 
 
@@ -90,27 +92,58 @@ class Topology:
     async def _refresh(self) -> None:
         errors = []
         known = [*self.servers, *self._seeds]
-        for address in dict.fromkeys(known if self._last is None else [self._last, *known]):
-            wire = ServerWire(self.pool_of(address))
+        left = list(dict.fromkeys(known if self._last is None else [self._last, *known]))
+        while left:
+            address = left.pop(0)
             try:
-                (slots,) = refuse_errors(await wire.exchange([("CLUSTER", "SLOTS")]))
+                found = await self._ask(address)
             except LOST as error:
                 errors.append(f"{address[0]}:{address[1]}: {error}")
                 continue
-            finally:
-                await wire.close()
-            # A server that does not know its own name sends an empty one.
-            ranges = sorted(
-                (first, last, ((host or b"").decode() or address[0], port))
-                for first, last, (host, port, *_), *_ in slots
-            )
-            if ranges:
-                self._last = address
-                self.version += ranges != self._ranges
-                self._ranges, self.is_stale = ranges, False
+            if found.ranges:
+                self._take(found if found.is_well else await self._better(found, left))
                 return
             errors.append(f"{address[0]}:{address[1]}: no slots are given out")
         raise RedisConnectionError("no server of the cluster answers: " + "; ".join(errors))
+
+    async def _better(self, found: _Told, others: Sequence[Address]) -> _Told:
+        """Return what a server says that is part of the cluster, where there is one.
+
+        A master that the others do not reach goes on to name itself after a replica has taken its place.
+        """
+        told = await asyncio.gather(*(self._ask(each, OTHERS_S) for each in others), return_exceptions=True)
+        for each in told:
+            if isinstance(each, _Told) and each.is_well and each.ranges:
+                return each
+        return found
+
+    async def _ask(self, address: Address, timeout_s: float | None = None) -> _Told:
+        wire = ServerWire(self.pool_of(address), timeout_s)
+        try:
+            slots, info = await wire.exchange([("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")])
+        finally:
+            await wire.close()
+        refuse_errors([slots])
+        # A server that does not know its own name sends an empty one.
+        ranges = sorted(
+            (first, last, ((host or b"").decode() or address[0], port))
+            for first, last, (host, port, *_), *_ in slots
+        )
+        return _Told(address, ranges, not (isinstance(info, bytes) and b"cluster_state:fail" in info))
+
+    def _take(self, told: _Told) -> None:
+        self._last = told.address
+        self.version += told.ranges != self._ranges
+        self._ranges, self.is_stale = told.ranges, False
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a server says of the cluster, and whether it is part of one that works."""
+
+    address: Address
+    ranges: list[tuple[int, int, Address]]
+    is_well: bool
 
 
 class ClusterWire(Wire):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hiredis
 import pytest
 from redis.crc import key_slot
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering.clients import ClusterClient, check_url, connect, wire_to
 from metering.counters import Outcome
 from metering.lanes import counters_on
-from metering.names import READY, day_name, record_name
+from metering.names import READY, SHARDS, day_name, record_name, touched_name
 from metering.projection import project
 from metering.rebuild import rebuild
 from metering.rollup import roll_up
@@ -25,6 +27,9 @@ from tests.metering.clustered import ask, counting, key_ids
 from tests.metering.samples import DAY, NOW, ZONE, record, take
 
 LIMIT = 100
+LOW_KEY, HIGH_KEY = sorted(map(touched_name, SHARDS), key=lambda name: key_slot(name.encode()))[
+    :: len(SHARDS) - 1
+]
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +261,46 @@ async def test_cluster_that_is_away_at_the_start_is_found_when_it_comes(three: l
     assert {each.outcome for each in await ask(counters, key_id, 5)} == {Outcome.GRANTED}
     await counters.close()
     await made.aclose()
+
+
+@contextlib.asynccontextmanager
+async def saying(state: str, *slots: tuple[int, int, int]) -> AsyncIterator[int]:
+    """A server that says of the cluster that these ports have these slots; gives its own port."""
+    listed = b"".join(b"*3\r\n:%d\r\n:%d\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % each for each in slots)
+    answers = {b"SLOTS": b"*%d\r\n%b" % (len(slots), listed)}
+    text = b"cluster_state:%b\r\n" % state.encode()
+    answers[b"INFO"] = b"$%d\r\n%b\r\n" % (len(text), text)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = hiredis.Reader()
+        while data := await reader.read(1 << 16):
+            asked.feed(data)
+            while words := asked.gets():
+                is_about_it = words[0] == b"CLUSTER"
+                writer.write(answers[words[1]] if is_about_it else b"+OK\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize(("others", "followed"), [("ok", True), ("fail", False)])
+async def test_master_that_is_cut_off_from_the_others_is_not_asked_who_has_what(
+    others: str, followed: bool
+) -> None:
+    """It goes on to name itself when a replica has its slots; while nobody knows better it is believed."""
+    async with (
+        saying(others, (0, 16_383, 7_001)) as other,
+        saying("fail", (0, 8_191, 7_000), (8_192, 16_383, other)) as cut_off,
+    ):
+        made = connect(f"redis+cluster://127.0.0.1:{cut_off},127.0.0.1:{other}", timeout_s=5)
+        assert isinstance(made, ClusterClient)
+        for _ in range(2):
+            await made.topology.refresh()
+            found = [made.topology.find(key) for key in (LOW_KEY, HIGH_KEY)]
+            ports = (7_001, 7_001) if followed else (7_000, other)
+            assert found == [("127.0.0.1", port) for port in ports]
+        await made.aclose()
 
 
 async def test_server_that_is_away_holds_up_its_own_keys_only(mortal: list[clusters.Node]) -> None:
