@@ -202,12 +202,10 @@ async def show(call: Call[NoInput, NoQuery]) -> Reply:
 
 async def balance(call: Call[NoInput, NoQuery]) -> Reply:
     """Return how an account stands, invoice by invoice."""
-    account_id, terms = call.path("account_id"), terms_of(call.control.settings)
+    account_id, counts = call.path("account_id"), call.control.settings.billing.disputed_counts_as_unpaid
     async with call.control.engine.connect() as connection:
         account = await accounts.get(connection, account_id)
-        found = (
-            await standing.balances(connection, [account_id], disputed_counts=terms.disputed_counts_as_unpaid)
-        )[account_id]
+        found = (await standing.balances(connection, [account_id], disputed_counts=counts))[account_id]
     return Reply(
         Balance(
             account_id=account_id,
@@ -215,7 +213,7 @@ async def balance(call: Call[NoInput, NoQuery]) -> Reply:
             total=found.total,
             outstanding=found.outstanding,
             credit=found.credit,
-            oldest_unpaid_issued_on=found.oldest_unpaid(disputed_counts=terms.disputed_counts_as_unpaid),
+            oldest_unpaid_issued_on=found.oldest_unpaid_on,
             invoices=[_open(each) for each in found.invoices],
             allocations=[Allocation.model_validate(each, from_attributes=True) for each in found.allocations],
         )
@@ -229,17 +227,15 @@ def _open(invoice: InvoiceBalance) -> OpenInvoice:
 
 
 async def _changed(call: Call[Any, Any], payment: payments.Payment) -> ChangedPayment:
-    terms = terms_of(call.control.settings)
-    counts = terms.disputed_counts_as_unpaid
-    found = (await standing.balances(call.connection, [payment.account_id], disputed_counts=counts))[
-        payment.account_id
-    ]
+    counts = call.control.settings.billing.disputed_counts_as_unpaid
+    found = await standing.balances(call.connection, [payment.account_id], disputed_counts=counts)
+    balance = found[payment.account_id]
     shown = Payment.model_validate(payment, from_attributes=True)
     return ChangedPayment(
         **shown.model_dump(),
-        outstanding=found.outstanding,
-        credit=found.credit,
-        oldest_unpaid_issued_on=found.oldest_unpaid(disputed_counts=terms.disputed_counts_as_unpaid),
+        outstanding=balance.outstanding,
+        credit=balance.credit,
+        oldest_unpaid_issued_on=balance.oldest_unpaid_on,
     )
 
 

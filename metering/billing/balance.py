@@ -50,7 +50,10 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceBalance:
-    """How an invoice stands: `outstanding` is what is left of `total` after credit notes and payments."""
+    """How an invoice stands: `outstanding` is what is left of `total` after credit notes and payments.
+
+    `unpaid` is what counts as unpaid of that: without what is under dispute, unless that counts too.
+    """
 
     invoice_id: str
     number: int
@@ -60,6 +63,7 @@ class InvoiceBalance:
     allocated: Decimal
     outstanding: Decimal
     disputed: Decimal
+    unpaid: Decimal
 
     @property
     def is_paid(self) -> bool:
@@ -85,16 +89,16 @@ class Balance:
         """Invoices less credit notes less payments: what the customer owes, negative for credit."""
         return self.outstanding - self.credit
 
-    def oldest_unpaid(self, *, disputed_counts: bool) -> date | None:
-        """Return the day of the oldest invoice that is not fully paid (contract OT-8, OT-13).
+    @property
+    def oldest_unpaid(self) -> InvoiceBalance | None:
+        """The oldest invoice that is not fully paid, None when all are (contract OT-8, OT-13)."""
+        return next((invoice for invoice in self.invoices if invoice.unpaid > 0), None)
 
-        What is under dispute counts as unpaid only when `disputed_counts` says so.
-        """
-        for invoice in self.invoices:
-            spared = ZERO if disputed_counts else invoice.disputed
-            if invoice.outstanding - spared > 0:
-                return invoice.issued_on
-        return None
+    @property
+    def oldest_unpaid_on(self) -> date | None:
+        """The day of the oldest invoice that is not fully paid: what standing follows from."""
+        oldest = self.oldest_unpaid
+        return None if oldest is None else oldest.issued_on
 
 
 def balance_of(owed: Sequence[Owed], paid: Sequence[Paid], *, disputed_counts: bool = False) -> Balance:
@@ -108,8 +112,8 @@ def balance_of(owed: Sequence[Owed], paid: Sequence[Paid], *, disputed_counts: b
     left: dict[str | None, Decimal] = {each.payment_id: each.amount for each in payments}
     parts: dict[tuple[str | None, str], Decimal] = {}
 
-    def allocate(payment_id: str | None, invoice_id: str, spared: Decimal = ZERO) -> None:
-        part = min(left[payment_id], due[invoice_id] - spared)
+    def allocate(payment_id: str | None, invoice_id: str, kept_back: Decimal = ZERO) -> None:
+        part = min(left[payment_id], due[invoice_id] - kept_back)
         if part > 0:
             left[payment_id] -= part
             due[invoice_id] -= part
@@ -121,9 +125,10 @@ def balance_of(owed: Sequence[Owed], paid: Sequence[Paid], *, disputed_counts: b
     # An invoice below zero (late counts took more off than the month brought) is credit like any other.
     left[None] = sum((-each for each in due.values() if each < 0), ZERO)
     due = {invoice_id: max(each, ZERO) for invoice_id, each in due.items()}
+    spared = {each.invoice_id: ZERO if disputed_counts else each.disputed for each in invoices}
     for invoice in invoices:
         for payment_id in (None, *(each.payment_id for each in payments)):
-            allocate(payment_id, invoice.invoice_id, ZERO if disputed_counts else invoice.disputed)
+            allocate(payment_id, invoice.invoice_id, spared[invoice.invoice_id])
     for invoice in invoices:
         for payment_id in (None, *(each.payment_id for each in payments)):
             allocate(payment_id, invoice.invoice_id)
@@ -142,6 +147,7 @@ def balance_of(owed: Sequence[Owed], paid: Sequence[Paid], *, disputed_counts: b
                 allocated.get(each.invoice_id, ZERO),
                 due[each.invoice_id],
                 each.disputed,
+                max(due[each.invoice_id] - spared[each.invoice_id], ZERO),
             )
             for each in invoices
         ),

@@ -186,7 +186,7 @@ async def _payments(connection: AsyncConnection, told: Reconciliation, terms: Te
                     told.outstanding += invoice.outstanding
         for account_id, key_id, day in await comparing.standing_days(connection, ids):
             balance = found[account_id]
-            due = balance.oldest_unpaid(disputed_counts=terms.disputed_counts_as_unpaid)
+            due = balance.oldest_unpaid_on
             if balance.invoices and day != due:
                 text = "the key's day of the oldest unpaid invoice is not what payments say"
                 told.differences.append(

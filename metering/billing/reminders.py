@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.billing import standing
-from metering.billing.balance import ZERO, Balance, InvoiceBalance
 from metering.billing.terms import Terms
 from metering.ledger import accounts, invoices, notices
 from metering.notices import Unpaid, steps_due
@@ -52,7 +50,7 @@ async def _oldest_unpaid(
     issued = {invoice.id: invoice for invoice in await invoices.issued(connection, account_ids)}
     found = []
     for account_id, balance in balances.items():
-        oldest, due = _oldest(balance, terms)
+        oldest = balance.oldest_unpaid
         if oldest is None:
             continue
         invoice = issued[oldest.invoice_id]
@@ -63,18 +61,9 @@ async def _oldest_unpaid(
                 invoice.id,
                 invoice.reference,
                 invoice.currency,
-                due,
+                oldest.unpaid,
                 oldest.issued_on,
                 invoice.due_on,
             )
         )
     return found
-
-
-def _oldest(balance: Balance, terms: Terms) -> tuple[InvoiceBalance | None, Decimal]:
-    """Return the oldest unpaid invoice, and what is to be paid of it for the ladder to end."""
-    for invoice in balance.invoices:
-        spared = ZERO if terms.disputed_counts_as_unpaid else invoice.disputed
-        if invoice.outstanding - spared > 0:
-            return invoice, invoice.outstanding - spared
-    return None, ZERO

@@ -51,7 +51,7 @@ async def settle(
     none_now = [account_id for account_id, balance in found.items() if not balance.invoices]
     none_ever = set(none_now) - await invoices.ever_numbered(connection, none_now) if none_now else set()
     wanted = {
-        account_id: balance.oldest_unpaid(disputed_counts=terms.disputed_counts_as_unpaid)
+        account_id: balance.oldest_unpaid_on
         for account_id, balance in found.items()
         if account_id not in none_ever
     }

@@ -60,7 +60,7 @@ def test_oldest_come_first(drawn: tuple[list[Owed], list[Paid]]) -> None:
     found = balance_of(owed, [Paid(each.payment_id, each.amount, each.received_at) for each in paid])
     unpaid = [each for each in found.invoices if each.outstanding]
     assert all(each.allocated == 0 for each in unpaid[1:])
-    assert found.oldest_unpaid(disputed_counts=False) == (unpaid[0].issued_on if unpaid else None)
+    assert found.oldest_unpaid_on == (unpaid[0].issued_on if unpaid else None)
 
 
 def test_named_invoice_is_paid_first() -> None:
@@ -81,7 +81,7 @@ def test_named_invoice_is_paid_first() -> None:
 def test_nothing_owed_and_nothing_paid() -> None:
     """An account without invoices and payments owes nothing."""
     assert balance_of([], []) == Balance()
-    assert Balance().oldest_unpaid(disputed_counts=True) is None
+    assert Balance().oldest_unpaid_on is None
 
 
 OLDER, NEWER = date(2026, 1, 10), date(2026, 2, 10)
@@ -104,11 +104,13 @@ def test_an_invoice_is_told_as_it_was_issued() -> None:
 def test_what_is_disputed_is_unpaid_only_when_the_settings_say_so() -> None:
     """An invoice that is unpaid by no more than what is disputed of it is skipped, unless disputes count."""
     owed = [invoice(7, OLDER, "9.00", disputed="9.00"), invoice(8, NEWER, "5.00", disputed="4.99")]
-    found = balance_of(owed, [])
-    assert found.oldest_unpaid(disputed_counts=True) == OLDER
-    assert found.oldest_unpaid(disputed_counts=False) == NEWER
+    counting, sparing = balance_of(owed, [], disputed_counts=True), balance_of(owed, [])
+    assert counting.oldest_unpaid_on == OLDER
+    assert sparing.oldest_unpaid_on == NEWER
+    assert [each.unpaid for each in counting.invoices] == [Decimal(9), Decimal(5)]
+    assert [each.unpaid for each in sparing.invoices] == [Decimal(0), Decimal("0.01")]
     paid = balance_of(owed, [Paid("pay_1", Decimal("0.01"), START, "inv_8")])
-    assert paid.oldest_unpaid(disputed_counts=False) is None
+    assert paid.oldest_unpaid_on is None
 
 
 def test_the_last_cent_counts() -> None:
@@ -116,7 +118,7 @@ def test_the_last_cent_counts() -> None:
     found = balance_of(
         [invoice(7, OLDER, "-0.01"), invoice(8, NEWER, "1.02")], [Paid("pay_1", Decimal("1.00"), START)]
     )
-    assert found.oldest_unpaid(disputed_counts=False) == NEWER
+    assert found.oldest_unpaid_on == NEWER
     assert [(each.payment_id, each.invoice_id, each.amount) for each in found.allocations] == [
         (None, "inv_8", Decimal("0.01")),
         ("pay_1", "inv_8", Decimal("1.00")),
@@ -133,11 +135,8 @@ def test_what_is_disputed_is_paid_last() -> None:
     paid = [Paid("pay_1", Decimal("10.00"), START)]
     found = balance_of(owed, paid)
     assert [each.outstanding for each in found.invoices] == [Decimal(4), Decimal(0)]
-    assert found.oldest_unpaid(disputed_counts=False) is None
-    assert (
-        balance_of(owed, [Paid("pay_1", Decimal("9.99"), START)]).oldest_unpaid(disputed_counts=False)
-        == NEWER
-    )
+    assert found.oldest_unpaid_on is None
+    assert balance_of(owed, [Paid("pay_1", Decimal("9.99"), START)]).oldest_unpaid_on == NEWER
     more = balance_of(owed, [*paid, Paid("pay_2", Decimal("4.50"), START)])
     assert [(each.payment_id, each.invoice_id, each.amount) for each in more.allocations] == [
         ("pay_1", "inv_7", Decimal(5)),
@@ -152,4 +151,4 @@ def test_disputes_that_count_as_unpaid_change_nothing() -> None:
     owed = [invoice(7, OLDER, "9.00", disputed="4.00"), invoice(8, NEWER, "5.00")]
     found = balance_of(owed, [Paid("pay_1", Decimal("10.00"), START)], disputed_counts=True)
     assert [each.outstanding for each in found.invoices] == [Decimal(0), Decimal(4)]
-    assert found.oldest_unpaid(disputed_counts=True) == NEWER
+    assert found.oldest_unpaid_on == NEWER
