@@ -25,7 +25,7 @@ from metering.ledger import plan_versions
 from metering.ledger.audit import Author
 from metering.ledger.plan_versions import facts_of
 from policies.money import parse_money, parse_price
-from policies.period import day_of, parse_day
+from policies.period import day_of, parse_day, sensible
 from policies.plan_versions import NOTICE_DAYS, NoticeError, PlanVersion, Proration, check_notice
 from policies.pricing import ZERO, Model, Price, Tier, span
 
@@ -294,9 +294,11 @@ class _Reader:
 
     def day(self, name: str) -> date | None:
         value = self.fields.get(name)
-        if value is None or (isinstance(value, date) and not isinstance(value, datetime)):
-            return value
+        if value is None:
+            return None
         try:
+            if isinstance(value, date) and not isinstance(value, datetime):
+                return sensible(value)
             if isinstance(value, str):
                 return parse_day(value)
             raise ValueError(f"{value!r} is not a day: write it as 2026-10-05")
@@ -311,9 +313,10 @@ class _Reader:
             if isinstance(value, str):
                 value = datetime.fromisoformat(value)
             if isinstance(value, datetime):
+                sensible(value.date())
                 return value if value.tzinfo is not None else value.replace(tzinfo=zone)
             if isinstance(value, date):
-                return datetime.combine(value, time(), zone)
+                return datetime.combine(sensible(value), time(), zone)
             if value is not None:
                 raise ValueError(f"{value!r} is not a day or an instant: write it as 2026-10-05")
         except ValueError as error:

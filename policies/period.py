@@ -13,6 +13,8 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 DAY_S = 86_400.0
+# Beyond these years the calendar of a timezone cannot be computed, and nobody means them.
+FIRST_YEAR, LAST_YEAR = 2000, 2199
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})\Z")
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})\Z")
 
@@ -103,10 +105,10 @@ def parse_period(text: str) -> Period:
             return Period(parse_day(first), parse_day(last))
         month = _MONTH.match(text)
         if month:
-            return month_of(date(int(month[1]), int(month[2]), 1))
+            return month_of(sensible(date(int(month[1]), int(month[2]), 1)))
         day = parse_day(text)
         return Period(day, day + timedelta(days=1))
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{text!r} is not a period ({error}): write a month (2026-10), a day (2026-10-05) "
             "or days with an excluded end (2026-10-01..2026-10-08)"
@@ -119,6 +121,14 @@ def parse_day(text: str) -> date:
     if not parts:
         raise ValueError(f"{text!r} is not a day: write it as 2026-10-05")
     try:
-        return date(int(parts[1]), int(parts[2]), int(parts[3]))
+        day = date(int(parts[1]), int(parts[2]), int(parts[3]))
     except ValueError as error:
         raise ValueError(f"{text!r} is not a day of the calendar: {error}") from error
+    return sensible(day)
+
+
+def sensible(day: date) -> date:
+    """Return a day that somebody may mean; raises ValueError for one in another age."""
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise ValueError(f"must lie between the years {FIRST_YEAR} and {LAST_YEAR}")
+    return day

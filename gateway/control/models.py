@@ -18,11 +18,10 @@ from pydantic import (
 )
 
 from policies.money import parse_money
-from policies.period import parse_period
+from policies.period import FIRST_YEAR, LAST_YEAR, parse_period, sensible
 
 MAX_PAGE, DEFAULT_PAGE = 1_000, 100
-# Beyond these years the calendar of a timezone cannot be computed, and nobody means them.
-EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+EARLIEST, LATEST = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC)
 
 
 def _identifier(text: str) -> str:
@@ -45,7 +44,7 @@ def _telling(text: str) -> str:
 
 def _sensible(instant: datetime) -> datetime:
     if not EARLIEST <= instant < LATEST:
-        raise ValueError("must lie between the years 2000 and 2199")
+        raise ValueError(f"must lie between the years {FIRST_YEAR} and {LAST_YEAR}")
     return instant.astimezone(UTC)
 
 
@@ -55,16 +54,10 @@ def _amount(value: object) -> object:
     return parse_money(value)
 
 
-def _sensible_day(day: date) -> date:
-    if not EARLIEST.date() <= day < LATEST.date():
-        raise ValueError("must lie between the years 2000 and 2199")
-    return day
-
-
 def _month(text: str) -> str:
     if not re.match(r"[0-9]{4}-[0-9]{2}\Z", text):
         raise ValueError("must be a month such as 2026-10")
-    _sensible_day(parse_period(text).first)
+    parse_period(text)
     return text
 
 
@@ -94,7 +87,7 @@ Amount = Annotated[
     BeforeValidator(_amount),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,2})?$", "examples": ["34.50"]}),
 ]
-Day = Annotated[date, AfterValidator(_sensible_day)]
+Day = Annotated[date, AfterValidator(sensible)]
 Month = Annotated[
     str,
     AfterValidator(_month),

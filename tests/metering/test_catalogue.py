@@ -183,6 +183,8 @@ version = 1
         (EXAMPLE.replace("version = 1\n", "version = 0\n"), "numbered from 1"),
         (EXAMPLE.replace('"0.0008"', "nan"), "digits"),
         (EXAMPLE.replace('"0.0008"', "true"), "digits"),
+        (EXAMPLE.replace("= 2026-01-01", "= 9999-12-31"), "effective_from: must lie between the years 2000"),
+        (EXAMPLE.replace("= 2025-12-01", "= 0001-01-01"), "announced_at: must lie between the years 2000"),
     ],
 )
 def test_a_file_that_is_no_catalogue_is_refused(text: str, said: str) -> None:

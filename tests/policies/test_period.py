@@ -194,6 +194,8 @@ def test_a_period_is_half_open() -> None:
         ("2026-12", Period(date(2026, 12, 1), date(2027, 1, 1))),
         ("2026-10-05", Period(date(2026, 10, 5), date(2026, 10, 6))),
         ("2026-10-31", Period(date(2026, 10, 31), date(2026, 11, 1))),
+        ("2000-01", Period(date(2000, 1, 1), date(2000, 2, 1))),
+        ("2199-12", Period(date(2199, 12, 1), date(2200, 1, 1))),
         ("2026-10-01..2026-10-08", Period(date(2026, 10, 1), date(2026, 10, 8))),
         ("2026-10-01..2026-10-01", Period(date(2026, 10, 1), date(2026, 10, 1))),
     ],
@@ -228,8 +230,10 @@ def test_a_written_day_is_read_back(day: date) -> None:
         (" 2026-10-05", "is not a day"),
         ("٢٠٢٦-١٠", "is not a day"),
         ("0000-01", "is not a period"),
-        ("9999-12", "is not a period"),
-        ("9999-12-31", "is not a period"),
+        ("9999-12", "must lie between the years 2000 and 2199"),
+        ("9999-12-31", "must lie between the years 2000 and 2199"),
+        ("0001-01", "must lie between the years 2000 and 2199"),
+        ("2026-10-01..2200-01-01", "must lie between the years 2000 and 2199"),
     ],
 )
 def test_what_is_no_period_is_refused_with_a_right_form(text: str, why: str) -> None:
@@ -249,6 +253,8 @@ def test_what_is_no_period_is_refused_with_a_right_form(text: str, why: str) -> 
     [
         ("5.10.2026", "'5.10.2026' is not a day: write it as 2026-10-05"),
         ("2026-04-31", "'2026-04-31' is not a day of the calendar: day is out of range for month"),
+        ("1999-12-31", "must lie between the years 2000 and 2199"),
+        ("2200-01-01", "must lie between the years 2000 and 2199"),
     ],
 )
 def test_what_is_no_day_is_refused_by_name(text: str, told: str) -> None:

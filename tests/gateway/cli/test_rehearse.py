@@ -43,6 +43,7 @@ def test_a_rehearsal_without_a_server(
         ("2026-13", "2027-01", "month must be in"),
         ("2026-01-01", "2027-01", "is not a month"),
         ("2026-02", "2026-02", "does not come after"),
+        ("0001-01", "0001-02", "is not a period"),
     ],
 )
 def test_months_that_are_none_are_refused(
