@@ -24,6 +24,7 @@ class Event(StrEnum):
     """What can be told."""
 
     INVOICE_ISSUED = "invoice.issued"
+    INVOICE_VOIDED = "invoice.voided"
     STANDING_AHEAD = "standing.ahead"
     STANDING_REACHED = "standing.reached"
     PAYMENT_RECEIVED = "payment.received"
@@ -87,6 +88,34 @@ def invoice_issued(
             "period": f"{period_first:%Y-%m}",
             "issued_on": issued_on.isoformat(),
             "due_on": due_on.isoformat(),
+        },
+    )
+
+
+def invoice_voided(
+    *,
+    account_id: str,
+    invoice_id: str,
+    number: int | str,
+    currency: str,
+    total: Decimal,
+    period_first: date,
+    issued_on: date,
+    voided_at: datetime,
+) -> Notice:
+    """Tell that an issued invoice was made void; the reason is between those who bill."""
+    return Notice(
+        Event.INVOICE_VOIDED,
+        invoice_id,
+        account_id,
+        {
+            "invoice_id": invoice_id,
+            "number": str(number),
+            "currency": currency,
+            "total": str(total),
+            "period": f"{period_first:%Y-%m}",
+            "issued_on": issued_on.isoformat(),
+            "voided_at": voided_at.isoformat(),
         },
     )
 

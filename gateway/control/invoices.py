@@ -33,8 +33,9 @@ from gateway.control.rows import safe_cell
 from gateway.control.terms import terms_of
 from gateway.pages import invoice as invoice_page
 from gateway.pages import kept
+from metering import notices as texts
 from metering.billing import issue
-from metering.ledger import credit_notes, invoice_lines, invoices
+from metering.ledger import credit_notes, invoice_lines, invoices, notices
 from metering.ledger.invoice_lines import InvoiceLine
 from metering.ledger.invoices import Invoice, Status
 from policies.period import parse_period
@@ -61,6 +62,19 @@ async def void(call: Call[Voiding, NoQuery]) -> Reply:
         now=call.now,
         by=call.by,
     )
+    if made.reference is not None:  # nobody was sent a draft
+        assert made.issued_on is not None and made.voided_at is not None
+        told = texts.invoice_voided(
+            account_id=made.account_id,
+            invoice_id=made.id,
+            number=made.reference,
+            currency=made.currency,
+            total=made.total,
+            period_first=made.period.first,
+            issued_on=made.issued_on,
+            voided_at=made.voided_at.astimezone(call.control.settings.contract.zone),
+        )
+        await notices.add(call.connection, [told], now=call.now)
     return Reply(Voided(**invoice_fields(made)))
 
 

@@ -242,6 +242,29 @@ async def test_a_voided_invoice_asks_for_nothing(shop: Shop) -> None:
     assert await shop.standing() == "active"
 
 
+async def test_the_customer_hears_of_a_void_invoice_once(shop: Shop) -> None:
+    """What was issued is taken back in words too, without the seller's reason; repeated, it is told once."""
+    invoice = await shop.bill()
+    voiding = {"reason": "billed to the wrong company"}
+    await shop.post(f"/v1/invoices/{invoice}/void", voiding)
+    await shop.post(f"/v1/invoices/{invoice}/void", voiding)
+    [told] = (await shop.api.get("/v1/notices?event=invoice.voided")).body["items"]
+    assert (told["account_id"], told["data"]["number"]) == (shop.account, "INV-000001")
+    assert (told["data"]["total"], told["data"]["period"]) == ("125.00", "2026-10")
+    assert told["data"]["voided_at"] == "2026-11-10T12:00:00+03:00"
+    assert "wrong company" not in str(told["data"])
+
+
+async def test_nobody_hears_of_a_void_draft(shop: Shop) -> None:
+    """A draft was never sent, so nothing is taken back."""
+    shop.clock.now = CLOSING
+    await shop.post("/v1/invoices/close", {"period": "2026-10"})
+    [draft] = (await shop.api.get("/v1/invoices")).body["items"]
+    made = await shop.post(f"/v1/invoices/{draft['id']}/void", {"reason": "a test"})
+    assert (made.status, made.body["status"], made.body["number"]) == (200, "void", None)
+    assert (await shop.api.get("/v1/notices?event=invoice.voided")).body["items"] == []
+
+
 async def test_other_drafts_than_were_confirmed_are_not_issued(shop: Shop) -> None:
     """Counts that came after the dry run change what is asked for: refused, and confirmed anew issued."""
     shop.clock.now = CLOSING

@@ -41,6 +41,16 @@ def samples() -> list[Notice]:
             issued_on=day,
             due_on=day,
         ),
+        texts.invoice_voided(
+            account_id="acc_1",
+            invoice_id="inv_1",
+            number="2026-000001",
+            currency="USD",
+            total=Decimal("100"),
+            period_first=date(2026, 10, 1),
+            issued_on=day,
+            voided_at=AT,
+        ),
         texts.payment_received(
             account_id="acc_1",
             payment_id="pay_1",
