@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-# A program that reads a cell as a formula would run what a customer wrote into a label.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from gateway.cells import safe_cell
 
 
 class CliError(Exception):
@@ -151,6 +150,4 @@ def _cell(value: Any) -> str:
 def _csv_cell(value: Any) -> Any:
     if value is None:
         return ""
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return _cell(value) if isinstance(value, bool | list | dict) else value
+    return _cell(value) if isinstance(value, bool | list | dict) else safe_cell(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +31,8 @@ PAYMENT_COLUMNS = (
     "reversed_at",
     "reversal_reason",
 )
+AMOUNTS = ("total", "credited", "allocated", "outstanding", "disputed")
+STATEMENT_COLUMNS = ("account_id", "currency", "kind", "reference", "issued_on", *AMOUNTS)
 PAID_COLUMNS = (*PAYMENT_COLUMNS, "outstanding", "credit", "oldest_unpaid_issued_on", "in_force")
 
 
@@ -62,8 +66,8 @@ def pay(
         reference=reference,
         received_at=None if received_at is None else values.instant(received_at, "--received-at"),
     )
-    connection.rehearsed("POST", "/v1/payments", body, idempotency_key=key)
-    confirmed(f"Note a payment of {body['amount']} by {account}.", yes=yes, dry_run=dry_run)
+    told = connection.rehearsed("POST", "/v1/payments", body, idempotency_key=key)
+    confirmed(f"Note a payment of {body['amount']} by {account}{_after(told)}.", yes=yes, dry_run=dry_run)
     done = connection.call("POST", "/v1/payments", body, idempotency_key=once(key), dry_run=dry_run)
     write_one(done, PAID_COLUMNS, form)
 
@@ -104,10 +108,31 @@ def balance(
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's id, acc_...")],
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what an account owes, invoice by invoice."""
+    """Show what an account owes, invoice by invoice; `bill payments --account` lists what it paid.
+
+    CSV has a row an invoice and one for credit: what is outstanding adds up to what the account owes.
+    """
     found = client.of(context).call("GET", f"/v1/accounts/{client.segment(account)}/balance")
+    if form is Format.CSV:
+        write_rows(_statement(found), STATEMENT_COLUMNS, form)
+        return
     columns = ("account_id", "currency", "total", "outstanding", "credit", "oldest_unpaid_issued_on")
     write_one(found, columns, form)
     if form is Format.TABLE:
-        amounts = ("total", "credited", "allocated", "outstanding", "disputed")
-        write_rows(found["invoices"], ("reference", "issued_on", *amounts), form, numbers=amounts)
+        write_rows(found["invoices"], ("reference", "issued_on", *AMOUNTS), form, numbers=AMOUNTS)
+
+
+def _after(told: dict[str, Any] | None) -> str:
+    """Say what a payment would leave: an amount with a digit too many shows as credit."""
+    if told is None:
+        return ""
+    left, credit, currency = Decimal(told["outstanding"]), Decimal(told["credit"]), told["currency"]
+    return f", which leaves {left:,.2f} {currency} to pay and {credit:,.2f} {currency} of credit"
+
+
+def _statement(balance: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a balance as rows of one kind, of which the amounts can be added up."""
+    whose = {"account_id": balance["account_id"], "currency": balance["currency"]}
+    for invoice in balance["invoices"]:
+        yield {**whose, "kind": "invoice", **invoice}
+    yield {**whose, "kind": "credit", "outstanding": str(0 - Decimal(balance["credit"]))}

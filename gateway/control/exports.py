@@ -11,11 +11,12 @@ from aiohttp import web
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.cells import safe_cell
 from gateway.control.auth import Right
 from gateway.control.models import Month, NoInput, NoQuery, Output, Query
 from gateway.control.operations import Call, Operation, Reply, wrong_cursor
 from gateway.control.problems import conflict
-from gateway.control.rows import NEXT_CURSOR, safe_cell
+from gateway.control.rows import NEXT_CURSOR
 from gateway.control.terms import terms_of
 from metering import focus
 from metering.billing.reconcile import Kind, reconcile

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.cells import safe_cell
 from gateway.control.auth import Right
 from gateway.control.invoice_models import (
     InvoiceForm,
@@ -29,7 +30,6 @@ from gateway.control.me import own_key
 from gateway.control.models import NoInput, NoQuery, PageQuery
 from gateway.control.operations import Call, Operation, Reply, moving_money
 from gateway.control.problems import not_found
-from gateway.control.rows import safe_cell
 from gateway.control.terms import terms_of
 from gateway.pages import invoice as invoice_page
 from gateway.pages import kept

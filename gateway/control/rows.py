@@ -11,11 +11,10 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from gateway.cells import safe_cell
 from gateway.control.operations import Call
 
 NEXT_CURSOR = "X-Next-Cursor"
-# A program that takes a cell for a formula would run what somebody wrote into a site's name.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Form(StrEnum):
@@ -61,8 +60,3 @@ def written(call: Call[Any, Any], form: Form, columns: Sequence[str], page: Page
     writer.writerow(columns)
     writer.writerows([safe_cell(row[column]) for column in columns] for row in page.items)
     return web.Response(text=buffer.getvalue(), content_type="text/csv", charset="utf-8", headers=headers)
-
-
-def safe_cell(value: Any) -> Any:
-    """Return a cell that no program takes for a formula."""
-    return "'" + value if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -22,7 +22,7 @@ from metering.ledger.payments import Payment
 from metering.ledger.rows import NotFoundError, new_id
 from policies.money import round_cents
 
-MOST = Decimal(10) ** 15  # more than that is a slip of the pen
+MOST = Decimal(10) ** 12  # that or more is a slip of the pen, in any currency
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,9 @@ def _received(payment: Payment) -> Change:
 
 
 def _check_amount(amount: Decimal) -> None:
-    if not amount.is_finite() or not 0 < amount < MOST or amount != round_cents(amount):
+    if amount.is_finite() and amount >= MOST:
+        raise BillingError("wrong_amount", f"a payment is less than {MOST:,}: look at its digits again")
+    if not amount.is_finite() or amount <= 0 or amount != round_cents(amount):
         raise BillingError("wrong_amount", "a payment is more than zero, in whole cents, such as 34.50")
 
 

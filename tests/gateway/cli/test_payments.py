@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from decimal import Decimal
+
 import pytest
 
 from tests.gateway.cli.conftest import Cli
@@ -23,6 +27,7 @@ async def test_a_payment_that_is_repeated_is_noted_once(shop: Shop, cli: Cli) ->
         ("-5", "'-5' is not an amount of money"),
         ("1,5", "such as 34.50"),
         ("9999999999999999", "is too large"),
+        ("1000000000000", "a payment is less than 1,000,000,000,000: look at its digits again"),
         ("0", "more than zero"),
     ],
 )
@@ -40,6 +45,40 @@ async def test_a_balance_names_invoices_as_customers_do(shop: Shop, cli: Cli) ->
     await shop.bill()
     told = await cli("bill", "balance", shop.account)
     assert [line.split()[0] for line in told.out.splitlines()[-2:]] == ["reference", "INV-000001"]
+
+
+async def test_who_notes_a_payment_reads_what_it_leaves(shop: Shop, cli: Cli) -> None:
+    """Before anybody confirms it, a digit too many shows as credit; a dry run and a repetition say it too."""
+    await shop.bill()
+    line = ("bill", "pay", shop.account, "1250", "--idempotency-key", "bank-78", "--yes")
+    told = "which leaves 0.00 USD to pay and 1,125.00 USD of credit."
+    assert told in " ".join((await cli(*line)).err.split())
+    assert (await cli("bill", "pay", shop.account, "0.01", "--dry-run")).err.count(
+        "1,125.01 USD of credit"
+    ) == 1
+    assert (await cli(*line)).code == 0
+
+
+async def test_a_balance_as_csv_adds_up(shop: Shop, cli: Cli) -> None:
+    """A row an invoice and one for credit, of which what is outstanding is what the account owes."""
+    asked = ("bill", "balance", shop.account, "--format", "csv")
+    assert [row["kind"] for row in rows((await cli(*asked)).out)] == ["credit"]
+    await shop.bill()
+    owing = rows((await cli(*asked)).out)
+    assert [(row["kind"], row["reference"], row["outstanding"]) for row in owing] == [
+        ("invoice", "INV-000001", "125.00"),
+        ("credit", "", "0.00"),
+    ]
+    assert {(row["account_id"], row["currency"]) for row in owing} == {(shop.account, "USD")}
+    await cli("bill", "pay", shop.account, "150", "--yes")
+    paid = rows((await cli(*asked)).out)
+    assert [row["allocated"] for row in paid] == ["125.00", ""]
+    total = (await cli("bill", "balance", shop.account, "--format", "json")).json["total"]
+    assert sum(Decimal(row["outstanding"]) for row in paid) == Decimal(total) == -25
+
+
+def rows(sheet: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(sheet)))
 
 
 async def test_a_header_cannot_hold_every_text(shop: Shop, cli: Cli) -> None:
