@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,7 +34,7 @@ from gateway.control.operations import Call, Handler, Operation, Reply
 from gateway.control.problems import FieldError, conflict, invalid
 from gateway.settings import Settings
 from gateway.validation import suggestion
-from metering.ledger import CredentialTakenError, key_changes, peppers
+from metering.ledger import CredentialTakenError, key_changes, peppers, subscriptions
 from metering.ledger import keys as ledger
 from metering.ledger.credentials import NewCredential
 from policies import keys as texts
@@ -43,11 +43,13 @@ from policies.period import day_of
 # What a billing token may set; everything else takes the right to write keys.
 BILLING_FIELDS = frozenset({"oldest_unpaid_issued_on", "purchased_at"})
 
+_AHEAD = "lies ahead: a key can be used at once, so it is bought today ({today}) at the latest"
+
 
 async def create(call: Call[NewKey, NoQuery]) -> Reply:
     """Make a key and tell its text."""
     body, settings = call.body, call.control.settings
-    _refuse_misfits([("body", body)], settings)
+    _refuse_misfits([("body", body)], call)
     if body.expires_at is not None and body.expires_at <= call.now:
         raise invalid([FieldError("body.expires_at", "is over; the key would open nothing")])
     text = texts.issue(secrets.token_bytes(texts.ENTROPY_BYTES))
@@ -63,7 +65,7 @@ async def take_over(call: Call[KeyImport, NoQuery]) -> Reply:
     """Take over keys that were issued elsewhere, all or none."""
     entries, settings = call.body.keys, call.control.settings
     places = [(f"body.keys[{number}]", entry) for number, entry in enumerate(entries, 1)]
-    _refuse_misfits(places, settings)
+    _refuse_misfits(places, call)
     new = [_new_key(entry, entry.credential, settings, purchased_at=entry.purchased_at) for entry in entries]
     try:
         ids = await ledger.create_many(call.connection, new, now=call.now, by=call.by)
@@ -125,6 +127,7 @@ async def change(call: Call[KeyChange, NoQuery]) -> Reply:
             raise invalid(
                 [FieldError("body.purchased_at", f"a key of the sandbox plan {key.plan} cannot be bought")]
             )
+        await _refuse_late_purchase(call, key_id, wanted["purchased_at"])
     unpaid = wanted.get("oldest_unpaid_issued_on")
     today = day_of(call.now.timestamp(), settings.contract.zone)
     if unpaid is not None and unpaid > today:
@@ -195,9 +198,22 @@ async def close(call: Call[Closing, NoQuery]) -> Reply:
     return Reply(Key(**_fields(call, closed)))
 
 
-def _refuse_misfits(entries: Sequence[tuple[str, KeyFields]], settings: Settings) -> None:
+async def _refuse_late_purchase(call: Call[Any, Any], key_id: str, purchased_at: datetime) -> None:
+    """Calls of days before a key's service begins would be on no invoice."""
+    zone = call.control.settings.contract.zone
+    bought_on, today = day_of(purchased_at.timestamp(), zone), day_of(call.now.timestamp(), zone)
+    used_on = await subscriptions.first_used_on(call.connection, key_id)
+    if bought_on > today:
+        raise invalid([FieldError("body.purchased_at", _AHEAD.format(today=today))])
+    if used_on is not None and bought_on > used_on:
+        why = f"comes after the first calls, which were counted on {used_on}: that day is the latest"
+        raise invalid([FieldError("body.purchased_at", why)])
+
+
+def _refuse_misfits(entries: Sequence[tuple[str, KeyFields]], call: Call[Any, Any]) -> None:
     """Name every field that fits no plan or that contradicts another."""
-    plans = settings.contract.plans
+    contract = call.control.settings.contract
+    plans, today = contract.plans, day_of(call.now.timestamp(), contract.zone)
     errors = []
     for place, entry in entries:
         plan = plans.get(entry.plan)
@@ -213,6 +229,8 @@ def _refuse_misfits(entries: Sequence[tuple[str, KeyFields]], settings: Settings
             errors.append(
                 FieldError(f"{place}.purchased_at", f"a key of the sandbox plan {plan.name} cannot be bought")
             )
+        elif entry.purchased_at is not None and day_of(entry.purchased_at.timestamp(), contract.zone) > today:
+            errors.append(FieldError(f"{place}.purchased_at", _AHEAD.format(today=today)))
         if entry.unlimited and entry.daily_limit is not None:
             errors.append(
                 FieldError(f"{place}.daily_limit", "has no effect beside unlimited; give one of them")

@@ -153,7 +153,7 @@ def _billed(row: Any) -> Difference:
         found = f"{row['billed_calls']} calls, {row['billed_taken']} taken, {row['billed_waived']} waived"
         text = (
             "counts came after the invoice, which the next one bills; or calls were counted on days on which "
-            "the key was not in service"
+            "the key was not in service, such as before its purchase"
         )
     return Difference(Kind.BILLED, row["key_id"], row["account_id"], expected, found, text)
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.ledger.billing_tables import plan_moves
 from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read_cursor
-from metering.ledger.tables import accounts, keys
+from metering.ledger.tables import accounts, keys, usage_daily
 from policies.decision import Contract
 from policies.period import add_months, day_of, midnight
 from policies.plan_versions import Move
@@ -105,6 +105,13 @@ async def add_move(connection: AsyncConnection, key_id: str, move: Move, *, now:
             key_id=key_id, first_day=move.first, version=move.version, made_at=now, made_by=by
         )
     )
+
+
+async def first_used_on(connection: AsyncConnection, key_id: str) -> date | None:
+    """Return the first day on which calls of a key were counted, as far as they were rolled up."""
+    query = sa.select(sa.func.min(usage_daily.c.day)).where(usage_daily.c.key_id == key_id)
+    first: date | None = (await connection.execute(query)).scalar()
+    return first
 
 
 def _query(contract: Contract) -> sa.Select[Any]:

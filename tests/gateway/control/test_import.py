@@ -63,6 +63,7 @@ async def test_an_import_is_all_or_none(admin: Api, account: str) -> None:
         ({"credential": "with a space"}, {"body.keys[2].credential"}),
         ({"plan": "K7", "purchased_at": "2026"}, {"body.keys[2].purchased_at"}),
         ({"plan": "K7"}, {"body.keys[2].plan"}),
+        ({"purchased_at": "2026-11-22T00:00:00+03:00"}, {"body.keys[2].purchased_at"}),
         ({"colour": "red"}, {"body.keys[2].colour"}),
     ],
 )
