@@ -102,8 +102,9 @@ def invoice_voided(
     period_first: date,
     issued_on: date,
     voided_at: datetime,
+    reason: str,
 ) -> Notice:
-    """Tell that an issued invoice was made void; the reason is between those who bill."""
+    """Tell that an issued invoice was made void, and why."""
     return Notice(
         Event.INVOICE_VOIDED,
         invoice_id,
@@ -116,6 +117,7 @@ def invoice_voided(
             "period": f"{period_first:%Y-%m}",
             "issued_on": issued_on.isoformat(),
             "voided_at": voided_at.isoformat(),
+            "reason": reason,
         },
     )
 

@@ -122,7 +122,7 @@ def show(
 def void(
     context: typer.Context,
     invoice: InvoiceArgument,
-    reason: Annotated[str, typer.Option(help="Why; it stands on the invoice.")],
+    reason: Annotated[str, typer.Option(help="Why; it stands on the invoice, and the customer is told.")],
     key: IdempotencyOption = None,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -131,8 +131,9 @@ def void(
     """Make an invoice void; its number stays taken, and its month is not billed again."""
     connection = client.of(context)
     path = f"/v1/invoices/{client.segment(invoice_id(connection, invoice))}/void"
-    connection.rehearsed("POST", path, {"reason": reason}, idempotency_key=key)
-    confirmed(f"Make {invoice} void, for good.", yes=yes, dry_run=dry_run)
+    told = connection.rehearsed("POST", path, {"reason": reason}, idempotency_key=key)
+    whose = f" ({told['total']} {told['currency']} of {told['account_id']})" if told else ""
+    confirmed(f"Make {invoice}{whose} void, for good.", yes=yes, dry_run=dry_run)
     done = connection.call("POST", path, {"reason": reason}, idempotency_key=once(key), dry_run=dry_run)
     write_one(done, WHOLE_COLUMNS, form)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -94,11 +94,24 @@ def resolve(
     )
     connection = client.of(context)
     path = f"/v1/disputes/{client.segment(dispute)}/resolve"
-    connection.rehearsed("POST", path, body, idempotency_key=key)
-    what = f"{'Accept' if accept else 'Reject'} {dispute}, for good."
+    told = connection.rehearsed("POST", path, body, idempotency_key=key)
+    what = f"{'Accept' if accept else 'Reject'} {dispute}, for good{_given_back(told)}."
     confirmed(what, yes=yes, dry_run=dry_run)
     done = connection.call("POST", path, body, idempotency_key=once(key), dry_run=dry_run)
+    note = done["credit_note"]
+    if form is not Format.JSON and note is not None:
+        done["credit_note"] = f"{note['reference']} over {note['total']} {note['currency']}"
     write_one(done, DISPUTE_COLUMNS, form)
+
+
+def _given_back(told: dict[str, Any] | None) -> str:
+    """Say what an accepted dispute gives back: nothing where the minimum of the month swallows it."""
+    if told is None or told["status"] != "accepted":
+        return ""
+    note = told["credit_note"]
+    return (
+        "; nothing is given back" if note is None else f"; {note['total']} {note['currency']} are given back"
+    )
 
 
 def disputes(

@@ -63,7 +63,7 @@ async def void(call: Call[Voiding, NoQuery]) -> Reply:
         by=call.by,
     )
     if made.reference is not None:  # nobody was sent a draft
-        assert made.issued_on is not None and made.voided_at is not None
+        assert made.issued_on is not None and made.voided_at is not None and made.void_reason is not None
         told = texts.invoice_voided(
             account_id=made.account_id,
             invoice_id=made.id,
@@ -73,6 +73,7 @@ async def void(call: Call[Voiding, NoQuery]) -> Reply:
             period_first=made.period.first,
             issued_on=made.issued_on,
             voided_at=made.voided_at.astimezone(call.control.settings.contract.zone),
+            reason=made.void_reason,
         )
         await notices.add(call.connection, [told], now=call.now)
     return Reply(Voided(**invoice_fields(made)))

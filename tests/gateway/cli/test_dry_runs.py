@@ -62,7 +62,11 @@ async def test_dry_runs_tell_what_would_come_of_it(shop: Shop, cli: Cli, admin: 
         (("key", "set", shop.key, "--daily-limit", "7"), "Change daily limit of", "7"),
         (("key", "suspend", shop.key), "Refuse every call of", "suspended"),
         (("bill", "pay", shop.account, "125.00"), "Note a payment of 125.00", "0.00"),
-        (("bill", "void", "INV-000001", "--reason", "twice"), "Make INV-000001 void", "twice"),
+        (
+            ("bill", "void", "INV-000001", "--reason", "twice"),
+            f"Make INV-000001 (125.00 USD of {shop.account}) void",
+            "twice",
+        ),
         (
             ("webhook", "create", "https://hooks.example/x"),
             "Send every event of every account",

@@ -50,6 +50,7 @@ def samples() -> list[Notice]:
             period_first=date(2026, 10, 1),
             issued_on=day,
             voided_at=AT,
+            reason="billed twice\nBcc: everybody@example.com",
         ),
         texts.payment_received(
             account_id="acc_1",
