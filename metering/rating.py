@@ -93,12 +93,14 @@ def segments_of(
     closed_on: date | None,
     versions: Sequence[PlanVersion],
     moves: Sequence[Move] = (),
+    gaps: Sequence[Period] = (),
 ) -> tuple[Segment, ...]:
     """Cut a month of one subscription where its free month ends and where its price changes.
 
     `trial_until` is the first day that is paid for, `closed_on` the last one: the day that holds the moment
-    of closing is billed (contract OT-14). A month without a day of the subscription has no segment. Raises
-    NoPriceError when a paid day has no price.
+    of closing is billed (contract OT-14). In `gaps`, in the order of their days, the key was out of service.
+    A month without a day of the subscription has no segment. Raises NoPriceError when a paid day has no
+    price.
     """
     begins, ends = max(month.first, started), month.last_excluded
     if closed_on is not None:
@@ -111,11 +113,11 @@ def segments_of(
         paid = min(trial_until, ends)
         cut.append(Segment(begins, paid, None))
     if paid == ends:
-        return tuple(cut)
+        return _without(cut, gaps)
     changes = changes_in(versions, started, moves, Period(paid, ends))
     lasts = [first for first, _ in changes[1:]] + [ends]
     cut += [Segment(first, last, version) for (first, version), last in zip(changes, lasts, strict=True)]
-    return tuple(cut)
+    return _without(cut, gaps)
 
 
 def rate(
@@ -230,6 +232,22 @@ def _rate_segment(key_id: str, site: str | None, segment: Segment, counts: Count
         )
         for charge in charges(version.price, quantity)
     ]
+
+
+def _without(cut: Sequence[Segment], gaps: Sequence[Period]) -> tuple[Segment, ...]:
+    """Return what is left of segments outside of gaps."""
+    left = list(cut)
+    for gap in gaps:
+        parts = [
+            part
+            for each in left
+            for part in (
+                replace(each, last_excluded=min(each.last_excluded, gap.first)),
+                replace(each, first=max(each.first, gap.last_excluded)),
+            )
+        ]
+        left = [part for part in parts if part.days > 0]
+    return tuple(left)
 
 
 def _true_up(

@@ -38,6 +38,7 @@ SUBSCRIPTION_COLUMNS = (
     "version_today",
     "because",
     "moves",
+    "gaps",
 )
 PlanArgument = Annotated[str, typer.Argument(help="A plan of the configuration, such as K1.")]
 FileArgument = Annotated[

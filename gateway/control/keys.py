@@ -34,9 +34,12 @@ from gateway.control.operations import Call, Handler, Operation, Reply
 from gateway.control.problems import FieldError, conflict, invalid
 from gateway.settings import Settings
 from gateway.validation import suggestion
+from metering.billing import gaps
 from metering.ledger import CredentialTakenError, key_changes, peppers, subscriptions
 from metering.ledger import keys as ledger
 from metering.ledger.credentials import NewCredential
+from metering.ledger.rows import NotFoundError
+from metering.ledger.subscriptions import Subscription
 from policies import keys as texts
 from policies.period import day_of
 
@@ -142,7 +145,10 @@ async def change(call: Call[KeyChange, NoQuery]) -> Reply:
         )
     if wanted.get("signing_secret") is not None:
         wanted["signing_secret"] = sealing.seal(wanted["signing_secret"], settings.security.peppers)
+    served = await _subscription(call, key_id) if "expires_at" in wanted else None
     changed = await key_changes.change(call.connection, key_id, wanted, now=call.now, by=call.by)
+    if served is not None:
+        await gaps.note(call.connection, served, contract=settings.contract, now=call.now, by=call.by)
     return Reply(Key(**_fields(call, changed)))
 
 
@@ -196,6 +202,15 @@ async def close(call: Call[Closing, NoQuery]) -> Reply:
         return Reply(Key(**_fields(call, key)))
     closed = await key_changes.close(call.connection, key_id, at=at, now=call.now, by=call.by)
     return Reply(Key(**_fields(call, closed)))
+
+
+async def _subscription(call: Call[Any, Any], key_id: str) -> Subscription | None:
+    """Return what is paid for a key; nothing is for one of a sandbox."""
+    await key_changes.lock(call.connection, key_id)
+    try:
+        return await subscriptions.get(call.connection, key_id, contract=call.control.settings.contract)
+    except NotFoundError:
+        return None
 
 
 async def _refuse_late_purchase(call: Call[Any, Any], key_id: str, purchased_at: datetime) -> None:

@@ -39,6 +39,13 @@ class MoveOut(Output):
     version: int
 
 
+class GapOut(Output):
+    """Days that are not paid for."""
+
+    first_day: date
+    last_excluded: date
+
+
 class Subscription(Output):
     """A key's service. It keeps the version in force when it started, until it moves."""
 
@@ -53,6 +60,7 @@ class Subscription(Output):
     version_today: int | None = Field(description="Null where no price applies.")
     because: str
     moves: list[MoveOut]
+    gaps: list[GapOut] = Field(description="Days in which it was out of service, as it had expired.")
 
 
 class SubscriptionPage(Output):
@@ -125,6 +133,7 @@ def _shown(
         version_today=number,
         because=because,
         moves=[MoveOut(first_day=each.first, version=each.version) for each in found.moves],
+        gaps=[GapOut(first_day=each.first, last_excluded=each.last_excluded) for each in found.gaps],
     )
 
 

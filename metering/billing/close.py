@@ -153,4 +153,5 @@ def _segments(each: Subscription, period: Period, catalogue: Versions) -> tuple[
         closed_on=each.closed_on,
         versions=tuple(catalogue.get(each.plan, {}).values()),
         moves=each.moves,
+        gaps=each.gaps,
     )

@@ -44,6 +44,18 @@ plan_moves = sa.Table(
     sa.Column("made_by", sa.Text, nullable=False),
 )
 
+# Days in which a key was out of service: it had expired, and was let go on later. They are not paid for.
+service_gaps = sa.Table(
+    "service_gaps",
+    metadata,
+    sa.Column("key_id", sa.Text, sa.ForeignKey("keys.id"), primary_key=True),
+    sa.Column("first_day", Day, primary_key=True),
+    sa.Column("last_excluded", Day, nullable=False),
+    sa.Column("made_at", Instant, nullable=False),
+    sa.Column("made_by", sa.Text, nullable=False),
+    sa.CheckConstraint("first_day < last_excluded", name="days"),
+)
+
 # The last number that each series gave out. Its row stays locked until what was numbered is committed.
 number_series = sa.Table(
     "number_series",

@@ -154,6 +154,11 @@ async def set_oldest_unpaid(
     return ids
 
 
+async def lock(connection: AsyncConnection, key_id: str) -> None:
+    """Hold off other changes of a key; raises NotFoundError."""
+    await _locked(connection, key_id)
+
+
 async def touch(connection: AsyncConnection, key_id: str) -> None:
     """Give a key a new revision, for a change that is not in its row."""
     await _bump(connection, key_id, {})

@@ -10,11 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger.billing_tables import plan_moves
+from metering.ledger.billing_tables import plan_moves, service_gaps
 from metering.ledger.rows import NotFoundError, Page, check_limit, page_of, read_cursor
 from metering.ledger.tables import accounts, keys, usage_daily
 from policies.decision import Contract
-from policies.period import add_months, day_of, midnight
+from policies.period import Period, add_months, day_of, midnight
 from policies.plan_versions import Move
 from policies.trial import trial_of
 
@@ -26,7 +26,8 @@ class Subscription:
     """A key's service: paid for from `started_on`, or from `trial_until` on after a free month, up to and
     including `closed_on` (contract OT-2, OT-14).
 
-    A key that was bought starts on the day of its purchase, another on the day it was made.
+    A key that was bought starts on the day of its purchase, another on the day it was made. In `gaps` it was
+    out of service.
     """
 
     key_id: str
@@ -39,6 +40,7 @@ class Subscription:
     trial_until: date | None
     closed_on: date | None
     moves: tuple[Move, ...] = ()
+    gaps: tuple[Period, ...] = ()
 
 
 _COLUMNS = (
@@ -88,14 +90,17 @@ async def through(
     connection: AsyncConnection, *, contract: Contract, account_ids: Sequence[str] | None = None
 ) -> AsyncIterator[list[Subscription]]:
     """Go through all subscriptions, or those of some accounts, a part at a time."""
-    moves = await _moves(connection, None)
+    moves, gaps = await _moves(connection, None), await _gaps(connection, None)
     query = _query(contract)
     if account_ids is not None:
         only = sa.bindparam("only", list(account_ids), sa.ARRAY(sa.Text))
         query = query.where(keys.c.account_id == sa.any_(only))
     async with connection.stream(query.execution_options(yield_per=FETCHED)) as rows:
         async for part in rows.mappings().partitions():
-            yield [_subscription(row, contract, moves.get(row["id"], ())) for row in part]
+            yield [
+                _subscription(row, contract, moves.get(row["id"], ()), gaps.get(row["id"], ()))
+                for row in part
+            ]
 
 
 async def add_move(connection: AsyncConnection, key_id: str, move: Move, *, now: datetime, by: str) -> None:
@@ -103,6 +108,15 @@ async def add_move(connection: AsyncConnection, key_id: str, move: Move, *, now:
     await connection.execute(
         sa.insert(plan_moves).values(
             key_id=key_id, first_day=move.first, version=move.version, made_at=now, made_by=by
+        )
+    )
+
+
+async def add_gap(connection: AsyncConnection, key_id: str, gap: Period, *, now: datetime, by: str) -> None:
+    """Note days in which a key was out of service; the caller holds the key's lock."""
+    await connection.execute(
+        sa.insert(service_gaps).values(
+            key_id=key_id, first_day=gap.first, last_excluded=gap.last_excluded, made_at=now, made_by=by
         )
     )
 
@@ -122,8 +136,9 @@ def _query(contract: Contract) -> sa.Select[Any]:
 
 async def _read(connection: AsyncConnection, query: sa.Select[Any], contract: Contract) -> list[Subscription]:
     rows = (await connection.execute(query)).mappings().all()
-    moves = await _moves(connection, [row["id"] for row in rows])
-    return [_subscription(row, contract, moves.get(row["id"], ())) for row in rows]
+    ids = [row["id"] for row in rows]
+    moves, gaps = await _moves(connection, ids), await _gaps(connection, ids)
+    return [_subscription(row, contract, moves.get(row["id"], ()), gaps.get(row["id"], ())) for row in rows]
 
 
 async def _moves(connection: AsyncConnection, key_ids: Sequence[str] | None) -> dict[str, tuple[Move, ...]]:
@@ -138,7 +153,21 @@ async def _moves(connection: AsyncConnection, key_ids: Sequence[str] | None) -> 
     return found
 
 
-def _subscription(row: Mapping[Any, Any], contract: Contract, moves: tuple[Move, ...]) -> Subscription:
+async def _gaps(connection: AsyncConnection, key_ids: Sequence[str] | None) -> dict[str, tuple[Period, ...]]:
+    table = service_gaps
+    query = sa.select(table.c.key_id, table.c.first_day, table.c.last_excluded).order_by(table.c.first_day)
+    if key_ids is not None:
+        ids = sa.bindparam("ids", list(key_ids), sa.ARRAY(sa.Text))
+        query = query.where(table.c.key_id == sa.any_(ids))
+    found: dict[str, tuple[Period, ...]] = {}
+    for row in await connection.execute(query):
+        found[row.key_id] = (*found.get(row.key_id, ()), Period(row.first_day, row.last_excluded))
+    return found
+
+
+def _subscription(
+    row: Mapping[Any, Any], contract: Contract, moves: tuple[Move, ...], gaps: tuple[Period, ...]
+) -> Subscription:
     bought, first_request = row["purchased_at"], row["first_request_at"]
     trial = trial_of(
         None if first_request is None else first_request.timestamp(),
@@ -157,6 +186,7 @@ def _subscription(row: Mapping[Any, Any], contract: Contract, moves: tuple[Move,
         trial_until=None if trial is None else day_of(trial.end, contract.zone),
         closed_on=_closed_on(row, contract),
         moves=moves,
+        gaps=gaps,
     )
 
 

@@ -188,6 +188,40 @@ def test_a_closed_key_is_billed_through_its_last_day() -> None:
     assert segments_of(MAY, closed_on=date(2026, 4, 30), **in_trial) == ()
 
 
+@pytest.mark.parametrize(
+    ("gaps", "left"),
+    [
+        ([], [(1, 11), (11, 32)]),
+        ([(5, 8)], [(1, 5), (8, 11), (11, 32)]),
+        ([(9, 15)], [(1, 9), (15, 32)]),
+        ([(1, 11)], [(11, 32)]),
+        ([(11, 32)], [(1, 11)]),
+        ([(-20, 3), (30, 60)], [(3, 11), (11, 30)]),
+        ([(12, 13), (20, 31)], [(1, 11), (11, 12), (13, 20), (31, 32)]),
+        ([(-20, 60)], []),
+    ],
+)
+def test_days_out_of_service_are_cut_out(gaps: list[tuple[int, int]], left: list[tuple[int, int]]) -> None:
+    """What is left of the free month and of the paid days are segments of their own (OT-14)."""
+    segments = segments_of(
+        MAY,
+        started=date(2026, 4, 11),
+        trial_until=date(2026, 5, 11),
+        closed_on=None,
+        versions=[V1],
+        gaps=[Period(may(first), may(last)) for first, last in gaps],
+    )
+    assert [(each.first, each.last_excluded) for each in segments] == [
+        (may(first), may(last)) for first, last in left
+    ]
+    assert all((each.version is None) == (each.first < may(11)) for each in segments)
+
+
+def may(number: int) -> date:
+    """Return a day of May, counted on beyond its ends."""
+    return date(2026, 4, 30) + timedelta(days=number)
+
+
 def test_a_month_before_the_subscription_has_nothing() -> None:
     """Nothing is billed for a month in which the key did not exist."""
     assert segments_of(MAY, started=date(2026, 6, 1), trial_until=None, closed_on=None, versions=[V1]) == ()
