@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -93,6 +94,7 @@ def close(
         with working(f"Closing {body['period']}"):
             told = connection.call("POST", CLOSE, body, timeout_s=LONG_S)
         write_one(told, CLOSED_COLUMNS, form)
+        _tell_when(told)
         return
     sums = _Sums()
     rows = _compared(connection, body, sums, changed=changed)
@@ -151,6 +153,7 @@ def issue(
         )
     if done["held"]:
         note(f"Left as drafts: {', '.join(done['held'])}. `tallygate reconcile` says what does not agree.")
+        _tell_when(done)
 
 
 def _compared(
@@ -194,6 +197,12 @@ def _shown(rows: Iterator[dict[str, Any]], form: Format) -> Iterator[dict[str, A
         yield row
         if form is Format.TABLE and number == SHOWN:
             return
+
+
+def _tell_when(told: dict[str, Any]) -> None:
+    if told["issues_at"] is not None:
+        at = datetime.fromisoformat(told["issues_at"])
+        note(f"Drafts that nobody issues before are issued by themselves at {at:%Y-%m-%d %H:%M %Z}.")
 
 
 def _tell_cut(rows: int, form: Format) -> None:

@@ -7,7 +7,7 @@ draft is issued once.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Set
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,15 +17,18 @@ from metering.billing.close import CloseReport, close
 from metering.billing.errors import BillingError
 from metering.billing.issue import IssueReport, Told, issue
 from metering.billing.reconcile import Kind, reconcile
+from metering.billing.terms import Terms
 from metering.ledger import invoices, plan_versions
 from metering.ledger.audit import Author
-from policies.period import Period, month_of
+from policies.period import Period, midnight, month_of
 
 if TYPE_CHECKING:
     from gateway.control.app import Control
 
 AUTHOR = Author("billing")
 TRY_AGAIN_S = 3_600.0  # a month with accounts that are held is looked at so often
+# Who closes a month whose day has come wants to see its drafts: so long nothing is issued over their heads.
+LOOK = timedelta(days=1)
 SHOWN = 20  # in one log line
 HOLDING = {Kind.COUNTER, Kind.BILLED, Kind.INVOICE}  # differences with which no invoice is issued
 
@@ -116,6 +119,14 @@ async def _closed(
     return {invoice.account_id for invoice in there}
 
 
+def issues_at(period: Period, closed_at: datetime, closed_by: str, terms: Terms) -> datetime:
+    """Return when the drafts of a month are issued by themselves, if people do not issue them before."""
+    day = period.last_excluded + timedelta(days=terms.issue_day - 1)
+    due = datetime.fromtimestamp(midnight(day, terms.zone), terms.zone)
+    by_hand = closed_by != AUTHOR.actor
+    return (closed_at + LOOK).astimezone(terms.zone) if by_hand and closed_at >= due else due
+
+
 class BillingRounds:
     """Looks again and again which month is due."""
 
@@ -134,7 +145,6 @@ class BillingRounds:
         async with control.engine.connect() as connection:
             begun = await plan_versions.first_applied(connection)
             closed = await invoices.closed_months(connection)
-            unissued = await invoices.months_open(connection)
         if begun is None:
             return  # nothing is sold
         first = month_of(terms.day_of(begun))
@@ -152,10 +162,12 @@ class BillingRounds:
                     keys=len(report.left_out),
                     first=[f"{each.key_id}: {each.reason}" for each in report.left_out[:SHOWN]],
                 )
-            unissued.append(first.first)
             first = month_of(first.last_excluded)
-        for month in map(month_of, unissued):
-            if today >= month.last_excluded + timedelta(days=terms.issue_day - 1):
+        async with control.engine.connect() as connection:
+            unissued = await invoices.months_open(connection)
+        for each in unissued:
+            month = month_of(each.first)
+            if control.now() >= issues_at(month, each.closed_at, each.closed_by, terms):
                 await self._issue(month)
 
     def _name_passed_over(self, first: Period, closed: Set[date]) -> None:

@@ -161,6 +161,9 @@ class LeftOut(Output):
     reason: str
 
 
+ISSUES_AT = "When the drafts of the whole month are issued by themselves, if nobody does before."
+
+
 class Closed(Output):
     """What closing a month did, or would do: a dry run tells a page, and its sums are of that page."""
 
@@ -174,6 +177,7 @@ class Closed(Output):
     left_out: list[LeftOut]
     drafts: list[Difference] = Field(description="Told by a dry run only.")
     next_cursor: str | None
+    issues_at: datetime | None = Field(description=ISSUES_AT)
 
 
 class Issued(Output):
@@ -185,6 +189,7 @@ class Issued(Output):
     count: int
     totals: dict[str, Decimal] = Field(description="By currency.")
     held: list[str] = Field(description="Accounts left as drafts: asked for, or books that do not agree.")
+    issues_at: datetime | None = Field(description=ISSUES_AT)
     invoices: list[InvoiceOut] = Field(description="The first `limit` of them, by number; a draft has none.")
     next_cursor: str | None
     digest: str | None = Field(

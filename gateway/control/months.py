@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -55,6 +56,7 @@ async def close_month(call: Call[Closing, NoQuery]) -> Reply:
             left_out=[LeftOut.model_validate(each, from_attributes=True) for each in report.left_out],
             drafts=[],
             next_cursor=None,
+            issues_at=await _issues_at(call, period),
         )
     )
 
@@ -87,6 +89,7 @@ async def _preview_close(call: Call[Closing, NoQuery], period: Period) -> Reply:
             left_out=[LeftOut.model_validate(each, from_attributes=True) for each in page.left_out],
             drafts=[_difference(each) for each in page.items],
             next_cursor=page.next_cursor,
+            issues_at=None,
         )
     )
 
@@ -121,12 +124,24 @@ async def issue_month(call: Call[Issuing, NoQuery]) -> Reply:
             count=report.count,
             totals=report.totals,
             held=report.held,
+            issues_at=await _issues_at(call, period) if report.held else None,
             invoices=[InvoiceOut(**invoice_fields(each)) for each in shown],
             next_cursor=None,
             digest=None,
             in_force=await control.project(),
         )
     )
+
+
+async def _issues_at(call: Call[Any, Any], period: Period) -> datetime | None:
+    """Return when what is left of a month is issued by itself; None for one that was not closed for all."""
+    async with call.control.engine.connect() as connection:
+        unissued = await invoices.months_open(connection)
+    terms = terms_of(call.control.settings)
+    for each in unissued:
+        if each.first == period.first:
+            return billing.issues_at(period, each.closed_at, each.closed_by, terms)
+    return None
 
 
 async def _preview_issue(call: Call[Issuing, NoQuery], period: Period) -> Reply:
@@ -153,6 +168,7 @@ async def _preview_issue(call: Call[Issuing, NoQuery], period: Period) -> Reply:
             done=False,
             count=len(page.items),
             totals=_totals([(each.currency, each.total) for each in page.items]),
+            issues_at=None,
             held=body.hold,
             invoices=[InvoiceOut(**invoice_fields(each)) for each in page.items],
             next_cursor=page.next_cursor,

@@ -32,6 +32,15 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class OpenMonth:
+    """A month that was closed, the last time at `closed_at`, and is not wholly issued."""
+
+    first: date
+    closed_at: datetime
+    closed_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Invoice:
     """What an account is charged for a month. `issued_on` and `due_on` are days of the billing timezone."""
 
@@ -264,11 +273,13 @@ async def finish_month(connection: AsyncConnection, month: date, *, now: datetim
     return (await connection.execute(query)).scalar_one_or_none() is not None
 
 
-async def months_open(connection: AsyncConnection) -> list[date]:
+async def months_open(connection: AsyncConnection) -> list[OpenMonth]:
     """Return the months that were closed and not wholly issued, the oldest first."""
     table = billing_months
-    query = sa.select(table.c.period_first).where(table.c.issued_at.is_(None)).order_by(table.c.period_first)
-    return list((await connection.execute(query)).scalars())
+    query = sa.select(table.c.period_first, table.c.closed_at, table.c.closed_by).where(
+        table.c.issued_at.is_(None)
+    )
+    return [OpenMonth(*row) for row in await connection.execute(query.order_by(table.c.period_first))]
 
 
 async def is_closed(connection: AsyncConnection, month: date) -> bool:

@@ -53,6 +53,18 @@ async def test_what_closing_would_do_is_told_over_pages(
     assert all(sum(Decimal(line["amount"]) for line in row["lines"]) == 125 for row in rows)
 
 
+async def test_who_closes_a_month_reads_when_it_is_issued(shops: list[Shop], cli: Cli, clock: Clock) -> None:
+    """Closing and holding say until when drafts can be looked at; a month that is issued says nothing."""
+    clock.now = CLOSING
+    when = "Drafts that nobody issues before are issued by themselves at"
+    closed = await cli("bill", "close", "2026-10")
+    assert f"{when} 2026-11-10 00:00 UTC+03:00." in " ".join(closed.err.split())
+    clock.now = ISSUING
+    held = await cli("bill", "issue", "2026-10", "--yes", "--hold", shops[1].account)
+    assert f"{when} 2026-11-11 12:00 UTC+03:00." in " ".join(held.err.split())
+    assert when not in (await cli("bill", "issue", "2026-10", "--yes")).err
+
+
 async def test_a_dry_run_after_issuing_shows_what_changed(shops: list[Shop], cli: Cli, clock: Clock) -> None:
     """Each account's invoice stands beside what it would be now; those that differ can be asked for alone."""
     await shops[0].bill()

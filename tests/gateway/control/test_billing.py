@@ -148,6 +148,41 @@ async def test_a_month_that_was_passed_over_is_named(
     assert {invoice.period for invoice in await found(control)} == {month("2026-12"), month("2027-01")}
 
 
+async def test_who_closes_a_month_late_sees_its_drafts(
+    control: Control, rounds: BillingRounds, clock: Clock, ticks: Ticks, admin: Api, key: dict[str, Any]
+) -> None:
+    """A month that people close on its day or later is left to them for a day; so are drafts they hold."""
+    await announce(control, version("K1", minimum=Decimal(30)))
+    clock.now = at("2026-12-10 00:00:00")
+    closed = await admin.post("/v1/invoices/close", {"period": "2026-11"})
+    assert closed.body["issues_at"] == "2026-12-11T00:00:00+03:00"
+    clock.now = at("2026-12-10 23:59:59")
+    await rounds.round()
+    assert [invoice.status for invoice in await found(control)] == [Status.DRAFT]
+    holding = {"period": "2026-11", "hold": [key["account_id"]]}
+    held = await admin.post("/v1/invoices/issue", holding)
+    assert (held.body["held"], held.body["issues_at"]) == ([key["account_id"]], "2026-12-11T23:59:59+03:00")
+    clock.now = at("2026-12-11 23:59:58")
+    await rounds.round()
+    assert [invoice.status for invoice in await found(control)] == [Status.DRAFT]
+    clock.now = at("2026-12-11 23:59:59")
+    await rounds.round()
+    assert [invoice.status for invoice in await found(control)] == [Status.ISSUED]
+
+
+async def test_who_closes_a_month_early_does_not_put_it_off(
+    control: Control, rounds: BillingRounds, clock: Clock, admin: Api, key: dict[str, Any]
+) -> None:
+    """Closed by hand in the last second before its day, a month is issued on it all the same."""
+    await announce(control, version("K1", minimum=Decimal(30)))
+    clock.now = at("2026-12-09 23:59:59")
+    closed = await admin.post("/v1/invoices/close", {"period": "2026-11"})
+    assert closed.body["issues_at"] == "2026-12-10T00:00:00+03:00"
+    clock.now = at("2026-12-10 00:00:00")
+    await rounds.round()
+    assert [invoice.status for invoice in await found(control)] == [Status.ISSUED]
+
+
 async def test_books_that_do_not_agree_are_held(
     control: Control,
     rounds: BillingRounds,
