@@ -6,7 +6,6 @@ a file is corrected in one go. Secrets come from files or the environment, never
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from gateway import config_model as model
 from gateway.config_contract import Terms
 from gateway.config_files import PEPPER_BYTES, Files
 from gateway.config_tables import Tables
+from gateway.passwords import without_passwords
 from gateway.settings import (
     Billing,
     Dialect,
@@ -54,14 +54,6 @@ REDIS_URL, DATABASE_URL = "TALLYGATE_REDIS_URL", "TALLYGATE_DATABASE_URL"
 DATA_DIR, DEMO_URL = "TALLYGATE_DATA_DIR", "TALLYGATE_DEMO_URL"
 # Of the program's own processes: a copy of the file, which is read in its place; see `gateway.kept_config`.
 KEPT = "TALLYGATE_KEPT_CONFIG"
-
-
-# The one secret that a configuration may hold in plain text is a password of a store, in its URL: up to the
-# last @, since drivers take one with / and @ in it too, or among the parameters.
-_PASSWORDS = (
-    (re.compile(r"(://[^/\s:@\"']*:)\S+@"), r"\1[hidden]@"),
-    (re.compile(r"(?i)([?&][a-z_]*password=)[^&\s\"']+"), r"\1[hidden]"),
-)
 
 
 class ConfigError(Exception):
@@ -113,13 +105,6 @@ def load(path: Path | None, environ: Mapping[str, str], *, keep_pepper: bool = T
     if settings is None:
         raise ConfigError(source, reader.errors)
     return settings
-
-
-def without_passwords(text: str) -> str:
-    """Return a configuration's text, or a part of it, with the passwords in URLs blotted out."""
-    for pattern, replacement in _PASSWORDS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 class _Reader:

@@ -21,7 +21,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from structlog.typing import EventDict, Processor
 
-HIDDEN = "[hidden]"
+from gateway.passwords import HIDDEN, without_passwords
+
 SNAPSHOT_MAX_BYTES = 4 << 20
 SNAPSHOT_DEADLINE_S = 2.0  # a worker that is busier than this misses one scrape
 
@@ -32,7 +33,6 @@ _SECRET_FIELDS = re.compile(
 _SECRETS = (
     # Issued keys and control tokens, whole or cut off: 12 characters tell enough to guess nothing.
     (re.compile(r"\b(tgc?_)[0-9a-z]{8,}"), rf"\1{HIDDEN}"),
-    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), rf"\1{HIDDEN}@"),
     (
         re.compile(r"(?i)((?:instanceKey|signature|token|password|secret|api_?key)=)[^&\s\"']+"),
         rf"\1{HIDDEN}",
@@ -95,6 +95,7 @@ def _hidden(name: str, value: Any) -> Any:
     if value is not None and _SECRET_FIELDS.search(name):
         return HIDDEN
     if isinstance(value, str):
+        value = without_passwords(value)
         for pattern, replacement in _SECRETS:
             value = pattern.sub(replacement, value)
         return value

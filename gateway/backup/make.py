@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.backup import archive, ledgers, postgres
 from gateway.backup.archive import Manifest
 from gateway.backup.postgres import BackupError, Progress
-from gateway.config import without_passwords
+from gateway.passwords import without_passwords
 from gateway.settings import Settings
 from metering.journal import SUFFIX
 from metering.ledger import audit, inventory, make_engine

@@ -14,7 +14,8 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway import telemetry
-from gateway.telemetry import HIDDEN, WorkerMetricsCollector, configure_logging
+from gateway.passwords import HIDDEN
+from gateway.telemetry import WorkerMetricsCollector, configure_logging
 
 KEY = "tg_0123456789abcdefghjkmnpqrs0000000"
 
@@ -76,6 +77,8 @@ def test_events_below_the_level_are_not_written(written: io.StringIO) -> None:
         "GET /a?instanceKey=sellers-own-key&x=1",
         "tgc_0123456789abcdefghjkmnpqrs0000000 refused",
         "postgresql://tallygate:sellers-own-key@/tallygate",
+        "redis://:with/slash@sellers-own-key@host:6379/0 does not answer",
+        "redis+sentinel://host:26379/counts?sentinel_password=sellers-own-key",
         "Authorization: Bearer sellers-own-key",
     ],
 )
