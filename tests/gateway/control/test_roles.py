@@ -199,6 +199,19 @@ async def test_a_token_that_was_right_is_not_locked_out(
     assert [(await bot.get("/v1/keys")).status for _ in range(2)] == [401, 429]
 
 
+async def test_a_token_sent_in_place_of_a_key_still_opens_what_it_did(
+    client: TestClient[Any, Any], admin: Api
+) -> None:
+    """A slip of an operator is a failure like any other, and loses nobody what has worked before."""
+    assert (await admin.get("/v1/keys")).status == 200
+    assert (await admin.get("/v1/me/usage")).status == 401
+    guesser = Api(client, issue_token())
+    for _ in range(FAILURES_ALLOWED):
+        await guesser.get("/v1/keys")
+    assert (await guesser.get("/v1/keys")).status == 429
+    assert (await admin.get("/v1/keys")).status == 200
+
+
 async def test_failures_count_for_the_client_behind_a_proxy(
     client: TestClient[Any, Any], admin: Api, control: Control
 ) -> None:
