@@ -91,13 +91,20 @@ def _program(name: str) -> str:
 
 
 def _access(url: str) -> tuple[str, dict[str, str]]:
-    """Return the URL without its password, and an environment that has it: all can see command lines."""
+    """Return the URL as libpq reads it, without its password, and an environment that has that.
+
+    All users of the machine can see command lines.
+    """
     parsed = sa.make_url(url)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TALLYGATE_")}
     # As the driver has it, one among the parameters goes before one in front of the host.
     password = parsed.query.get("password", parsed.password)
     if password is not None:
         environ["PGPASSWORD"] = str(password)
+    # What is asyncpg's word and what SQLAlchemy's own; libpq refuses a parameter that it does not know.
+    if isinstance(mode := parsed.query.get("ssl"), str):
+        parsed = parsed.update_query_dict({"sslmode": mode.replace("_", "-")})
+    parsed = parsed.difference_update_query(["ssl", "prepared_statement_cache_size"])
     # `set` takes None for "as it is".
     parsed = parsed.set(drivername="postgresql")._replace(password=None).difference_update_query(["password"])
     return parsed.render_as_string(hide_password=False), environ
