@@ -24,6 +24,14 @@ def test_every_alert_has_a_row_in_the_manual() -> None:
     assert set(rows) <= told
 
 
+def test_alerts_see_the_first_of_what_they_count() -> None:
+    """A rate by label goes by series that are there from zero on, and over more than one scrape a minute."""
+    chosen = re.findall(r"(?:rate|increase)\((\w+)\{.*?\}\[(\d+)m\]", ALERTS)
+    assert chosen
+    assert {name for name, _ in chosen} == {"tallygate_failed_calls_total"}
+    assert min(int(minutes) for _, minutes in chosen) >= 5
+
+
 def test_every_reason_of_readiness_is_in_the_manual() -> None:
     """A reason that nobody explains helps nobody."""
     assert set(re.findall(r"^\| `(\w+)` \| .* \| [a-zA-Z ]+ \|$", MANUAL, re.MULTILINE)) >= set(Trouble)

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.failures import Failure, Fault
 from metering.open_calls import Admission
 
 # Seconds. The first bounds are where a proxied call on one machine lies, the last is beyond any upstream's
@@ -35,8 +36,12 @@ LATENCY_BOUNDS = (
 
 SETTLED_TOGETHER = 512  # latencies
 
+# What alarms go by, from zero on: a rate does not see the first call of a series that begins with it.
+ALARMING = tuple(each.value.name for each in Failure if each.value.fault is not Fault.CLIENT)
+
 HELP = {
     "tallygate_calls_total": "Calls by route, class and result (answered, or why not).",
+    "tallygate_failed_calls_total": "Calls that the gateway or an upstream failed, by failure.",
     "tallygate_waived_units_total": "Units that were counted and are not charged, by reason.",
     "tallygate_call_seconds": "From a call's complete head to its last byte, by route.",
     "tallygate_added_seconds": "The part of it that is the gateway's own: until the call is sent on.",
@@ -141,6 +146,9 @@ class Tally:
                 "tallygate_calls_total": [
                     [{"route": route, "class": klass, "result": result}, count]
                     for (route, klass, result), count in self.calls.items()
+                ],
+                "tallygate_failed_calls_total": [
+                    [{"failure": name}, self.with_result(name)] for name in ALARMING
                 ],
                 "tallygate_waived_units_total": [[{"reason": name}, n] for name, n in self.waived.items()],
                 "tallygate_bad_requests_total": [

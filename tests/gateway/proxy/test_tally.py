@@ -42,3 +42,19 @@ def test_values_do_not_wait_for_ever() -> None:
     assert (labels, counts) == ({"route": "/"}, [0, 3 * SETTLED_TOGETHER + 7] + [0] * 15)
     [[_, added, _]] = seconds_of(tally, "tallygate_added_seconds")
     assert added == [(3 * SETTLED_TOGETHER + 8) // 2] + [0] * 16
+
+
+def test_failures_that_alarms_go_by_are_there_from_zero_on() -> None:
+    """The first failed call raises a series that was there before it; a refusal of the contract is none."""
+    tally = Tally()
+
+    def failed() -> dict[str, int]:
+        series = tally.snapshot({}, {}, {})["counters"]["tallygate_failed_calls_total"]
+        return {labels["failure"]: count for labels, count in series}
+
+    before = failed()
+    assert {"internal", "counting_unavailable", "upstream_timeout"} <= before.keys()
+    assert set(before.values()) == {0}
+    for result in ("internal", "quota_exceeded", "answered"):
+        tally.call("/", "search", result, 0.1, None)
+    assert failed() == before | {"internal": 1}
