@@ -88,6 +88,7 @@ class Control:
         redis: Client,
         workers: WorkerMetricsCollector | None,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.engine = engine
@@ -96,6 +97,7 @@ class Control:
         self.guesses = Guesses()
         self.registry = CollectorRegistry()
         self.clock = clock
+        self.uptime = uptime  # in seconds, which no step of the clock changes
         if workers is not None:
             self.registry.register(workers)
         self.jobs = Jobs(self, self.registry)
@@ -130,10 +132,11 @@ def make_app(
     redis: Client,
     workers_metrics: WorkerMetricsCollector | None = None,
     clock: Callable[[], float] = time.time,
+    uptime: Callable[[], float] = time.monotonic,
 ) -> web.Application:
     """Return the application; `app[CONTROL]` is what its operations work with."""
     app = web.Application(middlewares=[_answer_always], client_max_size=MAX_BODY_BYTES)
-    app[CONTROL] = Control(settings, engine, redis, workers_metrics, clock)
+    app[CONTROL] = Control(settings, engine, redis, workers_metrics, clock, uptime)
     for operation in OPERATIONS:
         app.router.add_route(operation.verb, operation.path, _handler(operation))
     return app

@@ -47,6 +47,8 @@ FULL_EVERY_S = 3_600.0  # a full roll-up also finds counters that Redis lost wit
 KEEP_ANSWERS = timedelta(hours=24)
 SHOWN_RAISED = 20  # in one log line; the metric has them all
 
+JOBS = ("rollup", "project", "replay", "carry", "clean", "notices", "billing", "reminders")
+
 CARRIER = Author("change of peppers")
 
 log = structlog.get_logger("gateway.control")
@@ -93,19 +95,19 @@ class Jobs:
             registry=registry,
         )
         self._noticing = Noticing(registry)
-        self._began = control.clock()
-        self._last_success: dict[str, float] = {}
-        for job in ("rollup", "project", "replay", "clean", "notices", "billing", "reminders"):
+        self._began = control.uptime()
+        self._last_success: dict[str, float] = {}  # by `uptime`: an age is no matter of what time it is
+        for job in JOBS:  # a rate over a series that begins with its first failure is none
             self._failures.labels(job)
             self._succeeded.labels(job)
 
     def age(self, job: str) -> float:
         """Return the seconds since a job last succeeded, or since the start."""
-        return max(0.0, self._control.clock() - self._last_success.get(job, self._began))
+        return self._control.uptime() - self._last_success.get(job, self._began)
 
     def _note_success(self, job: str) -> None:
-        self._last_success[job] = now = self._control.clock()
-        self._succeeded.labels(job).set(now)
+        self._last_success[job] = self._control.uptime()
+        self._succeeded.labels(job).set(self._control.clock())
 
     async def roll_up(self, *, full: bool = False) -> RollupReport:
         """Write the counters to the ledger, and rebuild Redis when it turns out to have lost its data."""

@@ -29,6 +29,7 @@ from tests.gateway.control.conftest import (  # noqa: F401 - fixtures
     control,
     key,
     settings,
+    uptime,
 )
 
 

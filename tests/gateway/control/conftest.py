@@ -98,12 +98,29 @@ def clock() -> Clock:
     return Clock(NOON)
 
 
+class Uptime:
+    """The seconds of a clock that only goes forward, as tests set them."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return self.seconds
+
+
+@pytest.fixture
+def uptime() -> Uptime:
+    """A clock that only goes forward, and stands."""
+    return Uptime()
+
+
 @pytest.fixture
 async def client(
-    settings: Settings, engine: AsyncEngine, redis: Redis, clock: Clock
+    settings: Settings, engine: AsyncEngine, redis: Redis, clock: Clock, uptime: Uptime
 ) -> AsyncIterator[TestClient[Any, Any]]:
     """A client of the running control API."""
-    app = make_app(settings, engine, redis, clock=clock)
+    app = make_app(settings, engine, redis, clock=clock, uptime=uptime)
     async with TestClient(TestServer(app)) as connected:
         yield connected
 

@@ -22,7 +22,7 @@ from gateway.run_state import ProcessState, RunState
 from gateway.telemetry import WorkerMetricsCollector
 from metering.journal import SUFFIX, encode_header
 from metering.open_calls import DIRECTORY
-from tests.gateway.control.conftest import Api, Clock
+from tests.gateway.control.conftest import Api, Clock, Uptime
 
 
 async def reasons(client: TestClient[Any, Any]) -> dict[str, str]:
@@ -58,11 +58,11 @@ def run_dir(tmp_path: Path, control: Control) -> Path:
 
 
 async def test_jobs_that_do_not_succeed_are_late(
-    client: TestClient[Any, Any], admin: Api, clock: Clock
+    client: TestClient[Any, Any], admin: Api, clock: Clock, uptime: Uptime
 ) -> None:
     """A minute after its last success the roll-up or the projection is a reason, until it succeeds."""
     assert await reasons(client) == {}
-    clock.now += timedelta(seconds=condition.LATE_S + 1)
+    uptime.seconds += condition.LATE_S + 1
     assert await reasons(client) == {
         "rollup_late": "The last roll-up was 61 s ago.",
         "projection_late": "Changed keys were last carried to Redis 61 s ago.",
@@ -77,6 +77,17 @@ async def test_jobs_that_do_not_succeed_are_late(
     assert 'tallygate_degraded{reason="rollup_late"} 0.0' in figures
     (line,) = re.findall(r'tallygate_job_success_timestamp_seconds\{job="rollup"\} (.+)', figures)
     assert float(line) == clock()
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=1), timedelta(hours=-1)])
+async def test_a_step_of_the_clock_makes_no_job_late_or_new(
+    client: TestClient[Any, Any], clock: Clock, uptime: Uptime, step: timedelta
+) -> None:
+    """Set forward it is no reason, and set back it hides none: how long ago something was does not change."""
+    clock.now += step
+    assert await reasons(client) == {}
+    uptime.seconds += condition.LATE_S + 1
+    assert set(await reasons(client)) == {"rollup_late", "projection_late"}
 
 
 async def test_workers_that_are_not_at_work_are_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,15 @@ async def test_a_first_call_of_a_sandbox_is_the_first_request(
     assert rolled.body["stamped_accounts"] == [account]
     assert (await admin.get(f"/v1/accounts/{account}")).body["first_request_at"] == "2026-11-21T09:00:00Z"
     assert [entry["actor"] for entry in (await admin.get("/v1/audit?limit=1")).body["items"]] == ["rollup"]
+
+
+async def test_no_failure_of_a_job_is_its_series_first_figure(admin: Api) -> None:
+    """Each job of the manual has failed zero times before it does: a rate needs a figure to rise from."""
+    manual = await asyncio.to_thread((Path(__file__).parents[3] / "docs/operations.md").read_text)
+    (row,) = re.findall(r"^\| `tallygate_job_failures_total` .* by `job` \((.+)\) \|$", manual, re.MULTILINE)
+    figures = (await admin.get("/metrics")).text
+    told = dict(re.findall(r'^tallygate_job_failures_total\{job="(\w+)"\} (.+)$', figures, re.MULTILINE))
+    assert told == dict.fromkeys(re.findall(r"`(\w+)`", row), "0.0")
 
 
 async def test_the_jobs_run_by_themselves(
