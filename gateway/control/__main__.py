@@ -11,7 +11,6 @@ import asyncio
 import os
 import signal
 import socket
-import ssl
 from pathlib import Path
 
 import structlog
@@ -22,6 +21,7 @@ from gateway import collector, config
 from gateway.behind_calls import put_behind_calls
 from gateway.config import ConfigError
 from gateway.control.app import CONTROL, make_app
+from gateway.control.connections import Port
 from gateway.control.periodic import running
 from gateway.listeners import listening_socket
 from gateway.programs import announce
@@ -35,7 +35,6 @@ REDIS_TIMEOUT_S = (
     5.0  # for jobs that move many counters; calls of client sites have a shorter one of their own
 )
 SHUTDOWN_S = 5.0
-LISTEN_BACKLOG = 128
 
 log = structlog.get_logger("gateway.control")
 
@@ -76,10 +75,11 @@ async def serve(
     app = make_app(settings, engine, redis, workers)
     control = app[CONTROL]
 
-    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_S)
+    runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
+    assert runner.server is not None, "it was just set up"
     server = settings.server
-    port = _Port(runner, listening)
+    port = Port(runner.server, listening, lambda: control.settings.server)
     openings: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
@@ -111,27 +111,6 @@ async def serve(
         await runner.cleanup()
         await redis.aclose()
         await engine.dispose()
-
-
-class _Port:
-    """The control port, which stays bound while its TLS is replaced."""
-
-    def __init__(self, runner: web.AppRunner, listening: socket.socket) -> None:
-        self._runner = runner
-        self._socket = listening
-        self._site: web.SockSite | None = None
-
-    async def open(self, tls: ssl.SSLContext | None) -> None:
-        """Answer from now on under `tls`; connections that stand are left as they are."""
-        former = self._site
-        self._site = web.SockSite(self._runner, self._socket.dup(), ssl_context=tls, backlog=LISTEN_BACKLOG)
-        await self._site.start()
-        if former is not None:
-            await former.stop()
-
-    def close(self) -> None:
-        """Let go of the port; the runner ends what is left of its connections."""
-        self._socket.close()
 
 
 if __name__ == "__main__":

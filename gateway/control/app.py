@@ -40,6 +40,7 @@ from gateway.control import (
 )
 from gateway.control.auth import Guesses
 from gateway.control.condition import Condition
+from gateway.control.connections import head_came
 from gateway.control.operations import CALLER, MAX_BODY_BYTES, REQUEST_ID, Operation, perform
 from gateway.control.periodic import Jobs
 from gateway.control.problems import Problem, unavailable
@@ -154,6 +155,7 @@ async def _answer_always(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Number the request, turn every failure into a problem, and log it without its query and body."""
+    head_came(request)
     request_id = secrets.token_hex(8)
     request[REQUEST_ID] = request_id
     started = time.perf_counter()
