@@ -16,6 +16,7 @@ from gateway import config_model as model
 from gateway.config_contract import Terms
 from gateway.config_files import PEPPER_BYTES, Files
 from gateway.config_tables import Tables
+from gateway.copies import Copies, Originals
 from gateway.passwords import without_passwords
 from gateway.settings import (
     Billing,
@@ -41,9 +42,7 @@ from policies.decision import Contract
 from policies.methods import OFFICIAL_SEARCH, MethodRule, MethodTable
 from policies.trial import TrialTerms
 
-PEPPER_FILE = "pepper"
 TOKEN_FILE = "control-token"  # noqa: S105 - a file's name
-GENERATED_PEPPER_ID = "p1"
 DEMO_UPSTREAM = "demo"
 UNCONFIRMED = (
     "stores.redis_replicas: with 0 a master that dies takes the counts along that its replica did not have "
@@ -52,7 +51,7 @@ UNCONFIRMED = (
 
 REDIS_URL, DATABASE_URL = "TALLYGATE_REDIS_URL", "TALLYGATE_DATABASE_URL"
 DATA_DIR, DEMO_URL = "TALLYGATE_DATA_DIR", "TALLYGATE_DEMO_URL"
-# Of the program's own processes: a copy of the file, which is read in its place; see `gateway.kept_config`.
+# Of the program's own processes: a directory of copies that are read in place of files (`gateway.copies`).
 KEPT = "TALLYGATE_KEPT_CONFIG"
 
 
@@ -82,23 +81,30 @@ def shipped(name: str) -> Path:
     return beside if beside.exists() else Path(__file__).parent.parent / name
 
 
-def load(path: Path | None, environ: Mapping[str, str], *, keep_pepper: bool = True) -> Settings:
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    keep_pepper: bool = True,
+    files: Originals | None = None,
+) -> Settings:
     """Read the configuration at `path`, or the example without one; raise ConfigError that names every error.
 
     Relative paths in the file start at its directory, and at the working directory without a file. A pepper
     that the file does not name is generated once into the data directory; with `keep_pepper` False it is made
-    but not written.
+    but not written. `files` says from where all files are read; by default from where they stand, or from the
+    copies that the environment names.
     """
     source = str(path) if path is not None else "the built-in configuration"
     try:
-        kept = environ.get(KEPT) if path is not None else None
-        text = Path(kept or path or example_path()).read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
+        if files is None:
+            files = Copies(Path(environ[KEPT])) if KEPT in environ else Originals()
+        raw = tomllib.loads(files.config(path or example_path()))
     except OSError as error:
         raise ConfigError(source, [f"cannot be read: {error.strerror or error}"]) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(source, [f"is not TOML: {error}"]) from error
-    reader = _Reader(raw, path.parent if path is not None else Path.cwd(), environ, keep_pepper)
+    reader = _Reader(raw, path.parent if path is not None else Path.cwd(), environ, files, keep_pepper)
     if path is not None and _holds_password(raw):
         reader.files.guarded("stores", path)
     settings = reader.settings()
@@ -111,11 +117,16 @@ class _Reader:
     """One reading of a file; with any error, nothing is built."""
 
     def __init__(
-        self, raw: dict[str, Any], base: Path, environ: Mapping[str, str], keep_pepper: bool
+        self,
+        raw: dict[str, Any],
+        base: Path,
+        environ: Mapping[str, str],
+        files: Originals,
+        keep_pepper: bool,
     ) -> None:
         self.tables = Tables(raw)
         self.errors = self.tables.errors
-        self.files = Files(base, environ, self.errors)
+        self.files = Files(base, environ, self.errors, files)
         self.base = base
         self.environ = environ
         self.keep_pepper = keep_pepper
@@ -212,6 +223,7 @@ class _Reader:
                 security.negative_cache_s,
                 security.failures_allowed,
                 security.failures_window_s,
+                peppers_are_generated=not security.peppers,
             ),
             billing=_billing(billing),
             contract=Contract(
@@ -260,7 +272,7 @@ class _Reader:
             tls=tls,
             base_path=parts.path.rstrip("/"),
             host_header=table.host_header or parts.netloc,
-            ca_file=self.files.file(f"{place}.ca_file", table.ca_file),
+            ca_file=self.files.authority(f"{place}.ca_file", table.ca_file),
             connect_timeout_s=table.connect_timeout_s,
             answer_timeout_s=table.answer_timeout_s,
             idle_s=table.idle_s,
@@ -364,7 +376,7 @@ class _Reader:
             sender=table.sender,
             username=table.username,
             password=password,
-            ca_file=self.files.file(f"{place}.ca_file", table.ca_file),
+            ca_file=self.files.authority(f"{place}.ca_file", table.ca_file),
             timeout_s=table.timeout_s,
         )
 
@@ -380,7 +392,7 @@ class _Reader:
             return ()
         self.files.guarded("stores.data_dir", data_dir / TOKEN_FILE)
         if not security.peppers:
-            return ((GENERATED_PEPPER_ID, self.files.pepper(data_dir / PEPPER_FILE, keep=self.keep_pepper)),)
+            return self.files.generated_peppers(data_dir, keep=self.keep_pepper)
         peppers: dict[str, bytes] = {}
         for table in security.peppers:
             place = f'security.peppers["{table.id}"]'

@@ -213,6 +213,8 @@ class Security:
     negative_cache_s: float = 10.0
     failures_allowed: int = 100  # of one address, within the window and in one worker
     failures_window_s: float = 60.0
+    # They are in the data directory, as the configuration names none.
+    peppers_are_generated: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,14 @@ def tls_context(tls: Tls | None) -> ssl.SSLContext | None:
         ) from error
     context.set_alpn_protocols(["http/1.1"])
     if tls.client_ca_file is not None:
-        try:
-            context.load_verify_locations(tls.client_ca_file)
-        except (OSError, ValueError) as error:
-            raise TlsError(f"{tls.client_ca_file} holds no certificates in PEM ({_reason(error)})") from error
+        _trust(context, tls.client_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def check_authority(ca_file: Path) -> None:
+    """Raise TlsError for a file that holds no certificates to trust others by."""
+    _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca_file)
 
 
 def ending(cert_file: Path, now: datetime | None = None) -> str | None:
@@ -52,6 +54,13 @@ def ending(cert_file: Path, now: datetime | None = None) -> str | None:
         if end < (now or datetime.now(UTC)) + WARN_BEFORE_END:
             return f"{end:%Y-%m-%d %H:%M} UTC"
     return None
+
+
+def _trust(context: ssl.SSLContext, ca_file: Path) -> None:
+    try:
+        context.load_verify_locations(ca_file)
+    except (OSError, ValueError) as error:
+        raise TlsError(f"{ca_file} holds no certificates in PEM ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:

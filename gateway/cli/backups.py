@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from gateway import config
 from gateway.backup import archive, make
 from gateway.backup import restore as restoring
 from gateway.backup.archive import Manifest
@@ -110,7 +109,6 @@ def restore(
             new_pepper=new_pepper,
             agreed=agreed,
             told=lambda what: note(f"Restoring: {what}"),
-            settled=lambda: config.load(connection.config_path, connection.environ),
         )
     if done is None:
         return

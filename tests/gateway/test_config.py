@@ -138,7 +138,7 @@ def test_the_example_shows_every_setting(tmp_path: Path, environ: dict[str, str]
     for name in ("proxy", "control"):
         files = trusted.issue(name)
         files.cert_file.rename(tmp_path / "tls" / f"{name}.crt")
-    for name in ("clients.crt", "operators.crt"):
+    for name in ("clients.crt", "operators.crt", "marketplace-ca.crt", "mail-ca.crt"):
         (tmp_path / "tls" / name).write_bytes(trusted.ca_file.read_bytes())
     secrets = {"TALLYGATE_PEPPER": "y" * 40, "MARKETPLACE_KEY": "k", "SECOND_MARKETPLACE_SECRET": "s"}
     settings = load(write(tmp_path, text), environ | secrets)
@@ -410,6 +410,19 @@ def test_files_of_tls_have_to_belong_together(tmp_path: Path, environ: dict[str,
             load(write(tmp_path, SMALL.replace(K1, wrong)), environ)
         (error,) = refused.value.errors
         assert error.startswith("server.proxy_tls: ")
+
+
+def test_authorities_of_others_are_certificates(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A file of nonsense to know an upstream or a mail server by is an error, found before a start."""
+    (tmp_path / "ca.pem").write_text("nothing")
+    text = SMALL.replace('"http://', '"https://').replace("[[routes]]", 'ca_file = "ca.pem"\n[[routes]]', 1)
+    text += '\n[notices.smtp]\nhost = "mail.example"\nsender = "a@shop.example"\nca_file = "ca.pem"\n'
+    with pytest.raises(ConfigError) as refused:
+        load(write(tmp_path, text), environ)
+    assert [error.partition(": ")[0].rpartition(".")[2] for error in refused.value.errors] == ["ca_file"] * 2
+    assert all(f"{tmp_path}/ca.pem holds no certificates" in error for error in refused.value.errors)
+    (tmp_path / "ca.pem").write_bytes(authority(tmp_path).ca_file.read_bytes())
+    assert load(write(tmp_path, text), environ).upstreams[0].ca_file == tmp_path / "ca.pem"
 
 
 def test_open_secrets_and_ending_certificates_are_cautions(

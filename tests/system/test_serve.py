@@ -117,9 +117,14 @@ def works(program: Serving) -> bool:
 
 
 def test_who_dies_beside_a_wrong_configuration_comes_back_with_the_old_one(program: Serving) -> None:
-    """A worker and the control process start again with what runs, and not with what was refused."""
+    """A worker and the control process start again with what runs, and not with what was refused.
+
+    That goes for the files too that the configuration names, and for the pepper.
+    """
     right = program.config_file.read_text()
     change(program.config_file, max_headers="0")
+    pepper, elsewhere = program.data_dir / "pepper", program.data_dir / "moved"
+    pepper.rename(elsewhere)
     try:
         program.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "server.max_headers" in program.output)
@@ -129,9 +134,11 @@ def test_who_dies_beside_a_wrong_configuration_comes_back_with_the_old_one(progr
             before[name].kill()
         wait_until(lambda: all(program.family().get(name, before[name]) != before[name] for name in names))
         wait_until(lambda: works(program))
-        kept = program.data_dir / "run" / "config.toml"
+        kept = program.data_dir / "run" / "kept" / "config.json"
         assert kept.stat().st_mode & 0o777 == 0o600
+        assert not pepper.exists()
     finally:
+        elsewhere.rename(pepper)
         program.config_file.write_text(right)
 
 

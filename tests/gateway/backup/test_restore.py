@@ -118,6 +118,71 @@ async def test_a_backup_is_audited(tmp_path: Path, settings: Settings, ledger: a
     assert warnings == ["The audit log could not be told of this backup (ProgrammingError)."]
 
 
+async def test_a_restore_is_audited(tmp_path: Path, settings: Settings, ledger: asyncpg.Connection) -> None:
+    """The restored ledger tells what it took the place of, of when it is, and by which peppers it goes on."""
+    manifest = await made(settings, tmp_path / "monday.tar")
+    await ledger.execute(ACCOUNT, "acc_after")
+    assert await restored(settings, tmp_path / "monday.tar") is not None
+    query = "SELECT actor, action, object_id, before, after FROM audit WHERE action = 'backup.restore'"
+    (row,) = await ledger.fetch(query)
+    assert tuple(row)[:3] == ("command line", "backup.restore", "monday.tar")
+    before, after = json.loads(row["before"]), json.loads(row["after"])
+    assert before["rows"] == after["rows"] + 2  # the account, and that there was a backup
+    assert (after["made_at"], after["peppers"]) == (manifest.made_at, ["p1"])
+
+
+async def test_a_pepper_in_place_of_a_lost_one_has_a_name_of_its_own(
+    tmp_path: Path, settings: Settings, ledger: asyncpg.Connection, database_url: str
+) -> None:
+    """What is under either can be told apart, and the lost one is understood again when it turns up."""
+    await made(settings, tmp_path / "backup")
+    place = settings.stores.data_dir
+    lost = (place / "pepper").read_bytes()
+    (place / "pepper").unlink()
+    environ = {"TALLYGATE_DATA_DIR": str(place), "TALLYGATE_DATABASE_URL": database_url}
+
+    def configured(*, keep_pepper: bool = True) -> Settings:
+        return load(example_path(), environ, keep_pepper=keep_pepper)
+
+    fresh = await asyncio.to_thread(configured, keep_pepper=False)
+
+    def run() -> Restored | None:
+        return restore.restore(
+            fresh, tmp_path / "backup", new_pepper=True, agreed=lambda *_: True, told=lambda _: None
+        )
+
+    assert await asyncio.to_thread(run) is not None
+    assert sorted(each.name for each in place.glob("pepper*")) == ["pepper-2"]
+    assert (place / "pepper-2").stat().st_mode & 0o777 == 0o600
+    assert await ledger.fetchval("SELECT pepper_id FROM tokens") == "p2"
+    now = await asyncio.to_thread(configured)
+    token = (place / TOKEN_FILE).read_text().strip()
+    assert await ledger.fetchval("SELECT digest FROM tokens") == token_digest(token, now.security)
+    (place / "pepper").write_bytes(lost)
+    both = (await asyncio.to_thread(configured)).security.peppers
+    assert [name for name, _ in both] == ["p2", "p1"]
+    assert both[1] == settings.security.peppers[0]
+
+
+async def test_a_configured_name_is_not_given_to_two_peppers(
+    tmp_path: Path, settings: Settings, ledger: asyncpg.Connection
+) -> None:
+    """Whoever names peppers by themselves is told to name the new one anew, before anything is changed."""
+    await made(settings, tmp_path / "backup")
+    security = dataclasses.replace(
+        settings.security, peppers=(("p1", b"another" * 8),), peppers_are_generated=False
+    )
+    with pytest.raises(BackupError, match="an id of its own"):
+        await asyncio.to_thread(
+            restore.restore,
+            dataclasses.replace(settings, security=security),
+            tmp_path / "backup",
+            new_pepper=True,
+            agreed=lambda *_: pytest.fail("nothing was to be asked"),
+            told=lambda _: None,
+        )
+
+
 async def test_a_no_changes_nothing(tmp_path: Path, settings: Settings, ledger: asyncpg.Connection) -> None:
     """Whoever sees what would be replaced and declines has the ledger as it was."""
     await made(settings, tmp_path / "backup")
