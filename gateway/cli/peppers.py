@@ -26,7 +26,8 @@ def status(context: typer.Context, form: FormatOption = Format.TABLE) -> None:
     """Show what each pepper is needed for; one with nothing but carried keys can go."""
     found = client.of(context).call("GET", "/v1/peppers")["items"]
     write_rows(found, COLUMNS, form, numbers=COLUMNS[3:])
-    if any(not each["configured"] for each in found if each["id"] is not None):
+    lacking = [each for each in found if each["id"] is not None and not each["configured"]]
+    if any(each["keys"] or each["tokens"] or each["secrets"] for each in lacking):
         note("What needs a pepper that is not configured does not work until it is.")
 
 

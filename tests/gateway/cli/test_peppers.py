@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from redis.asyncio import Redis
 
 from gateway import sealing
+from gateway.carrying import offer_of
 from gateway.control.app import Control
+from metering import carrying
+from policies import keys as texts
 from tests.gateway.cli.conftest import Cli
 from tests.gateway.control.conftest import Api
 from tests.gateway.control.conftest import control as control
@@ -37,6 +41,25 @@ async def test_secrets_are_sealed_anew(
         {"pepper": "p1"},
         {"pepper": "p2"},
     )
+
+
+async def test_a_pepper_that_went_is_told_of_while_something_needs_it(
+    control: Control, key: dict[str, Any], redis: Redis, cli: Cli
+) -> None:
+    """What was carried over works without it: at the end of a change nobody is alarmed."""
+    old = texts.digest(key["key"], control.settings.security.peppers[0][1])
+    change_pepper(control)
+    both = control.settings
+    without = dataclasses.replace(both, security=dataclasses.replace(both.security, peppers=(NEW,)))
+    control.settings = without
+    assert "does not work until" in (await cli("pepper", "status")).err
+    control.settings = both
+    await carrying.offer(redis, [offer_of(key["key"], old, both.security.peppers)])
+    await control.jobs.carry()
+    control.settings = without
+    done = await cli("pepper", "status", "--format", "json")
+    assert {each["id"]: each["carried"] for each in done.json} == {"p2": 0, "p1": 1}
+    assert "does not work until" not in done.err
 
 
 async def test_keys_are_listed_by_pepper_on_the_command_line(cli: Cli, key: dict[str, Any]) -> None:
