@@ -18,6 +18,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -80,6 +81,7 @@ class Supervisor:
         self._changing = asyncio.Lock()  # one reload or rolling restart at a time
         self._changes: set[asyncio.Task[None]] = set()
         self._processes = Processes(settings.server)
+        self._started_with: Settings  # as the configuration has it, without the URLs of embedded stores
         self._stores_in_use: Stores
         self._kept: KeptConfig
         self._has_terminal = has_terminal()
@@ -120,7 +122,7 @@ class Supervisor:
     async def _start(self, data_dir: Path) -> None:
         await asyncio.to_thread(self._check_ports, data_dir)
         run_dir = await asyncio.to_thread(run_directory, data_dir)
-        self._environ |= await self._processes.start_stores(self._settings.stores, data_dir, run_dir)
+        urls = await self._processes.start_stores(self._settings.stores, data_dir, run_dir)
         self._environ[config.DATA_DIR] = str(data_dir)
         self._environ["TALLYGATE_RUN_DIR"] = str(run_dir)
         self._environ.pop("TALLYGATE_CONFIG", None)
@@ -132,11 +134,16 @@ class Supervisor:
         self._kept = KeptConfig(self._config_path, run_dir)
         self._settings = await asyncio.to_thread(self._kept.read, self._environ)
         self._kept.take()
-        self._stores_in_use = self._settings.stores
+        self._started_with = self._settings
+        self._stores_in_use = stores = replace(
+            self._settings.stores,
+            redis_url=urls.get(config.REDIS_URL, self._settings.stores.redis_url),
+            database_url=urls.get(config.DATABASE_URL, self._settings.stores.database_url),
+        )
 
-        demo = await first_start.prepare(self._settings, demo=self._is_demo)
+        demo = await first_start.prepare(replace(self._settings, stores=stores), demo=self._is_demo)
         server = self._settings.server
-        environ = self._kept.environ(self._environ, self._stores_in_use)
+        environ = self._kept.environ(self._environ, stores)
         await self._processes.start(server.workers, environ, demo_port=port)
         log.info("serving", proxy=server.proxy_port, control=server.control_port, workers=server.workers)
         with contextlib.suppress(OSError):  # the terminal may be gone; serving does not hang on it
@@ -182,16 +189,16 @@ class Supervisor:
         try:
             return await asyncio.to_thread(self._kept.read, self._environ)
         except ConfigError as error:
-            log.error("configuration refused, the old one stays", errors=error.errors)
+            log.error("configuration refused, the old one stays", file=error.source, errors=error.errors)
             return None
 
     def _take(self, settings: Settings) -> None:
         """Run with what was read last."""
         self._kept.take()
-        old, self._settings = self._settings, settings
+        self._settings = settings
         configure_logging(settings.logging.level)
         _warn(settings)
-        for name in needs_restart(old, settings):
+        for name in needs_restart(self._started_with, settings):
             log.warning("this setting changes with the next start only", setting=name)
 
     async def _replace_all(self) -> None:
@@ -217,7 +224,7 @@ class Supervisor:
         settings = await self._read_settings()
         if settings is None:
             raise ChildError("The configuration is wrong: see the log, or `tallygate check`.")
-        if settings.stores != self._stores_in_use:
+        if settings.stores != self._started_with.stores:
             raise ChildError("[stores] was changed, which needs a stop and a start.")
         self._take(settings)
         await migration.in_new_process(self._kept.environ(self._environ, self._stores_in_use))

@@ -184,7 +184,7 @@ class Worker:
         try:
             settings = config.load(self._config_path, os.environ)
         except config.ConfigError as error:
-            log.error("configuration refused, the old one stays", errors=error.errors)
+            log.error("configuration refused, the old one stays", file=error.source, errors=error.errors)
             return
         self._settings = settings
         self._proxy.replace_settings(settings)

@@ -86,7 +86,7 @@ async def serve(
         try:
             control.settings = config.load(config_path, os.environ)
         except ConfigError as error:
-            log.error("configuration refused, the old one stays", errors=error.errors)
+            log.error("configuration refused, the old one stays", file=error.source, errors=error.errors)
             return
         opening = loop.create_task(port.open(tls_context(control.settings.server.control_tls)))
         openings.add(opening)

@@ -108,6 +108,34 @@ def test_a_wrong_configuration_is_refused_and_the_old_one_stays(program: Serving
         program.config_file.write_text(right)
 
 
+def test_a_change_for_the_next_start_is_told(program: Serving) -> None:
+    """From an embedded store to another as well, until it is taken back; no restart does half of it."""
+
+    def told() -> int:
+        return program.output.count("changes with the next start only")
+
+    def reloaded(*, times: int) -> None:
+        before = program.output.count("configuration reloaded")
+        program.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: program.output.count("configuration reloaded") == before + times)
+
+    right = program.config_file.read_text()
+    before = program.workers()
+    change(program.config_file, redis='"redis://127.0.0.1:1/0"')
+    try:
+        reloaded(times=4)
+        assert '"setting": "stores"' in program.output
+        program.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "[stores] was changed, which needs a stop and a start" in program.output)
+    finally:
+        program.config_file.write_text(right)
+    count = told()
+    reloaded(times=4)
+    assert told() == count
+    assert program.workers() == before
+    assert works(program)
+
+
 def works(program: Serving) -> bool:
     """Say whether a call is answered and the control API counts it."""
     try:
