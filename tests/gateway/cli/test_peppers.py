@@ -49,6 +49,7 @@ async def test_a_pepper_that_went_is_told_of_while_something_needs_it(
     """What was carried over works without it: at the end of a change nobody is alarmed."""
     old = texts.digest(key["key"], control.settings.security.peppers[0][1])
     change_pepper(control)
+    await cli("pepper", "status")  # which carries its token over
     both = control.settings
     without = dataclasses.replace(both, security=dataclasses.replace(both.security, peppers=(NEW,)))
     control.settings = without
