@@ -20,9 +20,10 @@ from aiohttp import web
 from gateway import collector, config
 from gateway.behind_calls import put_behind_calls
 from gateway.config import ConfigError
-from gateway.control.app import CONTROL, make_app
+from gateway.control.app import make_app
 from gateway.control.connections import Port
-from gateway.control.periodic import running
+from gateway.control.periodic import JOBS, running
+from gateway.control.resources import CONTROL
 from gateway.listeners import listening_socket
 from gateway.programs import announce
 from gateway.settings import Settings
@@ -100,7 +101,7 @@ async def serve(
         collector.settle()
         log.info("control ready", port=server.control_port)
         announce(ready)
-        async with running(control.jobs) as jobs:
+        async with running(app[JOBS]) as jobs:
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({stopping, jobs}, return_when=asyncio.FIRST_COMPLETED)
             if jobs.done():

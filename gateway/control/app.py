@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -38,18 +35,16 @@ from gateway.control import (
     tokens,
     usage,
 )
-from gateway.control.auth import Guesses
-from gateway.control.condition import Condition
+from gateway.control.condition import CONDITION, Condition
 from gateway.control.connections import head_came
-from gateway.control.operations import CALLER, MAX_BODY_BYTES, REQUEST_ID, Operation, perform
-from gateway.control.periodic import Jobs
+from gateway.control.operations import CALLER, REQUEST_ID, Operation
+from gateway.control.performing import MAX_BODY_BYTES, perform
+from gateway.control.periodic import JOBS, Jobs
 from gateway.control.problems import Problem, unavailable
+from gateway.control.resources import CONTROL, Control
 from gateway.settings import Settings
 from gateway.telemetry import WorkerMetricsCollector
 from metering.clients import Client
-from metering.projecting import project_pending
-
-PROJECT_DEADLINE_S = 5.0  # for the answer to a change; the periodic job carries on
 
 log = structlog.get_logger("gateway.control")
 
@@ -79,54 +74,6 @@ _OWN_VERBS = {
 }
 
 
-class Control:
-    """What operations work with; `settings` is replaced when the configuration is read again."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        engine: AsyncEngine,
-        redis: Client,
-        workers: WorkerMetricsCollector | None,
-        clock: Callable[[], float] = time.time,
-        uptime: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.settings = settings
-        self.engine = engine
-        self.redis = redis
-        self.workers = workers
-        self.guesses = Guesses()
-        self.registry = CollectorRegistry()
-        self.clock = clock
-        self.uptime = uptime  # in seconds, which no step of the clock changes
-        if workers is not None:
-            self.registry.register(workers)
-        self.jobs = Jobs(self, self.registry)
-        self.condition = Condition(self, self.registry)
-
-    def now(self) -> datetime:
-        """Return the present instant."""
-        return datetime.fromtimestamp(self.clock(), UTC)
-
-    async def carry_changes(self) -> None:
-        """Carry all changed keys to Redis, a part at a time; what it raises is of the stores."""
-        while await project_pending(self.redis, self.engine):
-            pass
-
-    async def project(self) -> bool:
-        """Bring changed keys into force; False when that has to wait for the periodic job."""
-        try:
-            async with asyncio.timeout(PROJECT_DEADLINE_S):
-                await self.carry_changes()
-        except (RedisError, SQLAlchemyError, OSError, TimeoutError) as error:
-            log.warning("changed keys are not in force yet", error=type(error).__name__)
-            return False
-        return True
-
-
-CONTROL: web.AppKey[Control] = web.AppKey("control", Control)
-
-
 def make_app(
     settings: Settings,
     engine: AsyncEngine,
@@ -135,9 +82,11 @@ def make_app(
     clock: Callable[[], float] = time.time,
     uptime: Callable[[], float] = time.monotonic,
 ) -> web.Application:
-    """Return the application; `app[CONTROL]` is what its operations work with."""
+    """Return the application; `app[CONTROL]` is what its operations work with, `app[JOBS]` its jobs."""
     app = web.Application(middlewares=[_answer_always], client_max_size=MAX_BODY_BYTES)
-    app[CONTROL] = Control(settings, engine, redis, workers_metrics, clock, uptime)
+    control = app[CONTROL] = Control(settings, engine, redis, workers_metrics, clock, uptime)
+    jobs = app[JOBS] = Jobs(control)
+    app[CONDITION] = Condition(control, jobs)
     for operation in OPERATIONS:
         app.router.add_route(operation.verb, operation.path, _handler(operation))
     return app

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Set
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway.control.resources import Control
 from gateway.control.terms import terms_of
 from metering.billing.close import CloseReport, close
 from metering.billing.errors import BillingError
@@ -21,9 +21,6 @@ from metering.billing.terms import Terms
 from metering.ledger import invoices, plan_versions
 from metering.ledger.audit import Author
 from policies.period import Period, midnight, month_of
-
-if TYPE_CHECKING:
-    from gateway.control.app import Control
 
 AUTHOR = Author("billing")
 TRY_AGAIN_S = 3_600.0  # a month with accounts that are held is looked at so often
@@ -43,7 +40,7 @@ async def close_month(
     account_ids: Collection[str] | None = None,
 ) -> CloseReport:
     """Roll everything up, and make a month's drafts; raises BillingError."""
-    await control.jobs.roll_up(full=True)
+    await control.rollups.roll_up(full=True)
     return await close(
         control.engine,
         period,

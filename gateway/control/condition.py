@@ -12,21 +12,20 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Gauge, Metric
+from aiohttp import web
+from prometheus_client import Gauge, Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway import run_state
+from gateway.control.periodic import Jobs
+from gateway.control.resources import Control
 from gateway.run_state import RunState
 from metering import replay
 from metering.open_calls import DIRECTORY as JOURNALS
-
-if TYPE_CHECKING:
-    from gateway.control.app import Control
 
 DEADLINE_S = 2.0  # for a store to answer
 LATE_S = 60.0  # a roll-up or a projection that has not succeeded for so long is late
@@ -58,8 +57,10 @@ class Reason:
 class Condition(Collector):
     """Looks at everything a control process can see, and keeps the figures of what it saw."""
 
-    def __init__(self, control: Control, registry: CollectorRegistry) -> None:
+    def __init__(self, control: Control, jobs: Jobs) -> None:
+        registry = control.registry
         self._control = control
+        self._jobs = jobs
         self._state: RunState | None = None
         registry.register(self)
         self._degraded = Gauge(
@@ -85,7 +86,7 @@ class Condition(Collector):
         parts = await asyncio.gather(
             self._stores(), self._workers(), asyncio.to_thread(self._files), return_exceptions=False
         )
-        found = [reason for part in parts for reason in part] + self._jobs()
+        found = [reason for part in parts for reason in part] + self._work()
         names = {reason.what for reason in found}
         for trouble in Trouble:
             self._degraded.labels(trouble.value).set(trouble in names)
@@ -164,15 +165,17 @@ class Condition(Collector):
             found.append(Reason(Trouble.DISK_NEARLY_FULL, detail))
         return found
 
-    def _jobs(self) -> list[Reason]:
-        jobs = self._control.jobs
-        age = jobs.age("rollup")
+    def _work(self) -> list[Reason]:
+        age = self._control.rollups.age_s
         self._age.set(age)
         found = []
         if age > max(LATE_S, LATE_ROUNDS * self._control.settings.rollup_every_s):
             found.append(Reason(Trouble.ROLLUP_LATE, f"The last roll-up was {age:.0f} s ago."))
-        age = jobs.age("project")
+        age = self._jobs.age_s("project")
         if age > LATE_S:
             detail = f"Changed keys were last carried to Redis {age:.0f} s ago."
             found.append(Reason(Trouble.PROJECTION_LATE, detail))
         return found
+
+
+CONDITION: web.AppKey[Condition] = web.AppKey("condition", Condition)

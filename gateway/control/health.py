@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 from pydantic import Field
 
 from gateway.control.auth import Right
-from gateway.control.condition import Trouble
+from gateway.control.condition import CONDITION, Trouble
 from gateway.control.models import NoInput, NoQuery, Output
 from gateway.control.operations import Call, Operation, Reply
 
@@ -41,7 +41,7 @@ async def healthz(call: Call[NoInput, NoQuery]) -> Reply:
 
 async def readyz(call: Call[NoInput, NoQuery]) -> Reply:
     """Say what is wrong; 503 when a store cannot be reached."""
-    reasons = await call.control.condition.look()
+    reasons = await call.request.app[CONDITION].look()
     names = {reason.what for reason in reasons}
     away = names & {Trouble.REDIS_AWAY, Trouble.LEDGER_AWAY}
     content = Readiness(
@@ -55,11 +55,10 @@ async def readyz(call: Call[NoInput, NoQuery]) -> Reply:
 
 async def metrics(call: Call[NoInput, NoQuery]) -> Reply:
     """Return the figures of the control process and of all workers, as Prometheus reads them."""
-    control = call.control
-    await control.condition.look()
+    await call.request.app[CONDITION].look()
     return Reply(
         web.Response(
-            body=generate_latest(control.registry),
+            body=generate_latest(call.control.registry),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"},
         )
     )

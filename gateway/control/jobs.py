@@ -53,7 +53,7 @@ class Rebuilt(Output):
 
 async def roll_up(call: Call[RollUp, NoQuery]) -> Reply:
     """Write the counters to the ledger now."""
-    report = await call.control.jobs.roll_up(full=call.body.full)
+    report = await call.control.rollups.roll_up(full=call.body.full)
     return Reply(
         RolledUp(
             key_days=report.key_days,
@@ -72,7 +72,7 @@ async def roll_up(call: Call[RollUp, NoQuery]) -> Reply:
 
 async def rebuild(call: Call[NoInput, NoQuery]) -> Reply:
     """Fill Redis from the ledger."""
-    report = await call.control.jobs.rebuild(by=call.by)
+    report = await call.control.rollups.rebuild(by=call.by)
     return Reply(Rebuilt(key_days=report.key_days, raised=report.raised, records=report.records))
 
 

@@ -64,7 +64,7 @@ async def close_month(call: Call[Closing, NoQuery]) -> Reply:
 async def _preview_close(call: Call[Closing, NoQuery], period: Period) -> Reply:
     body, control = call.body, call.control
     if body.cursor is None:
-        await control.jobs.roll_up(full=True)  # once, before the first page
+        await control.rollups.roll_up(full=True)  # once, before the first page
     try:
         page = await preview.preview_close(
             control.engine,

@@ -10,33 +10,26 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import aiohttp
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from aiohttp import web
+from prometheus_client import Counter, Gauge
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway import machine_life
 from gateway.carrying import genuine
 from gateway.control.billing import BillingRounds
 from gateway.control.months import tell_issued
-from gateway.control.noticing import Noticing
+from gateway.control.resources import Control
 from gateway.control.terms import terms_of
 from gateway.notices.delivery import Postman
-from metering import carrying, replay, rollup
-from metering import rebuild as rebuilding
+from metering import carrying, replay
 from metering.billing import reminders
-from metering.ledger import audit, idempotency, peppers
-from metering.ledger.audit import Author, Change
+from metering.ledger import idempotency, peppers
+from metering.ledger.audit import Author
 from metering.open_calls import DIRECTORY as JOURNALS
-from metering.rebuild import RebuildReport
 from metering.replay import Replayed
-from metering.rollup import RollupReport
-
-if TYPE_CHECKING:
-    from gateway.control.app import Control
 
 PROJECT_EVERY_S = 1.0
 REPLAY_EVERY_S, REPLAY_AGAIN_S = 1.0, 15.0  # a look for journals, and for what was left of one
@@ -45,9 +38,9 @@ BILL_EVERY_S = 60.0  # a look at which month is due
 CARRY_EVERY_S = 5.0
 FULL_EVERY_S = 3_600.0  # a full roll-up also finds counters that Redis lost without saying so
 KEEP_ANSWERS = timedelta(hours=24)
-SHOWN_RAISED = 20  # in one log line; the metric has them all
+SHOWN_KEYS = 20  # in one log line
 
-JOBS = ("rollup", "project", "replay", "carry", "clean", "notices", "billing", "reminders")
+NAMES = ("rollup", "project", "replay", "carry", "clean", "notices", "billing", "reminders")
 
 CARRIER = Author("change of peppers")
 
@@ -57,23 +50,9 @@ log = structlog.get_logger("gateway.control")
 class Jobs:
     """Runs the jobs of one control process, and keeps their figures."""
 
-    def __init__(self, control: Control, registry: CollectorRegistry) -> None:
+    def __init__(self, control: Control) -> None:
+        registry = control.registry
         self._control = control
-        self._last_rollup = Gauge(
-            "tallygate_rollup_timestamp_seconds",
-            "When counters were last written to the ledger.",
-            registry=registry,
-        )
-        self._raised = Counter(
-            "tallygate_counters_raised_total",
-            "Counters that Redis had lost a part of and that were raised again from the ledger.",
-            registry=registry,
-        )
-        self._rebuilds = Counter(
-            "tallygate_rebuilds_total",
-            "How often Redis had lost data and was filled from the ledger.",
-            registry=registry,
-        )
         self._replayed = Counter(
             "tallygate_replayed_calls_total",
             "Calls let through in an outage of Redis that were brought into the counters.",
@@ -94,70 +73,19 @@ class Jobs:
             ["job"],
             registry=registry,
         )
-        self._noticing = Noticing(registry)
         self._began = control.uptime()
         self._last_success: dict[str, float] = {}  # by `uptime`: an age is no matter of what time it is
-        for job in JOBS:  # a rate over a series that begins with its first failure is none
+        for job in NAMES:  # a rate over a series that begins with its first failure is none
             self._failures.labels(job)
             self._succeeded.labels(job)
 
-    def age(self, job: str) -> float:
+    def age_s(self, job: str) -> float:
         """Return the seconds since a job last succeeded, or since the start."""
         return self._control.uptime() - self._last_success.get(job, self._began)
 
     def _note_success(self, job: str) -> None:
         self._last_success[job] = self._control.uptime()
         self._succeeded.labels(job).set(self._control.clock())
-
-    async def roll_up(self, *, full: bool = False) -> RollupReport:
-        """Write the counters to the ledger, and rebuild Redis when it turns out to have lost its data."""
-        control = self._control
-        contract = control.settings.contract
-        report = await rollup.roll_up(
-            control.redis,
-            control.engine,
-            zone=contract.zone,
-            now=control.clock(),
-            full=full,
-            sandbox_plans=[plan.name for plan in contract.plans.values() if plan.sandbox],
-            replicas=control.settings.stores.redis_replicas,
-            life=await asyncio.to_thread(machine_life.life_of, control.settings.stores.data_dir),
-        )
-        await self._noticing.tell(report, control.engine)
-        if report.raised:
-            self._raised.inc(len(report.raised))
-            log.error(
-                "Redis had lost counts, which were raised again from the ledger",
-                counters=len(report.raised),
-                first=[
-                    f"{each.key_id} {each.day} {each.counter}: {each.seen} -> {each.ledger}"
-                    for each in report.raised[:SHOWN_RAISED]
-                ],
-            )
-        if report.lost or report.older:
-            log.warning(
-                "Redis came back without its newest data and is filled from the ledger", empty=report.lost
-            )
-            await self.rebuild()
-            self._rebuilds.inc()
-        elif report.new or report.unsure:
-            await self.rebuild()
-        self._last_rollup.set(control.clock())
-        self._note_success("rollup")
-        return report
-
-    async def rebuild(self, *, by: Author = rollup.AUTHOR) -> RebuildReport:
-        """Fill Redis from the ledger, and write down who did."""
-        control = self._control
-        report = await rebuilding.rebuild(
-            control.redis, control.engine, zone=control.settings.contract.zone, now=control.clock()
-        )
-        after = {"key_days": report.key_days, "raised": report.raised, "records": report.records}
-        change = Change("counters.rebuild", "counters", "redis", None, after)
-        async with control.engine.begin() as connection:
-            await audit.write(connection, [change], now=control.now(), by=by)
-        log.info("Redis was filled from the ledger", keys=report.records, counters=report.raised)
-        return report
 
     async def bring_in(self) -> None:
         """Bring what was let through in an outage into the counters, on top of all that the ledger has."""
@@ -169,7 +97,7 @@ class Jobs:
         self._replay_every_s = REPLAY_EVERY_S
         if not journals:
             return
-        await self.roll_up()
+        await self._control.rollups.roll_up()
         ttl_s = stores.counter_retention_days * 86_400
         replicas = stores.redis_replicas
         for each in await replay.bring_in(
@@ -194,7 +122,7 @@ class Jobs:
             log.error(
                 "a journal waits, as Redis has no record of some of its keys",
                 journal=name,
-                keys=sorted({key_id for key_id, _ in each.waiting})[:SHOWN_RAISED],
+                keys=sorted({key_id for key_id, _ in each.waiting})[:SHOWN_KEYS],
             )
         else:
             self._replayed.inc(each.calls)
@@ -263,7 +191,7 @@ class Jobs:
         async def once() -> None:
             nonlocal last_full
             full = last_full is None or clock() - last_full >= FULL_EVERY_S
-            await self.roll_up(full=full)
+            await self._control.rollups.roll_up(full=full)
             if full:
                 last_full = clock()
 
@@ -292,6 +220,9 @@ class Jobs:
             if task.cancelling():
                 return  # a driver may turn a cancellation into an error; the request to end still counts
             await asyncio.sleep(every_s())
+
+
+JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 
 
 @contextlib.asynccontextmanager

@@ -9,12 +9,14 @@ from redis.asyncio import Redis
 
 from gateway import sealing
 from gateway.carrying import offer_of
-from gateway.control.app import Control
+from gateway.control.periodic import Jobs
+from gateway.control.resources import Control
 from metering import carrying
 from policies import keys as texts
 from tests.gateway.cli.conftest import Cli
 from tests.gateway.control.conftest import Api
 from tests.gateway.control.conftest import control as control
+from tests.gateway.control.conftest import jobs as jobs
 from tests.gateway.control.test_peppers import NEW, change_pepper, needs
 from tests.metering.records import fetch_record
 
@@ -44,7 +46,7 @@ async def test_secrets_are_sealed_anew(
 
 
 async def test_a_pepper_that_went_is_told_of_while_something_needs_it(
-    control: Control, key: dict[str, Any], redis: Redis, cli: Cli
+    control: Control, jobs: Jobs, key: dict[str, Any], redis: Redis, cli: Cli
 ) -> None:
     """What was carried over works without it: at the end of a change nobody is alarmed."""
     old = texts.digest(key["key"], control.settings.security.peppers[0][1])
@@ -56,7 +58,7 @@ async def test_a_pepper_that_went_is_told_of_while_something_needs_it(
     assert "does not work until" in (await cli("pepper", "status")).err
     control.settings = both
     await carrying.offer(redis, [offer_of(key["key"], old, both.security.peppers)])
-    await control.jobs.carry()
+    await jobs.carry()
     control.settings = without
     done = await cli("pepper", "status", "--format", "json")
     assert {each["id"]: each["carried"] for each in done.json} == {"p2": 0, "p1": 1}

@@ -15,8 +15,10 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.config import example_path, load
-from gateway.control.app import CONTROL, Control, make_app
+from gateway.control.app import make_app
 from gateway.control.auth import Role, issue_token, token_digest
+from gateway.control.periodic import JOBS, Jobs
+from gateway.control.resources import CONTROL, Control
 from gateway.settings import Settings
 from metering.ledger import tokens
 from metering.ledger.audit import Author
@@ -129,6 +131,12 @@ async def client(
 def control(client: TestClient[Any, Any]) -> Control:
     """What the operations of the running API work with."""
     return client.server.app[CONTROL]  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.fixture
+def jobs(client: TestClient[Any, Any]) -> Jobs:
+    """The jobs of the running API, which run when they are told to."""
+    return client.server.app[JOBS]  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.fixture

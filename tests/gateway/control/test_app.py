@@ -14,7 +14,8 @@ from aiohttp.test_utils import TestClient
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control.app import OPERATIONS, Control
+from gateway.control.app import OPERATIONS
+from gateway.control.resources import Control
 from gateway.telemetry import configure_logging
 from metering.ledger import make_engine
 from tests.gateway.control.conftest import Api
@@ -169,7 +170,7 @@ async def test_a_fault_hides_its_cause(admin: Api, control: Control, monkeypatch
 
     stream = io.StringIO()
     configure_logging("info", stream)
-    monkeypatch.setattr(control.jobs, "rebuild", fail)
+    monkeypatch.setattr(control.rollups, "rebuild", fail)
     answer = await admin.post("/v1/rebuild")
     structlog.reset_defaults()
     assert answer.status == 500

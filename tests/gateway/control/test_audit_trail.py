@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control.app import OPERATIONS, Control
+from gateway.control.app import OPERATIONS
+from gateway.control.resources import Control
 from metering.ledger import tables
 from tests.gateway.control.bills import PRICES, Shop
 from tests.gateway.control.conftest import Answer, Api, Clock

@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from gateway.control.app import Control
 from gateway.control.billing import AUTHOR, BillingRounds, close_month, issue_month
 from gateway.control.months import tell_issued
+from gateway.control.resources import Control
 from gateway.settings import Settings
 from metering.ledger import audit, invoices, keys, notices, plan_versions
 from metering.ledger.credentials import NewCredential

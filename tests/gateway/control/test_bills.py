@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control.app import Control
+from gateway.control.resources import Control
 from policies.standing import Standing, Step
 from tests.gateway.control.bills import CLOSING, ISSUING, Shop
 from tests.gateway.control.conftest import Api, Clock

@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestClient
 
 from gateway import run_state
 from gateway.control import condition
-from gateway.control.app import Control
+from gateway.control.resources import Control
 from gateway.run_state import ProcessState, RunState
 from gateway.telemetry import WorkerMetricsCollector
 from metering.journal import SUFFIX, encode_header
@@ -75,7 +75,7 @@ async def test_jobs_that_do_not_succeed_are_late(
     assert set(await reasons(client)) == {"projection_late"}
     figures = (await admin.get("/metrics")).text
     assert 'tallygate_degraded{reason="rollup_late"} 0.0' in figures
-    (line,) = re.findall(r'tallygate_job_success_timestamp_seconds\{job="rollup"\} (.+)', figures)
+    (line,) = re.findall(r"^tallygate_rollup_timestamp_seconds (.+)", figures, re.MULTILINE)
     assert float(line) == clock()
 
 

@@ -19,8 +19,8 @@ import pytest
 from aiohttp.test_utils import TestClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control.app import Control
 from gateway.control.auth import Role
+from gateway.control.resources import Control
 from tests.gateway.control.bills import Shop
 from tests.gateway.control.conftest import Api, Clock
 

@@ -7,7 +7,7 @@ from datetime import date
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control.app import Control
+from gateway.control.resources import Control
 from metering import focus
 from tests.gateway.control.bills import Shop
 from tests.gateway.control.conftest import Api, Clock

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from gateway.control.app import Control
+from gateway.control.resources import Control
 from metering.interruptions import Evidence
 from metering.ledger import interruptions
 from metering.names import SHARDS
@@ -103,7 +103,7 @@ async def test_operators_are_told_once(
     """One line in the log with what to look at, a counter by kind, and how many are open."""
     with capture_logs() as lines:
         noticed = await interrupted(admin, redis)
-        await control.jobs.roll_up()
+        await control.rollups.roll_up()
     (line,) = [each for each in lines if each.get("interruption") == noticed]
     assert (line["log_level"], line["look_at"]) == ("error", f"tallygate interruption show {noticed}")
     assert (line["shards"], line["since"]) == (256, "2026-11-21T09:00:00+00:00")
@@ -111,7 +111,7 @@ async def test_operators_are_told_once(
     assert 'tallygate_interruptions_total{evidence="behind",kind="emptied"} 1.0' in figures
     assert "tallygate_interruptions_open 1.0" in figures
     await admin.post(f"/v1/interruptions/{noticed}/acknowledge", {"reason": "x"})
-    await control.jobs.roll_up()
+    await control.rollups.roll_up()
     assert "tallygate_interruptions_open 0.0" in generate_latest(control.registry).decode()
 
 
@@ -125,7 +125,7 @@ async def test_what_lost_nothing_is_told_quietly(
         proven = await interruptions.prove(connection, kept, now=NOON, by=AUTHOR)
     report = RollupReport(0, 0, (), (), False, False, False, (proven,), (proven,))
     with capture_logs() as lines:
-        await control.jobs._noticing.tell(report, engine)
+        await control.rollups.noticing.tell(report, engine)
     assert [(each["log_level"], each["interruption"]) for each in lines] == [("info", noticed)] * 2
     refused = await admin.post(f"/v1/interruptions/{noticed}/acknowledge", {"reason": "x"})
     assert (refused.status, "lost nothing" in refused.body["detail"]) == (409, True)
@@ -137,6 +137,6 @@ async def test_blindness_is_told_once(control: Control, engine: AsyncEngine) -> 
     report = RollupReport(0, 0, (), (), False, False, False, blind=True)
     with capture_logs() as lines:
         for _ in range(2):
-            await control.jobs._noticing.tell(report, engine)
+            await control.rollups.noticing.tell(report, engine)
     (line,) = lines
     assert (line["log_level"], "INFO" in line["allow"]) == ("warning", True)

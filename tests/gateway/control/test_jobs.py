@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from gateway.control.app import Control
-from gateway.control.periodic import running
+from gateway.control.periodic import Jobs, running
+from gateway.control.resources import Control
 from gateway.settings import Settings
 from metering import journal
 from metering.batches import Owed
@@ -48,7 +48,7 @@ async def test_an_emptied_redis_is_filled_again(
     admin: Api, key: dict[str, Any], redis: Redis, settings: Settings, clock: Clock, control: Control
 ) -> None:
     """The next roll-up notices that Redis lost its data: today's counters and the keys come back."""
-    await control.jobs.roll_up()
+    await control.rollups.roll_up()
     await count(redis, settings, clock, key["id"], calls=4)
     await admin.post("/v1/rollup")
     await redis.flushall()
@@ -95,7 +95,13 @@ async def test_no_failure_of_a_job_is_its_series_first_figure(admin: Api) -> Non
 
 
 async def test_the_jobs_run_by_themselves(
-    admin: Api, key: dict[str, Any], redis: Redis, settings: Settings, clock: Clock, control: Control
+    admin: Api,
+    key: dict[str, Any],
+    redis: Redis,
+    settings: Settings,
+    clock: Clock,
+    control: Control,
+    jobs: Jobs,
 ) -> None:
     """Without anybody asking, counts reach the ledger and a lost projection is restored."""
     await count(redis, settings, clock, key["id"], calls=2)
@@ -107,18 +113,19 @@ async def test_the_jobs_run_by_themselves(
         return await fetch_record(redis, key["id"]) is not None
 
     control.settings = _often(settings)
-    async with running(control.jobs):
+    async with running(jobs):
         await eventually(is_written)
         await redis.flushall()
         await eventually(is_restored)
 
 
 async def test_jobs_survive_a_store_that_is_away(
-    admin: Api, key: dict[str, Any], redis: Redis, settings: Settings, control: Control
+    admin: Api, key: dict[str, Any], redis: Redis, settings: Settings, control: Control, jobs: Jobs
 ) -> None:
     """While Redis cannot be reached the jobs fail, are counted as such, and go on when it is back."""
     control.settings = _often(settings)
-    control.redis = Redis.from_url("redis://127.0.0.1:1", socket_connect_timeout=0.2)
+    there = redis.connection_pool
+    redis.connection_pool = ConnectionPool.from_url("redis://127.0.0.1:1", socket_connect_timeout=0.2)
 
     async def has_failed() -> bool:
         return (
@@ -129,10 +136,9 @@ async def test_jobs_survive_a_store_that_is_away(
         figures = generate_latest(control.registry).decode()
         return "tallygate_rollup_timestamp_seconds 0.0" not in figures
 
-    async with running(control.jobs) as task:
+    async with running(jobs) as task:
         await eventually(has_failed)
-        await control.redis.aclose()
-        control.redis = redis
+        redis.connection_pool = there
         await eventually(works)
         assert not task.done()
 
@@ -150,11 +156,11 @@ def _often(settings: Settings) -> Settings:
 @pytest.fixture(autouse=True)
 async def _ready(control: Control) -> None:
     """Let the first roll-up of a test find Redis as a running gateway has left it."""
-    await control.jobs.rebuild()
+    await control.rollups.rebuild()
 
 
 async def test_jobs_end_when_a_driver_turns_the_cancellation_into_an_error(
-    control: Control, monkeypatch: pytest.MonkeyPatch
+    control: Control, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that breaks off while the process stops does not keep it from stopping."""
     begun = asyncio.Event()
@@ -166,9 +172,9 @@ async def test_jobs_end_when_a_driver_turns_the_cancellation_into_an_error(
         except asyncio.CancelledError as error:
             raise OSError("the connection was lost") from error
 
-    monkeypatch.setattr(control.jobs, "roll_up", roll_up)
+    monkeypatch.setattr(control.rollups, "roll_up", roll_up)
     async with asyncio.timeout(PATIENCE_S):
-        async with running(control.jobs):
+        async with running(jobs):
             await begun.wait()
 
 
@@ -185,7 +191,7 @@ def journal_of(settings: Settings, key_id: str, day: str, calls: int) -> Path:
 
 
 async def test_what_was_let_through_is_brought_in_by_itself(
-    admin: Api, key: dict[str, Any], settings: Settings, control: Control
+    admin: Api, key: dict[str, Any], settings: Settings, control: Control, jobs: Jobs
 ) -> None:
     """A journal that a worker left is counted within seconds, told of once, and removed."""
     path = journal_of(settings, key["id"], "20261121", 7)
@@ -194,22 +200,22 @@ async def test_what_was_let_through_is_brought_in_by_itself(
         return b"tallygate_replayed_calls_total 7.0" in generate_latest(control.registry)
 
     with capture_logs() as lines:
-        async with running(control.jobs):
+        async with running(jobs):
             await eventually(told_of)
     assert not path.exists()
-    await control.jobs.roll_up()
+    await control.rollups.roll_up()
     assert (await admin.get("/v1/usage?group_by=key")).body["items"][0]["calls"] == 7
     told = [line for line in lines if line["event"].endswith("brought into the counters")]
     assert [(line["calls"], line["journal"]) for line in told] == [(7, path.name)]
 
 
 async def test_a_journal_of_a_key_that_nobody_knows_waits_and_says_so(
-    key: dict[str, Any], settings: Settings, control: Control
+    key: dict[str, Any], settings: Settings, control: Control, jobs: Jobs
 ) -> None:
     """What cannot be counted stays in the file; the log names the keys, and the next look comes later."""
     path = journal_of(settings, "key_00000000000000ff", "20261121", 7)
     with capture_logs() as lines:
-        await control.jobs.bring_in()
+        await jobs.bring_in()
     assert path.exists()
     assert [line["keys"] for line in lines if "a journal waits" in line["event"]] == [
         ["key_00000000000000ff"]
@@ -217,13 +223,15 @@ async def test_a_journal_of_a_key_that_nobody_knows_waits_and_says_so(
     assert b"tallygate_replayed_calls_total 0.0" in generate_latest(control.registry)
 
 
-async def test_a_torn_journal_is_told_of(key: dict[str, Any], settings: Settings, control: Control) -> None:
+async def test_a_torn_journal_is_told_of(
+    key: dict[str, Any], settings: Settings, control: Control, jobs: Jobs
+) -> None:
     """What was cut off is kept, and an operator finds out where and what it means."""
     path = journal_of(settings, key["id"], "20261121", 7)
     with path.open("ab") as file:
         file.write(b"torn")
     with capture_logs() as lines:
-        await control.jobs.bring_in()
+        await jobs.bring_in()
     (told,) = [line for line in lines if "whole record" in line["event"]]
     assert (told["bytes_cut"], told["kept_as"]) == (4, str(path.with_suffix(".damaged")))
     assert b"tallygate_journals_damaged_total 1.0" in generate_latest(control.registry)

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control.app import Control
+from gateway.control.resources import Control
 from gateway.sealing import unseal
 from gateway.settings import Settings
 from policies import keys as texts

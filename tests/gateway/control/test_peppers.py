@@ -8,7 +8,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from gateway.carrying import offer_of
-from gateway.control.app import Control
+from gateway.control.periodic import Jobs
+from gateway.control.resources import Control
 from metering import carrying
 from policies import keys
 from tests.gateway.control.conftest import Api
@@ -49,14 +50,14 @@ async def test_all_that_an_old_pepper_holds_is_counted(
 
 
 async def test_a_text_that_is_seen_is_carried_over(
-    admin: Api, control: Control, key: dict[str, Any], redis: Redis
+    admin: Api, control: Control, jobs: Jobs, key: dict[str, Any], redis: Redis
 ) -> None:
     """It is known under both peppers, looks like one text, ends with its rotation, and is audited."""
     old = keys.digest(key["key"], control.settings.security.peppers[0][1])
     change_pepper(control)
     peppers = control.settings.security.peppers
     await carrying.offer(redis, [offer_of(key["key"], old, peppers)])
-    await control.jobs.carry()
+    await jobs.carry()
     record = await find_record(redis, keys.digest(key["key"], NEW[1]))
     assert record is not None
     assert record.key_id == key["id"]
@@ -94,7 +95,7 @@ async def test_a_text_under_an_old_pepper_is_not_imported_again(
 
 
 async def test_what_was_offered_twice_or_wrongly_changes_nothing(
-    admin: Api, control: Control, account: str, key: dict[str, Any], redis: Redis
+    admin: Api, control: Control, jobs: Jobs, account: str, key: dict[str, Any], redis: Redis
 ) -> None:
     """A repeated offer, one for an unknown digest and one by whoever writes to Redis are dropped."""
     old = keys.digest(key["key"], control.settings.security.peppers[0][1])
@@ -104,11 +105,11 @@ async def test_what_was_offered_twice_or_wrongly_changes_nothing(
     forged = dataclasses.replace(right, new=keys.digest("text of a thief", NEW[1]))
     await carrying.offer(redis, [forged])
     await redis.hset(carrying.NAME, "nonsense", "{}")
-    await control.jobs.carry()
+    await jobs.carry()
     assert (await needs(admin))["p1"]["keys"] == 1
     for _ in range(2):
         await carrying.offer(redis, [right, offer_of("nobody's", "unknown digest", peppers)])
-        await control.jobs.carry()
+        await jobs.carry()
     assert await redis.hlen(carrying.NAME) == 0
     revision = (await admin.get(f"/v1/keys/{key['id']}")).body["revision"]
     assert revision == key["revision"] + 1

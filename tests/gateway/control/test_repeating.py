@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control.app import Control
+from gateway.control.periodic import Jobs
 from tests.gateway.control.conftest import Api, Clock
 
 
@@ -75,11 +75,11 @@ async def test_it_is_for_post_only(admin: Api, account: str) -> None:
     assert refused.status == 422
 
 
-async def test_answers_are_forgotten_after_a_day(admin: Api, control: Control, clock: Clock) -> None:
+async def test_answers_are_forgotten_after_a_day(admin: Api, jobs: Jobs, clock: Clock) -> None:
     """A day later the same key stands for a new request."""
     first = await admin.post("/v1/accounts", {"name": "A"}, Idempotency_Key="one")
     clock.now += timedelta(hours=24, seconds=1)
-    await control.jobs.clean()
+    await jobs.clean()
     assert (await admin.post("/v1/accounts", {"name": "A"}, Idempotency_Key="one")).body["id"] != first.body[
         "id"
     ]

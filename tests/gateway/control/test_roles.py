@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from gateway.control.app import OPERATIONS, Control
+from gateway.control.app import OPERATIONS
 from gateway.control.auth import FAILURES_ALLOWED, Role, is_token, issue_token
+from gateway.control.resources import Control
 from policies import keys
 from tests.gateway.control.conftest import Api, Clock
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 from redis.asyncio import Redis
 
-from gateway.control.app import Control
+from gateway.control.resources import Control
 from gateway.settings import Settings
 from policies.quota import Window
 from tests.gateway.control.conftest import Api, Clock
@@ -26,7 +26,7 @@ async def used(
     """A key with 5 searches (2 waived), 3 official ones and 4 denied calls, in the ledger."""
     await count(redis, settings, clock, key["id"], calls=5, waived=2, denied=4)
     await count(redis, settings, clock, key["id"], klass="official_search", calls=3)
-    await control.jobs.roll_up()
+    await control.rollups.roll_up()
     return key
 
 

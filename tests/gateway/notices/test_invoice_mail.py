@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.control.app import Control
+from gateway.control.resources import Control
 from gateway.notices import mail
 from gateway.notices.delivery import Postman
 from tests.gateway.control.bills import Shop
