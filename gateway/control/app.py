@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -37,6 +39,7 @@ from gateway.control import (
 )
 from gateway.control.condition import CONDITION, Condition
 from gateway.control.connections import head_came
+from gateway.control.openapi import DOCUMENT, document
 from gateway.control.operations import CALLER, REQUEST_ID, Operation
 from gateway.control.performing import MAX_BODY_BYTES, perform
 from gateway.control.periodic import JOBS, Jobs
@@ -87,6 +90,8 @@ def make_app(
     control = app[CONTROL] = Control(settings, engine, redis, workers_metrics, clock, uptime)
     jobs = app[JOBS] = Jobs(control)
     app[CONDITION] = Condition(control, jobs)
+    described: Callable[[], dict[str, Any]] = functools.cache(lambda: document(OPERATIONS))
+    app[DOCUMENT] = described
     for operation in OPERATIONS:
         app.router.add_route(operation.verb, operation.path, _handler(operation))
     return app

@@ -9,6 +9,7 @@ from pydantic import Field
 from gateway.control.auth import Right
 from gateway.control.condition import CONDITION, Trouble
 from gateway.control.models import NoInput, NoQuery, Output
+from gateway.control.openapi import DOCUMENT
 from gateway.control.operations import Call, Operation, Reply
 
 
@@ -66,9 +67,7 @@ async def metrics(call: Call[NoInput, NoQuery]) -> Reply:
 
 async def openapi(call: Call[NoInput, NoQuery]) -> Reply:
     """Return the OpenAPI document of this API."""
-    from gateway.control.openapi import document  # it describes all operations, this one too
-
-    return Reply(web.json_response(document()))
+    return Reply(web.json_response(call.request.app[DOCUMENT]()))
 
 
 OPERATIONS = (

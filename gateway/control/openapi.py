@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.control.app import OPERATIONS
 from gateway.control.auth import RIGHTS, Role
 from gateway.control.operations import DRY_RUN, IDEMPOTENCY_KEY, Operation
 from gateway.control.problems import CONTENT_TYPE
+
+DOCUMENT: web.AppKey[Callable[[], dict[str, Any]]] = web.AppKey("document")
 
 _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -41,18 +43,17 @@ _HEADERS = {
 }
 
 
-@functools.cache
-def document() -> dict[str, Any]:
-    """Return the document of all operations."""
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    """Return the document of these operations."""
     bodies: list[tuple[type[BaseModel], Any]] = [
-        (operation.body, "validation") for operation in OPERATIONS if operation.body is not None
+        (operation.body, "validation") for operation in operations if operation.body is not None
     ]
     answers: list[tuple[type[BaseModel], Any]] = [
-        (operation.answer, "serialization") for operation in OPERATIONS if operation.answer is not None
+        (operation.answer, "serialization") for operation in operations if operation.answer is not None
     ]
     by_model, definitions = models_json_schema(list(dict.fromkeys(bodies + answers)), ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         paths.setdefault(operation.path, {})[operation.verb.lower()] = _described(operation, by_model)
     return {
         "openapi": "3.1.0",
