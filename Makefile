@@ -13,6 +13,7 @@ CALLS ?= 1000000
 FAULTS ?= 500
 KILLS ?= 500
 UV ?= uv
+CAN_COMPILE := command -v cc >/dev/null || command -v gcc >/dev/null
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-compiled test-deep fuzz mutation check compiled bench \
@@ -55,7 +56,7 @@ test-compiled: compiled ## Run the tests of the data path on the compiled module
 
 # A marker given here replaces the one of pyproject.toml. Scenarios kill and stop processes of their own only.
 test-deep: $(VENV)/.dev ## Run the long scenarios, generated tests with many more examples, and test-compiled
-	@if command -v cc >/dev/null || command -v gcc >/dev/null; then $(MAKE) --no-print-directory test-compiled; \
+	@if $(CAN_COMPILE); then $(MAKE) --no-print-directory test-compiled; \
 		else echo "There is no C compiler, so test-compiled is left out."; fi
 	@HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
 		-m "deep or deeper or hypothesis" $(TESTS)
@@ -86,7 +87,8 @@ $(COMPILED): $(VENV)/.dev $(shell find gateway metering policies -name '*.py' -o
 
 compiled: $(COMPILED) ## Compile the data path into build/compiled (needs a C compiler)
 
-bench: $(VENV)/.dev ## Measure the proxy against its peers, compiled too where `make compiled` was run
+bench: $(VENV)/.dev ## Measure the proxy against its peers, plain and, where there is a C compiler, compiled
+	@if $(CAN_COMPILE); then $(MAKE) --no-print-directory compiled; fi
 	@$(BIN)/python -m benchmarks
 
 bench-billing: $(VENV)/.dev ## Close a month of 100,000 accounts and 10 million rows of usage
