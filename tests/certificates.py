@@ -17,6 +17,17 @@ from gateway.settings import Tls
 
 VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 VALID_UNTIL = datetime.datetime(2120, 1, 1, tzinfo=datetime.UTC)
+SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,12 @@ class Authority:
         """Return files of a certificate for 127.0.0.1."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        certificate = _builder(name, key, self.certificate.subject).add_extension(names, critical=False)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        certificate = (
+            _builder(name, key, self.certificate.subject)
+            .add_extension(names, critical=False)
+            .add_extension(issuer, critical=False)
+        )
         files = Tls(self.directory / f"{name}.pem", self.directory / f"{name}.key")
         _write(files.cert_file, certificate.sign(self.key, hashes.SHA256()))
         files.key_file.write_bytes(
@@ -55,11 +71,14 @@ class Authority:
 
 
 def authority(directory: Path) -> Authority:
-    """Make an authority."""
+    """Make an authority whose certificates are whole by RFC 5280, as clients from Python 3.13 on demand."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")])
-    builder = _builder("Test authority", key, name).add_extension(
-        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    builder = (
+        _builder("Test authority", key, name)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(SIGNS_CERTIFICATES, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     made = Authority(directory, key, builder.sign(key, hashes.SHA256()))
     _write(made.ca_file, made.certificate)

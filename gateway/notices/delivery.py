@@ -91,13 +91,9 @@ class Postman:
             await self._put_off(
                 due, str(error) if isinstance(error, post.StatusError) else f"SMTP {error.code}"
             )
-        except (
-            aiohttp.ClientError,
-            aiosmtplib.SMTPException,
-            OSError,
-            TimeoutError,
-            UnicodeError,  # of the resolver, for a host whose labels are empty or too long
-        ) as error:
+        except UnicodeError:  # of the resolver, for a host whose labels are empty or too long
+            await self._put_off(due, "no such host can be looked up")
+        except (aiohttp.ClientError, aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             if due.channel == notices.WEBHOOK:
                 self._silent[due.target] = self.clock() + timedelta(seconds=SPARED_S)
             await self._put_off(due, type(error).__name__)
