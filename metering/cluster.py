@@ -58,6 +58,7 @@ class Topology:
         """Return who has a key; raises ConnectionError when nobody has its slot."""
         address = self.find(key)
         if address is None:
+            self.is_stale = True  # the cluster may have been in the making when it was asked
             raise RedisConnectionError(f"no server of the cluster has the slot of {key}")
         return address
 
@@ -181,12 +182,17 @@ class ClusterWire(Wire):
         for index in indexes:
             replies[index] = None
             key = key_of(commands[index])
-            for address in self._topology.servers if key is None else [self._topology.server_of(key)]:
+            try:
+                addresses = self._topology.servers if key is None else [self._topology.server_of(key)]
+            except RedisConnectionError as error:  # for this command alone: others have their servers
+                replies[index] = hiredis.ReplyError(f"LOST {error}")
+                continue
+            for address in addresses:
                 by_server.setdefault(address, []).append(index)
         asked = [self._ask(address, commands, mine, replies) for address, mine in by_server.items()]
         if len(asked) == 1:
             await asked[0]
-        else:
+        elif asked:
             await asyncio.gather(*asked)
 
     async def _ask(

@@ -264,24 +264,52 @@ async def test_cluster_that_is_away_at_the_start_is_found_when_it_comes(three: l
 
 
 @contextlib.asynccontextmanager
-async def saying(state: str, *slots: tuple[int, int, int]) -> AsyncIterator[int]:
+async def saying(state: str, slots: list[tuple[int, int, int]]) -> AsyncIterator[int]:
     """A server that says of the cluster that these ports have these slots; gives its own port."""
-    listed = b"".join(b"*3\r\n:%d\r\n:%d\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % each for each in slots)
-    answers = {b"SLOTS": b"*%d\r\n%b" % (len(slots), listed)}
     text = b"cluster_state:%b\r\n" % state.encode()
-    answers[b"INFO"] = b"$%d\r\n%b\r\n" % (len(text), text)
+
+    def told(what: bytes) -> bytes:
+        if what == b"INFO":
+            return b"$%d\r\n%b\r\n" % (len(text), text)
+        owner = b"*3\r\n:%d\r\n:%d\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n"
+        return b"*%d\r\n%b" % (len(slots), b"".join(owner % each for each in slots))
+
+    writers = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         asked = hiredis.Reader()
         while data := await reader.read(1 << 16):
             asked.feed(data)
             while words := asked.gets():
-                is_about_it = words[0] == b"CLUSTER"
-                writer.write(answers[words[1]] if is_about_it else b"+OK\r\n")
+                writer.write(told(words[1]) if words[0] == b"CLUSTER" else b"+OK\r\n")
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
+        for writer in writers:
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_slots_that_nobody_had_are_found_when_somebody_has_them() -> None:
+    """A cluster that is still being made when it is first asked becomes known whole."""
+    slots: list[tuple[int, int, int]] = []
+    async with saying("ok", slots) as port:
+        slots.append((0, 8_191, port))
+        made = connect(f"redis+cluster://127.0.0.1:{port}", timeout_s=5)
+        assert isinstance(made, ClusterClient)
+        wire = wire_to(made)
+        both = [("GET", LOW_KEY), ("GET", HIGH_KEY)]
+        there, nowhere = await wire.exchange(both)
+        assert there == b"OK"
+        assert "no server of the cluster has the slot" in str(nowhere)
+        slots.append((8_192, 16_383, port))
+        async with asyncio.timeout(5):
+            while await wire.exchange(both) != [b"OK", b"OK"]:
+                await asyncio.sleep(0.01)
+        await wire.close()
+        await made.aclose()
 
 
 @pytest.mark.parametrize(("others", "followed"), [("ok", True), ("fail", False)])
@@ -290,8 +318,8 @@ async def test_master_that_is_cut_off_from_the_others_is_not_asked_who_has_what(
 ) -> None:
     """It goes on to name itself when a replica has its slots; while nobody knows better it is believed."""
     async with (
-        saying(others, (0, 16_383, 7_001)) as other,
-        saying("fail", (0, 8_191, 7_000), (8_192, 16_383, other)) as cut_off,
+        saying(others, [(0, 16_383, 7_001)]) as other,
+        saying("fail", [(0, 8_191, 7_000), (8_192, 16_383, other)]) as cut_off,
     ):
         made = connect(f"redis+cluster://127.0.0.1:{cut_off},127.0.0.1:{other}", timeout_s=5)
         assert isinstance(made, ClusterClient)
