@@ -91,6 +91,15 @@ def hide_secrets(_: object, __: str, event: EventDict) -> EventDict:
     return {name: _hidden(name, value) for name, value in event.items()}
 
 
+def causes_of(error: BaseException) -> str:
+    """Name an error and what is at its bottom, without their texts: those may hold what a client sent."""
+    bottom: BaseException = error
+    while (below := getattr(bottom, "orig", None) or bottom.__cause__) is not None:
+        bottom = below
+    names = dict.fromkeys((type(error).__name__, type(bottom).__name__))
+    return " < ".join(names)
+
+
 def _hidden(name: str, value: Any) -> Any:
     if value is not None and _SECRET_FIELDS.search(name):
         return HIDDEN

@@ -46,8 +46,9 @@ from gateway.control.periodic import JOBS, Jobs
 from gateway.control.problems import Problem, unavailable
 from gateway.control.resources import CONTROL, Control
 from gateway.settings import Settings
-from gateway.telemetry import WorkerMetricsCollector
+from gateway.telemetry import WorkerMetricsCollector, causes_of
 from metering.clients import Client
+from metering.ledger import DRIVER_ERRORS
 
 log = structlog.get_logger("gateway.control")
 
@@ -122,13 +123,13 @@ async def _answer_always(
     except web.HTTPException as error:
         problem = _of_http(error)
     except (IntegrityError, DataError, ProgrammingError) as error:
-        log.error("the ledger refused a statement", request_id=request_id, error=type(error.orig).__name__)
+        log.error("the ledger refused a statement", request_id=request_id, error=causes_of(error))
         problem = _internal()
-    except (DBAPIError, PoolTimeoutError) as error:
-        log.error("the ledger cannot be reached", request_id=request_id, error=type(error).__name__)
-        problem = unavailable("The ledger (PostgreSQL) cannot be reached; nothing was changed.")
+    except (DBAPIError, PoolTimeoutError, *DRIVER_ERRORS) as error:
+        log.error("the ledger cannot be used", request_id=request_id, error=causes_of(error))
+        problem = unavailable("The ledger (PostgreSQL) cannot be used; nothing was changed.")
     except (RedisError, OSError, TimeoutError) as error:
-        log.error("a store cannot be reached", request_id=request_id, error=type(error).__name__)
+        log.error("a store cannot be reached", request_id=request_id, error=causes_of(error))
         problem = unavailable("A store cannot be reached; try again.")
     except Exception as error:  # noqa: BLE001 - the client gets a problem, the log the place
         log.error(

@@ -24,9 +24,10 @@ from gateway.control.months import tell_issued
 from gateway.control.resources import Control
 from gateway.control.terms import terms_of
 from gateway.notices.delivery import Postman
+from gateway.telemetry import causes_of
 from metering import carrying, replay
 from metering.billing import reminders
-from metering.ledger import idempotency, peppers
+from metering.ledger import DRIVER_ERRORS, idempotency, peppers
 from metering.ledger.audit import Author
 from metering.open_calls import DIRECTORY as JOURNALS
 from metering.replay import Replayed
@@ -207,10 +208,10 @@ class Jobs:
         while True:
             try:
                 await once()
-            except (RedisError, SQLAlchemyError, OSError, TimeoutError) as error:
+            except (RedisError, SQLAlchemyError, *DRIVER_ERRORS, OSError, TimeoutError) as error:
                 self._failures.labels(job).inc()
                 if not failing:
-                    log.error("a job fails and is tried again", job=job, error=type(error).__name__)
+                    log.error("a job fails and is tried again", job=job, error=causes_of(error))
                 failing = True
             else:
                 self._note_success(job)

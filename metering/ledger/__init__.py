@@ -11,7 +11,7 @@ account, a key or a token writes its audit row in that same transaction, so ther
 
 from __future__ import annotations
 
-from metering.ledger.engine import make_engine, migrate
+from metering.ledger.engine import DRIVER_ERRORS, make_engine, migrate
 from metering.ledger.rows import CredentialTakenError, NotFoundError, Page
 
-__all__ = ["CredentialTakenError", "NotFoundError", "Page", "make_engine", "migrate"]
+__all__ = ["DRIVER_ERRORS", "CredentialTakenError", "NotFoundError", "Page", "make_engine", "migrate"]

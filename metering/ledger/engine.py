@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -18,6 +19,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x74616C6C79  # one migration at a time, whoever starts it ("tally" in ASCII)
 LOCK_TIMEOUT = "2s"  # for each lock of a migration
 _DRIVER = "postgresql+asyncpg"
+
+# What asyncpg itself raises, where rows are copied or read by it and not by SQLAlchemy: a full disk, say.
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def make_engine(

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway import telemetry
 from gateway.passwords import HIDDEN
-from gateway.telemetry import WorkerMetricsCollector, configure_logging
+from gateway.telemetry import WorkerMetricsCollector, causes_of, configure_logging
 
 KEY = "tg_0123456789abcdefghjkmnpqrs0000000"
 
@@ -97,6 +99,15 @@ def test_fields_with_telling_names_are_hidden_whatever_they_hold(written: io.Str
     (line,) = lines(written)
     assert line["password"] == line["pepper"] == line["headers"]["Authorization"] == HIDDEN
     assert line["key_id"] == "key_1"
+
+
+async def test_an_error_of_the_ledger_is_told_by_its_cause(engine: AsyncEngine) -> None:
+    """Who reads the log learns that a disk is full, say, and nothing of what was to be written."""
+    with pytest.raises(sa.exc.DBAPIError) as failed:
+        async with engine.connect() as connection:
+            await connection.execute(sa.text("SELECT :n / 0"), {"n": 7})
+    assert causes_of(failed.value) == "DBAPIError < DivisionByZeroError"
+    assert causes_of(TimeoutError("s3cret")) == "TimeoutError"
 
 
 @pytest.fixture

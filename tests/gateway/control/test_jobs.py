@@ -19,6 +19,7 @@ from gateway.control.resources import Control
 from gateway.settings import Settings
 from metering import journal
 from metering.batches import Owed
+from metering.ledger import usage
 from metering.open_calls import DIRECTORY
 from tests.gateway.control.conftest import Api, Clock
 from tests.gateway.control.counting import count
@@ -141,6 +142,34 @@ async def test_jobs_survive_a_store_that_is_away(
         redis.connection_pool = there
         await eventually(works)
         assert not task.done()
+
+
+async def test_jobs_survive_a_ledger_that_takes_no_rows(
+    admin: Api,
+    key: dict[str, Any],
+    redis: Redis,
+    settings: Settings,
+    clock: Clock,
+    control: Control,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the driver raises by itself, as on a full disk, is a failure of the job and told by its name."""
+    await count(redis, settings, clock, key["id"])
+    assert (await admin.post("/v1/rollup")).status == 200
+    await count(redis, settings, clock, key["id"])
+    with monkeypatch.context() as broken, capture_logs() as logs:
+        broken.setattr(usage, "_STAGE", "SELECT 1/0")
+        assert (await admin.post("/v1/rollup")).status == 503
+        control.settings = _often(settings)
+        async with running(control.jobs) as task:
+
+            async def has_failed() -> bool:
+                return any(each["event"] == "a job fails and is tried again" for each in logs)
+
+            await eventually(has_failed)
+            assert not task.done()
+    (told,) = [each for each in logs if each.get("job") == "rollup"]
+    assert told["error"] == "DivisionByZeroError"
 
 
 async def test_a_wrong_request_starts_no_job(admin: Api, engine: AsyncEngine) -> None:
