@@ -1,7 +1,7 @@
 """Connections to the control port, with the deadlines that aiohttp does not have.
 
 A connection is closed that does not bring a whole head in time, is idle for too long, or does not take its
-answer; of more than `MAX_CONNECTIONS` none is taken. A body has a deadline of its own (`operations`).
+answer; of more than `MAX_CONNECTIONS` none is taken. A body has a deadline of its own (`performing`).
 """
 
 from __future__ import annotations
