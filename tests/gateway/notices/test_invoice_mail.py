@@ -89,6 +89,19 @@ async def test_what_credit_paid_is_not_asked_for_again(
         assert asked not in text
 
 
+async def test_a_void_invoice_is_asked_of_nobody(
+    shop: Shop,
+    control: Control,  # noqa: F811 - the fixture
+) -> None:
+    """An invoice that is made void before it is mailed asks for nothing, and neither does its subject."""
+    [invoice] = (await shop.api.get("/v1/invoices")).body["items"]
+    await shop.post(f"/v1/invoices/{invoice['id']}/void", {"reason": "billed twice"})
+    message = await sent(control, "Invoice INV-000001: ")
+    assert message["Subject"] == "Invoice INV-000001: 125.00 USD, nothing left to pay"
+    assert "The invoice was made void since" in text_of(message)
+    assert "Due by" not in text_of(message)
+
+
 async def test_a_page_too_large_for_mail_servers_stays_out(
     shop: Shop,
     control: Control,  # noqa: F811 - the fixture

@@ -123,6 +123,7 @@ def invoice(**fields: Any) -> Invoice:
 def balance(paid: str = "0.00", credited: str = "0.00") -> InvoiceBalance:
     """Return how that invoice stands after payments and credit notes."""
     total = invoice().total
+    left = total - Decimal(paid) - Decimal(credited)
     return InvoiceBalance(
         "inv_00000000000000a1",
         17,
@@ -130,8 +131,9 @@ def balance(paid: str = "0.00", credited: str = "0.00") -> InvoiceBalance:
         total,
         Decimal(credited),
         Decimal(paid),
-        total - Decimal(paid) - Decimal(credited),
-        Decimal("0.00"),
+        outstanding=left,
+        disputed=Decimal("0.00"),
+        unpaid=left,
     )
 
 
