@@ -126,6 +126,11 @@ class Balance(Output):
 async def receive(call: Call[NewPayment, NoQuery]) -> Reply:
     """Note a payment."""
     body = call.body
+    terms = terms_of(call.control.settings)
+    today = terms.day_of(call.now)
+    if body.received_at is not None and terms.day_of(body.received_at) > today:
+        # Whatever arrives later would be told to the customer as received already.
+        raise invalid([FieldError("body.received_at", f"lies ahead; today is {today}")])
     new = billing.NewPayment(
         account_id=body.account_id,
         amount=body.amount,
@@ -134,7 +139,6 @@ async def receive(call: Call[NewPayment, NoQuery]) -> Reply:
         reference=body.reference,
         invoice_id=body.invoice_id,
     )
-    terms = terms_of(call.control.settings)
     try:
         payment, is_new = await billing.receive(call.connection, new, terms=terms, now=call.now, by=call.by)
     except DifferentRequestError as error:

@@ -126,6 +126,16 @@ async def test_amounts_are_text_in_whole_cents(admin: Api, account: str, amount:
     assert (refused.status, refused.fields) == (422, {"body.amount"})
 
 
+async def test_a_payment_is_not_received_tomorrow(shop: Shop) -> None:
+    """A day ahead in the billing timezone is a slip, of which the customer would be told; today is none."""
+    shop.clock.now = ISSUING
+    paid = {"account_id": shop.account, "amount": "1.00"}
+    refused = await shop.post("/v1/payments", paid | {"received_at": "2026-11-11T00:00:00+03:00"})
+    assert (refused.status, refused.fields) == (422, {"body.received_at"})
+    today = await shop.post("/v1/payments", paid | {"received_at": "2026-11-10T23:59:59+03:00"})
+    assert today.status == 201
+
+
 async def test_a_dispute_spares_its_amount_and_ends_in_a_credit_note(shop: Shop) -> None:
     """The disputed line is no reason to restrict; accepted, invoice less credit note is what is right."""
     invoice = await shop.bill()
