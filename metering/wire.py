@@ -214,7 +214,11 @@ class ServerWire(Wire):
         return (("SET", f"{tag}replicated", 1), ("WAIT", self._replicas, milliseconds))
 
     def _check_replicas(self, replies: list[Any]) -> list[Any]:
-        *answers, _, reached = replies
+        *answers, marked, reached = replies
+        if isinstance(marked, hiredis.ReplyError) and not str(marked).startswith(("MOVED ", "ASK ")):
+            raise RedisError(
+                str(marked)
+            )  # nothing of this connection was written: WAIT has asked for nothing
         if isinstance(reached, int) and reached < self._replicas:
             raise RedisError(f"{reached} of {self._replicas} replicas have what was written")
         return answers

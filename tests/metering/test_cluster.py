@@ -263,6 +263,30 @@ async def test_cluster_that_is_away_at_the_start_is_found_when_it_comes(three: l
     await made.aclose()
 
 
+async def test_what_is_not_asked_for_is_not_taken_for_replicated(pair: list[clusters.Node]) -> None:
+    """A master that has no room to ask its replica with does not pass off an earlier write as copied."""
+    master, replica = pair
+    made = connect(clusters.url("cluster", pair), timeout_s=0.5)
+    name = day_name(key_ids()[0], DAY)
+    wire = wire_to(made, replicas=1)
+    assert await wire.exchange([("HSET", name, "used", 1)]) == [1]
+    await wire.close()
+    replica.stop()
+    master.client.hset(name, "used", 2)
+    master.client.config_set("maxmemory", 1)
+    (answer,) = await wire.exchange([("HGET", name, "used")])
+    assert "OOM" in str(answer)
+    master.client.config_set("maxmemory", 0)
+    (answer,) = await wire.exchange([("HGET", name, "used")])
+    assert "0 of 1 replicas have what was written" in str(answer)
+    replica.go_on()
+    async with asyncio.timeout(20):
+        while await wire.exchange([("HGET", name, "used")]) != [b"2"]:
+            await asyncio.sleep(0.05)
+    await wire.close()
+    await made.aclose()
+
+
 @contextlib.asynccontextmanager
 async def saying(state: str, slots: list[tuple[int, int, int]]) -> AsyncIterator[int]:
     """A server that says of the cluster that these ports have these slots; gives its own port."""
