@@ -73,7 +73,8 @@ class Counters:
 
         Numbers begin at one with every start, so a start of its own is part of the writer's name. A call is
         answered within `deadline_s`, and counted when so many `replicas` have its count. The hash of a day is
-        dropped `retention_days` after it was made. `sign_of_life` is a command that changes nothing.
+        dropped `retention_days` after a process first counted in it. `sign_of_life` is a command that changes
+        nothing.
         """
         self._wire = wire_to(redis, replicas=replicas)
         self._sign_of_life = sign_of_life

@@ -81,8 +81,8 @@ local function take_plain(revision, day, touched, entry)
     redis.call('HSET', day, 'used', used, mark, ARGV[2], names[1], calls, names[2], units)
   else
     redis.call('HSET', day, 'used', used, mark, ARGV[2], names[1], calls, names[2], units, 'first', ARGV[entry + 1])
-    redis.call('EXPIRE', day, ttl_s)
   end
+  if not read[4] then redis.call('EXPIRE', day, ttl_s) end -- it may have been restored, to live for a shorter time
   redis.call('SADD', touched, ARGV[entry])
   return in_use
 end
@@ -201,7 +201,7 @@ local function take(record, day, touched, roll, entry)
   end
   redis.call('HSET', day, unpack(write))
   if denied > 0 then redis.call('HINCRBY', day, 'd:quota_exceeded', denied) end
-  if not read[3] then redis.call('EXPIRE', day, ttl_s) end
+  if not last then redis.call('EXPIRE', day, ttl_s) end
   if sum then
     redis.call('HSET', day, 'rolling', 1)
     redis.call('HSET', roll, 'sum', sum)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -14,6 +15,7 @@ from metering.names import READY, day_name, roll_name
 from metering.projecting import project_pending
 from metering.projection import project
 from metering.rebuild import RebuildReport, rebuild
+from metering.restore import KEPT_S
 from metering.rollup import roll_up
 from policies.decision import Reason
 from policies.quota import Window, bucket_of
@@ -92,6 +94,24 @@ async def test_rolling_window_comes_back_from_all_its_days(redis: Redis, engine:
         assert await redis.ttl(roll_name(key.id)) > 86_400
         (taken,) = await counted(counters, call._replace(limit=11, bucket=now + 1))
     assert taken.outcome is Outcome.EXHAUSTED
+
+
+@pytest.mark.parametrize("window", Window)
+async def test_a_day_that_is_counted_on_lives_as_long_as_any(
+    redis: Redis, engine: AsyncEngine, window: Window
+) -> None:
+    """What is counted after a rebuild waits for the ledger for the whole retention."""
+    key = await make_key(engine)
+    await rebuilt(redis, engine)
+    call = take(key_id=key.id, window=window)
+    async with counting(redis) as counters:
+        await counted(counters, call)
+        await rolled(redis, engine)
+        await redis.flushall()
+        await rebuilt(redis, engine)
+        assert await redis.ttl(day_name(key.id, DAY)) <= KEPT_S
+        await counted(counters, call)
+        assert await redis.ttl(day_name(key.id, DAY)) > 34 * 86_400
 
 
 async def test_older_days_stay_in_the_ledger(redis: Redis, engine: AsyncEngine) -> None:

@@ -145,13 +145,14 @@ async def test_plain_calls_take_the_short_way(redis: Redis) -> None:
 
 
 async def test_batches_add_up_and_an_older_one_is_refused(redis: Redis) -> None:
-    """Later batches add to the counts of the day, whose time of first grant and end stay as they were."""
+    """Later batches add to the counts of the day, whose first grant stays; another writer renews the end."""
     await put(redis)
     await taken(redis, 9, entry(group(2)))
     await redis.expireat(COUNTS, FAR)
     assert await taken(redis, 10, entry(group(2, cost=5), now=2_000)) == [12]
-    assert await taken(redis, 1, entry(group()), writer="other") == [13]
     assert await redis.expiretime(COUNTS) == FAR
+    assert await taken(redis, 1, entry(group()), writer="other") == [13]
+    assert await redis.expiretime(COUNTS) < FAR
     assert (await everything(redis))[COUNTS] == {
         "used": "13", "c:M|c": "5", "t:M|c": "13", "first": "1000", "bt:w": "10", "bt:other": "1",
     }  # fmt: skip
