@@ -138,6 +138,11 @@ class Child:
             if process is not None:
                 _signal(process, number)
 
+    def kill(self) -> None:
+        """End the process at once; it is started again."""
+        if self._process is not None:
+            _signal(self._process, signal.SIGKILL)
+
     async def stop(self, grace_s: float) -> None:
         """Ask the process to end, and kill it when it has not after `grace_s`."""
         await self._finish(self.program.stop_signal, grace_s)

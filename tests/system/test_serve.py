@@ -74,6 +74,19 @@ def test_a_killed_worker_is_replaced_and_the_port_goes_on(program: Serving) -> N
     assert before[1] in program.workers()
 
 
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    """One that lives and does nothing is killed and started again, and the others are left alone."""
+    hurried = "from gateway import workforce; workforce.HUNG_S, workforce.PULSE_EVERY_S = 2.0, 0.1"
+    with serving(write_config(tmp_path, workers=2), first=hurried) as running:
+        before = running.workers()
+        os.kill(before[0], signal.SIGSTOP)
+        wait_until(lambda: len(running.workers()) == 2 and before[0] not in running.workers())
+        assert before[1] in running.workers()
+        assert "a worker hangs and is killed" in running.output
+        for _ in range(8):  # whichever worker takes the connection
+            assert running.search()["ErrorCode"] == "Ok"
+
+
 @pytest.mark.parametrize("name", ["valkey-server", "postgres", "gateway.control", "demo"])
 def test_every_other_killed_process_is_replaced_too(program: Serving, name: str) -> None:
     """The stores come back with their data, and so do the control process and the demo."""
