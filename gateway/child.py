@@ -89,6 +89,7 @@ class Child:
         self._stopping = asyncio.Event()
         self._spawning = asyncio.Lock()  # a process is not stopped half-way through its start
         self._failures = 0
+        self._notices: set[signal.Signals] = set()
 
     @property
     def pid(self) -> int | None:
@@ -137,6 +138,13 @@ class Child:
         for process in (self._process, *self._retiring):
             if process is not None:
                 _signal(process, number)
+
+    def notify(self, number: signal.Signals) -> None:
+        """Signal the process as `send` does, but not before it is ready: it could not bear it on its way."""
+        if self.state is State.READY:
+            self.send(number)
+        else:
+            self._notices.add(number)
 
     def kill(self) -> None:
         """End the process at once; it is started again."""
@@ -252,6 +260,10 @@ class Child:
     def _turn(self, state: State) -> None:
         self.state = state
         self._on_change()
+        if state is State.READY:
+            for number in self._notices:
+                self.send(number)
+            self._notices.clear()
 
     def _why(self, status: int) -> str:
         program = self.program

@@ -46,6 +46,7 @@ class Processes:
         self._control: Child | None = None
         self._others: list[Child] = []  # control and demo
         self._roll = Roll()
+        self.are_started = False  # all that serve calls
 
     async def start_stores(self, stores: Stores, data_dir: Path, run_dir: Path) -> dict[str, str]:
         """Start the stores that are embedded; return their URLs by the variable that the others read.
@@ -85,6 +86,7 @@ class Processes:
         self._others.append(self._control)
         self._workers = Workforce(self._proxy_port, self._run_dir, environ, self._tell)
         await asyncio.gather(self._workers.start(workers), *(child.start() for child in self._others))
+        self.are_started = True
 
     @property
     def are_begun(self) -> bool:
@@ -133,6 +135,13 @@ class Processes:
             self._workers.send(number)
         if self._control is not None:
             self._control.send(number)
+
+    def reload(self) -> None:
+        """Let workers and control read the configuration again."""
+        if self._workers is not None:
+            self._workers.notify(signal.SIGHUP)
+        if self._control is not None:
+            self._control.notify(signal.SIGHUP)
 
     def begin_roll(self) -> None:
         """Write down that a further rolling restart runs."""

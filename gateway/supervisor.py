@@ -181,7 +181,7 @@ class Supervisor:
         if settings is None:
             return
         self._take(settings)
-        self._processes.send(signal.SIGHUP)
+        self._processes.reload()
         await self._processes.resize(self._settings.server)
         log.info("configuration reloaded")
 
@@ -221,6 +221,8 @@ class Supervisor:
 
         The ledger comes first, since new processes need its new schema; the old ones go on with it.
         """
+        if not self._processes.are_started:
+            raise ChildError("The start is not done yet.")
         settings = await self._read_settings()
         if settings is None:
             raise ChildError("The configuration is wrong: see the log, or `tallygate check`.")

@@ -98,6 +98,11 @@ class Workforce:
         for child in self.children:
             child.send(number)
 
+    def notify(self, number: signal.Signals) -> None:
+        """Signal all workers, those that are not ready as soon as they are."""
+        for child in self.children:
+            child.notify(number)
+
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(PULSE_EVERY_S)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.serving import Serving, change, paste, serving, start, wait_until, write_config
+from tests.serving import READY_LINE, Serving, change, paste, serving, start, wait_until, write_config
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +309,24 @@ def test_a_wrong_configuration_at_the_start_names_every_error(tmp_path: Path) ->
     assert "server.drain_s" in started.output
     assert "server.max_headers" in started.output
     assert not started.data_dir.exists()
+
+
+def test_signals_during_the_start_break_nothing_off(tmp_path: Path) -> None:
+    """A reload that comes too early is done when it can be, and a rolling restart is refused."""
+    config_file = write_config(tmp_path)
+    begun = start(config_file, "--demo")
+    try:
+        wait_until(lambda: {"gateway.worker 0", "gateway.control"} <= begun.family().keys())
+        change(config_file, access='"all"')
+        begun.process.send_signal(signal.SIGUSR2)
+        begun.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: begun.process.poll() is not None or READY_LINE in begun.output, 60.0)
+        assert begun.process.poll() is None, begun.output
+        wait_until(lambda: begun.output.count("configuration reloaded") == 3)
+        assert "The start is not done yet." in begun.output
+        assert "died" not in begun.output
+    finally:
+        begun.stop()
 
 
 def test_stopping_during_the_start_leaves_nothing(tmp_path: Path) -> None:
