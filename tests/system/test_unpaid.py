@@ -23,6 +23,7 @@ from tests.gateway.control.conftest import (  # noqa: F401 - fixtures
     as_role,
     client,
     clock,
+    uptime,
 )
 from tests.gateway.proxy.calls import OFFICIAL
 from tests.origin import Origin, origin

@@ -151,6 +151,7 @@ async def test_jobs_survive_a_ledger_that_takes_no_rows(
     settings: Settings,
     clock: Clock,
     control: Control,
+    jobs: Jobs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the driver raises by itself, as on a full disk, is a failure of the job and told by its name."""
@@ -161,7 +162,7 @@ async def test_jobs_survive_a_ledger_that_takes_no_rows(
         broken.setattr(usage, "_STAGE", "SELECT 1/0")
         assert (await admin.post("/v1/rollup")).status == 503
         control.settings = _often(settings)
-        async with running(control.jobs) as task:
+        async with running(jobs) as task:
 
             async def has_failed() -> bool:
                 return any(each["event"] == "a job fails and is tried again" for each in logs)

@@ -23,6 +23,7 @@ from tests.gateway.control.conftest import (  # noqa: F401 - fixtures
     clock,
     control,
     settings,
+    uptime,
 )
 from tests.gateway.notices.receivers import Mailbox, mail_server
 
