@@ -216,9 +216,8 @@ class ServerWire(Wire):
     def _check_replicas(self, replies: list[Any]) -> list[Any]:
         *answers, marked, reached = replies
         if isinstance(marked, hiredis.ReplyError) and not str(marked).startswith(("MOVED ", "ASK ")):
-            raise RedisError(
-                str(marked)
-            )  # nothing of this connection was written: WAIT has asked for nothing
+            # Nothing of this connection was written: WAIT has asked for nothing.
+            raise RedisError(str(marked))
         if isinstance(reached, int) and reached < self._replicas:
             raise RedisError(f"{reached} of {self._replicas} replicas have what was written")
         return answers
