@@ -125,10 +125,22 @@ def rate(
 ) -> tuple[Line, ...]:
     """Return the lines of one key for a month, in the order of its days, the minimum last."""
     lines: list[Line] = []
-    for segment, counts in counted:
+    for segment, counts in in_one(counted):
         lines += _rate_segment(key_id, site, segment, counts)
     minimum = _true_up(key_id, site, month, counted, lines)
     return tuple(lines) if minimum is None else (*lines, minimum)
+
+
+def in_one(counted: Iterable[tuple[Segment, Counts]]) -> list[tuple[Segment, Counts]]:
+    """Join the segments that days out of service have parted: they have their tiers and their fee once."""
+    joined: list[tuple[Segment, Counts]] = []
+    for segment, counts in counted:
+        if joined and joined[-1][0].version == segment.version:
+            before, sums = joined.pop()
+            joined.append((replace(before, last_excluded=segment.last_excluded), sums + counts))
+        else:
+            joined.append((segment, counts))
+    return joined
 
 
 def rate_days(

@@ -45,16 +45,21 @@ def read(cuts: Iterable[Sequence[Any]], versions: Mapping[int, PlanVersion]) -> 
 
 
 def fewer(counted: Iterable[Counted], first: date, units: int) -> list[Counted]:
-    """Return the counts without units of the segment that begins on a day, or as many as it has."""
-    return [
-        (
-            segment,
-            replace(counts, waived=counts.waived + min(units, max(counts.billable, 0)))
-            if segment.first == first
-            else counts,
-        )
-        for segment, counts in counted
-    ]
+    """Return the counts without units of the line that begins on a day, or as many as it has.
+
+    A line is of the segment that begins then, and of those right behind it under the same version.
+    """
+    left: list[Counted] = []
+    begun: Segment | None = None
+    for segment, counts in counted:
+        if segment.first == first:
+            begun = segment
+        elif begun is not None and segment.version != begun.version:
+            begun = None
+        gone = min(units, max(counts.billable, 0)) if begun is not None else 0
+        units -= gone
+        left.append((segment, replace(counts, waived=counts.waived + gone)))
+    return left
 
 
 def less(counted: Iterable[Counted], before: Iterable[Counted]) -> list[Counted]:

@@ -23,7 +23,7 @@ from metering.ledger.disputes import Dispute, DisputeStatus
 from metering.ledger.invoice_lines import InvoiceKey, InvoiceLine
 from metering.ledger.invoices import Invoice, Status
 from metering.ledger.rows import NotFoundError, new_id
-from metering.rating import Line, LineKind, rate
+from metering.rating import Line, LineKind, in_one, rate
 from policies.period import month_of
 
 ZERO = Decimal("0.00")
@@ -218,7 +218,7 @@ async def _reckoned(
             if each.position in first_days:
                 first, units = first_days[each.position], int(each.quantity)
                 told, counted = cut.fewer(told, first, units), cut.fewer(counted, first, units)
-    left = next(counts.billable for segment, counts in told if segment.first == line.first)
+    left = next(counts.billable for segment, counts in in_one(told) if segment.first == line.first)
     if not 0 <= quantity <= left or quantity != quantity.to_integral_value():
         raise BillingError("too_much", f"the right quantity is a whole number from 0 to {left}")
     return (

@@ -217,6 +217,30 @@ def test_days_out_of_service_are_cut_out(gaps: list[tuple[int, int]], left: list
     assert all((each.version is None) == (each.first < may(11)) for each in segments)
 
 
+def test_a_price_goes_on_behind_days_out_of_service() -> None:
+    """Tiers go on where they stood and a flat fee is due once, while the minimum has no share of the days."""
+    fee = replace(tier("1000", "0.01"), flat=Decimal(20))
+    price = Price(Model.GRADUATED, (fee, tier(None, "0.005")))
+    version = replace(V1, price=price, minimum=Decimal(310))
+    parts = segments_of(
+        MAY,
+        started=MAY.first,
+        trial_until=None,
+        closed_on=None,
+        versions=[version],
+        gaps=[Period(may(11), may(21))],
+    )
+    counted = [(parts[0], Counts(600, 600, 0)), (parts[1], Counts(700, 710, 10))]
+    lines = rate(KEY, SITE, MAY, counted)
+    told = [(line.first, line.last_excluded, line.quantity, line.amount) for line in lines]
+    assert told == [
+        (may(1), may(32), 1_000, Decimal("10.00")),
+        (may(1), may(32), 1, Decimal("20.00")),
+        (may(1), may(32), 300, Decimal("1.50")),
+        (may(1), may(32), 1, Decimal("178.50")),  # up to 21 days of 31
+    ]
+
+
 def may(number: int) -> date:
     """Return a day of May, counted on beyond its ends."""
     return date(2026, 4, 30) + timedelta(days=number)

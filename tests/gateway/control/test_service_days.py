@@ -67,8 +67,32 @@ async def test_a_key_owes_nothing_for_days_in_which_it_was_dead(shop: Shop) -> N
     days = {
         (line["first_day"], line["last_excluded"]) for line in invoice["lines"] if line["kind"] == "usage"
     }
-    assert days == {("2026-10-01", "2026-10-11"), ("2026-10-21", "2026-11-01")}
+    assert days == {("2026-10-01", "2026-11-01")}
     assert (await shop.api.get("/v1/reconcile?period=2026-10")).body["differences"] == []
+
+
+async def test_calls_before_and_behind_dead_days_are_one_quantity(shop: Shop) -> None:
+    """They share the tiers, and a dispute of them gives back what was counted on either side."""
+    path = f"/v1/keys/{shop.key}"
+    await shop.count(date(2026, 10, 25), 2_000)
+    shop.clock.now = SEPTEMBER
+    await shop.api.patch(path, {"expires_at": "2026-10-10T12:00:00+03:00"})
+    shop.clock.now = datetime(2026, 10, 21, 9, tzinfo=UTC)
+    await shop.api.patch(path, {"expires_at": "2027-10-10T12:00:00+03:00"})
+    invoice = (await shop.api.get(f"/v1/invoices/{await shop.bill()}")).body
+    told = [(line["quantity"], line["amount"]) for line in invoice["lines"]]
+    assert told == [("1000", "100.00"), ("1014", "50.70")]
+    position = invoice["lines"][1]["position"]
+    asked = {
+        "invoice_id": invoice["id"],
+        "position": position,
+        "evidence": "x",
+        "determined_on": "2026-11-10",
+    }
+    opened = await shop.post("/v1/disputes", asked)
+    right = {"accepted": True, "quantity": 4, "resolution": "a robot"}
+    done = await shop.post(f"/v1/disputes/{opened.body['id']}/resolve", right)
+    assert (done.status, done.body["credit_note"]["total"]) == (200, "82.96")  # down to the minimum of 67.74
 
 
 @pytest.mark.parametrize("change", [{"expires_at": "2026-12-10T12:00:00+03:00"}, {"label": "renewed"}])
