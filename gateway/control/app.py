@@ -89,8 +89,8 @@ def make_app(
     """Return the application; `app[CONTROL]` is what its operations work with, `app[JOBS]` its jobs."""
     app = web.Application(middlewares=[_answer_always], client_max_size=MAX_BODY_BYTES)
     control = app[CONTROL] = Control(settings, engine, redis, workers_metrics, clock, uptime)
-    jobs = app[JOBS] = Jobs(control)
-    app[CONDITION] = Condition(control, jobs)
+    app[JOBS] = Jobs(control)
+    app[CONDITION] = Condition(control)
     described: Callable[[], dict[str, Any]] = functools.cache(lambda: document(OPERATIONS))
     app[DOCUMENT] = described
     for operation in OPERATIONS:

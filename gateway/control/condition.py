@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway import run_state
-from gateway.control.periodic import Jobs
 from gateway.control.resources import Control
 from gateway.run_state import RunState
 from metering import replay
@@ -57,10 +56,9 @@ class Reason:
 class Condition(Collector):
     """Looks at everything a control process can see, and keeps the figures of what it saw."""
 
-    def __init__(self, control: Control, jobs: Jobs) -> None:
+    def __init__(self, control: Control) -> None:
         registry = control.registry
         self._control = control
-        self._jobs = jobs
         self._state: RunState | None = None
         registry.register(self)
         self._degraded = Gauge(
@@ -86,7 +84,7 @@ class Condition(Collector):
         parts = await asyncio.gather(
             self._stores(), self._workers(), asyncio.to_thread(self._files), return_exceptions=False
         )
-        found = [reason for part in parts for reason in part] + self._work()
+        found = [reason for part in parts for reason in part] + self._jobs()
         names = {reason.what for reason in found}
         for trouble in Trouble:
             self._degraded.labels(trouble.value).set(trouble in names)
@@ -165,13 +163,13 @@ class Condition(Collector):
             found.append(Reason(Trouble.DISK_NEARLY_FULL, detail))
         return found
 
-    def _work(self) -> list[Reason]:
-        age = self._control.rollups.age_s
+    def _jobs(self) -> list[Reason]:
+        age = self._control.successes.age_s("rollup")
         self._age.set(age)
         found = []
         if age > max(LATE_S, LATE_ROUNDS * self._control.settings.rollup_every_s):
             found.append(Reason(Trouble.ROLLUP_LATE, f"The last roll-up was {age:.0f} s ago."))
-        age = self._jobs.age_s("project")
+        age = self._control.successes.age_s("project")
         if age > LATE_S:
             detail = f"Changed keys were last carried to Redis {age:.0f} s ago."
             found.append(Reason(Trouble.PROJECTION_LATE, detail))

@@ -14,11 +14,12 @@ from datetime import timedelta
 import aiohttp
 import structlog
 from aiohttp import web
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.carrying import genuine
+from gateway.control import successes
 from gateway.control.billing import BillingRounds
 from gateway.control.months import tell_issued
 from gateway.control.resources import Control
@@ -40,8 +41,6 @@ CARRY_EVERY_S = 5.0
 FULL_EVERY_S = 3_600.0  # a full roll-up also finds counters that Redis lost without saying so
 KEEP_ANSWERS = timedelta(hours=24)
 SHOWN_KEYS = 20  # in one log line
-
-NAMES = ("rollup", "project", "replay", "carry", "clean", "notices", "billing", "reminders")
 
 CARRIER = Author("change of peppers")
 
@@ -68,25 +67,8 @@ class Jobs:
         self._failures = Counter(
             "tallygate_job_failures_total", "Runs of a job that failed.", ["job"], registry=registry
         )
-        self._succeeded = Gauge(
-            "tallygate_job_success_timestamp_seconds",
-            "When a job last succeeded; 0 before it first did.",
-            ["job"],
-            registry=registry,
-        )
-        self._began = control.uptime()
-        self._last_success: dict[str, float] = {}  # by `uptime`: an age is no matter of what time it is
-        for job in NAMES:  # a rate over a series that begins with its first failure is none
+        for job in successes.JOBS:  # a rate over a series that begins with its first failure is none
             self._failures.labels(job)
-            self._succeeded.labels(job)
-
-    def age_s(self, job: str) -> float:
-        """Return the seconds since a job last succeeded, or since the start."""
-        return self._control.uptime() - self._last_success.get(job, self._began)
-
-    def _note_success(self, job: str) -> None:
-        self._last_success[job] = self._control.uptime()
-        self._succeeded.labels(job).set(self._control.clock())
 
     async def bring_in(self) -> None:
         """Bring what was let through in an outage into the counters, on top of all that the ledger has."""
@@ -214,7 +196,7 @@ class Jobs:
                     log.error("a job fails and is tried again", job=job, error=causes_of(error))
                 failing = True
             else:
-                self._note_success(job)
+                self._control.successes.note(job)
                 if failing:
                     log.info("a job works again", job=job)
                 failing = False

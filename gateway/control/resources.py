@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.control.auth import Guesses
 from gateway.control.rollups import RollUps
+from gateway.control.successes import Successes
 from gateway.settings import Settings
 from gateway.telemetry import WorkerMetricsCollector
 from metering.clients import Client
@@ -27,7 +28,10 @@ log = structlog.get_logger("gateway.control")
 
 
 class Control:
-    """Settings, stores and figures; `settings` is replaced when the configuration is read again."""
+    """Settings, stores and figures; `settings` is replaced when the configuration is read again.
+
+    `uptime` tells seconds that no step of the clock changes.
+    """
 
     def __init__(
         self,
@@ -45,10 +49,10 @@ class Control:
         self.guesses = Guesses()
         self.registry = CollectorRegistry()
         self.clock = clock
-        self.uptime = uptime  # in seconds, which no step of the clock changes
         if workers is not None:
             self.registry.register(workers)
-        self.rollups = RollUps(lambda: self.settings, engine, redis, clock, uptime, self.registry)
+        self.successes = Successes(clock, uptime, self.registry)
+        self.rollups = RollUps(lambda: self.settings, engine, redis, clock, self.successes, self.registry)
 
     def now(self) -> datetime:
         """Return the present instant."""

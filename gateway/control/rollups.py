@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway import machine_life
 from gateway.control.noticing import Noticing
+from gateway.control.successes import Successes
 from gateway.settings import Settings
 from metering import rebuild as rebuilding
 from metering import rollup
@@ -35,14 +36,14 @@ class RollUps:
         engine: AsyncEngine,
         redis: Client,
         clock: Callable[[], float],
-        uptime: Callable[[], float],
+        successes: Successes,
         registry: CollectorRegistry,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._redis = redis
         self._clock = clock
-        self._uptime = uptime
+        self._successes = successes
         self._last = Gauge(
             "tallygate_rollup_timestamp_seconds",
             "When counters were last written to the ledger.",
@@ -59,12 +60,6 @@ class RollUps:
             registry=registry,
         )
         self.noticing = Noticing(registry)
-        self._done_at = uptime()  # an age is no matter of what time it is
-
-    @property
-    def age_s(self) -> float:
-        """Return the seconds since the last roll-up, or since the start."""
-        return self._uptime() - self._done_at
 
     async def roll_up(self, *, full: bool = False) -> RollupReport:
         """Write the counters to the ledger, and rebuild Redis when it turns out to have lost its data."""
@@ -99,8 +94,8 @@ class RollUps:
             self._rebuilds.inc()
         elif report.new or report.unsure:
             await self.rebuild()
-        self._done_at = self._uptime()
         self._last.set(self._clock())
+        self._successes.note("rollup")
         return report
 
     async def rebuild(self, *, by: Author = rollup.AUTHOR) -> RebuildReport:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +19,8 @@ from policies.plan_versions import Move
 from policies.trial import trial_of
 
 FETCHED = 2_000  # rows at a time, when all are gone through
+
+Fact = TypeVar("Fact")  # of a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,26 +144,29 @@ async def _read(connection: AsyncConnection, query: sa.Select[Any], contract: Co
 
 
 async def _moves(connection: AsyncConnection, key_ids: Sequence[str] | None) -> dict[str, tuple[Move, ...]]:
-    table = plan_moves
-    query = sa.select(table.c.key_id, table.c.first_day, table.c.version).order_by(table.c.first_day)
-    if key_ids is not None:
-        ids = sa.bindparam("ids", list(key_ids), sa.ARRAY(sa.Text))
-        query = query.where(table.c.key_id == sa.any_(ids))
-    found: dict[str, tuple[Move, ...]] = {}
-    for row in await connection.execute(query):
-        found[row.key_id] = (*found.get(row.key_id, ()), Move(row.first_day, row.version))
-    return found
+    return await _by_key(connection, plan_moves, lambda row: Move(row.first_day, row.version), key_ids)
 
 
 async def _gaps(connection: AsyncConnection, key_ids: Sequence[str] | None) -> dict[str, tuple[Period, ...]]:
-    table = service_gaps
-    query = sa.select(table.c.key_id, table.c.first_day, table.c.last_excluded).order_by(table.c.first_day)
+    return await _by_key(
+        connection, service_gaps, lambda row: Period(row.first_day, row.last_excluded), key_ids
+    )
+
+
+async def _by_key(
+    connection: AsyncConnection,
+    table: sa.Table,
+    made_of: Callable[[sa.Row[Any]], Fact],
+    key_ids: Sequence[str] | None,
+) -> dict[str, tuple[Fact, ...]]:
+    """Return what a table has of keys, or of all, in the order of their days."""
+    query = sa.select(table).order_by(table.c.first_day)
     if key_ids is not None:
         ids = sa.bindparam("ids", list(key_ids), sa.ARRAY(sa.Text))
         query = query.where(table.c.key_id == sa.any_(ids))
-    found: dict[str, tuple[Period, ...]] = {}
+    found: dict[str, tuple[Fact, ...]] = {}
     for row in await connection.execute(query):
-        found[row.key_id] = (*found.get(row.key_id, ()), Period(row.first_day, row.last_excluded))
+        found[row.key_id] = (*found.get(row.key_id, ()), made_of(row))
     return found
 
 

@@ -75,7 +75,7 @@ async def test_jobs_that_do_not_succeed_are_late(
     assert set(await reasons(client)) == {"projection_late"}
     figures = (await admin.get("/metrics")).text
     assert 'tallygate_degraded{reason="rollup_late"} 0.0' in figures
-    (line,) = re.findall(r"^tallygate_rollup_timestamp_seconds (.+)", figures, re.MULTILINE)
+    (line,) = re.findall(r'tallygate_job_success_timestamp_seconds\{job="rollup"\} (.+)', figures)
     assert float(line) == clock()
 
 
