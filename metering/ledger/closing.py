@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.ledger import marks
+from metering.ledger.engine import driver_of
 from policies.period import Period
 
 FETCHED = 1_000  # rows at a time: rating them may not hold up the event loop for long
@@ -199,14 +200,14 @@ async def lock_month(connection: AsyncConnection, month: date) -> None:
     """Wait for others that close or issue this month, and hold them off until the transaction ends."""
     await connection.execute(sa.select(1))  # begins the transaction that the lock ends with
     lock = "SELECT pg_advisory_xact_lock($1, $2)"
-    await (await _driver(connection)).execute(lock, *_lock_of(month), timeout=TIMEOUT_S)
+    await (await driver_of(connection)).execute(lock, *_lock_of(month), timeout=TIMEOUT_S)
 
 
 @asynccontextmanager
 async def month_held(connection: AsyncConnection, month: date) -> AsyncIterator[None]:
     """Do what `lock_month` does over many transactions of a connection; a lost one lets go of it."""
     lock = "SELECT pg_advisory_lock($1, $2)"
-    await (await _driver(connection)).execute(lock, *_lock_of(month), timeout=TIMEOUT_S)
+    await (await driver_of(connection)).execute(lock, *_lock_of(month), timeout=TIMEOUT_S)
     try:
         yield
     finally:
@@ -230,7 +231,7 @@ async def rate_until(engine: AsyncEngine, day: date) -> None:
     async with engine.begin() as connection:
         await connection.execute(sa.select(1))
         lock = "SELECT pg_advisory_xact_lock($1, 0)"
-        await (await _driver(connection)).execute(lock, _LOCK_SPACE, timeout=TIMEOUT_S)
+        await (await driver_of(connection)).execute(lock, _LOCK_SPACE, timeout=TIMEOUT_S)
 
 
 async def prepare(connection: AsyncConnection) -> None:
@@ -241,12 +242,12 @@ async def prepare(connection: AsyncConnection) -> None:
 
 async def stage_segments(connection: AsyncConnection, rows: Iterable[tuple[Any, ...]]) -> None:
     """Take segments in, in the order of the columns of `staged_segments`."""
-    await (await _driver(connection)).copy_records_to_table("staged_segments", records=rows)
+    await (await driver_of(connection)).copy_records_to_table("staged_segments", records=rows)
 
 
 async def count(connection: AsyncConnection, month: Period) -> int:
     """Sum the month's usage up by segment; returns how many accounts there are."""
-    driver = await _driver(connection)
+    driver = await driver_of(connection)
     await driver.execute("ANALYZE staged_segments")
     await driver.execute(_BY_HASHING)
     await driver.execute(_COUNT, month.first, month.last_excluded, timeout=TIMEOUT_S)
@@ -257,7 +258,7 @@ async def count(connection: AsyncConnection, month: Period) -> int:
 
 async def counted(connection: AsyncConnection) -> AsyncIterator[list[Any]]:
     """Go through the segments with their counts and accounts, in the order of accounts, a part at a time."""
-    cursor = await (await _driver(connection)).cursor(_COUNTED, timeout=TIMEOUT_S)
+    cursor = await (await driver_of(connection)).cursor(_COUNTED, timeout=TIMEOUT_S)
     while rows := await cursor.fetch(FETCHED, timeout=TIMEOUT_S):
         yield rows
 
@@ -267,7 +268,7 @@ async def late(connection: AsyncConnection, month: Period, account_ids: Collecti
 
     `segments` of a row is JSON: a list of what is `segments` in each row of `invoice_keys`.
     """
-    driver = await _driver(connection)
+    driver = await driver_of(connection)
     only = None if account_ids is None else list(account_ids)
     return list(await driver.fetch(_LATE, month.first, only, timeout=TIMEOUT_S))
 
@@ -276,7 +277,7 @@ async def counts_between(
     connection: AsyncConnection, spans: Sequence[tuple[str, date, date]]
 ) -> list[tuple[int, int, int]]:
     """Return calls, taken and waived units of keys in spans of days, in their order."""
-    driver = await _driver(connection)
+    driver = await driver_of(connection)
     columns = [list(column) for column in zip(*spans, strict=True)]
     rows = await driver.fetch(_COUNTS_BETWEEN, *columns, timeout=TIMEOUT_S) if spans else []
     return [(row["calls"], row["taken"], row["waived"]) for row in rows]
@@ -284,7 +285,7 @@ async def counts_between(
 
 async def stage(connection: AsyncConnection, staged: Staged) -> None:
     """Take reckoned accounts in."""
-    driver = await _driver(connection)
+    driver = await driver_of(connection)
     for table, rows in (
         ("staged_invoices", staged.invoices),
         ("staged_lines", staged.lines),
@@ -307,7 +308,7 @@ async def make_drafts(
     Drafts that there are give way, issued and void invoices stay. With `account_ids` nothing is done to other
     accounts, and the month does not count as closed.
     """
-    driver = await _driver(connection)
+    driver = await driver_of(connection)
     await driver.execute("ANALYZE staged_invoices")
     only = None if account_ids is None else list(account_ids)
     insert, *others = _DRAFTS
@@ -319,8 +320,3 @@ async def make_drafts(
     if account_ids is None:
         await driver.execute(_MONTH_CLOSED, month.first, now, by)
     return int(made.rpartition(" ")[2])
-
-
-async def _driver(connection: AsyncConnection) -> Any:
-    """Return asyncpg's connection, in the transaction that SQLAlchemy began."""
-    return (await connection.get_raw_connection()).driver_connection

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from metering.ledger.engine import driver_of
 from metering.ledger.numbers import PASSED_OVER
 from policies.period import Period
 
@@ -163,5 +164,4 @@ async def standing_days(connection: AsyncConnection, account_ids: list[str]) -> 
 
 
 async def _fetch(connection: AsyncConnection, query: str, *arguments: date | str | list[str]) -> list[Any]:
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    return list(await driver.fetch(query, *arguments, timeout=TIMEOUT_S))
+    return list(await (await driver_of(connection)).fetch(query, *arguments, timeout=TIMEOUT_S))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -22,6 +22,11 @@ _DRIVER = "postgresql+asyncpg"
 
 # What asyncpg itself raises, where rows are copied or read by it and not by SQLAlchemy: a full disk, say.
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+async def driver_of(connection: AsyncConnection) -> Any:
+    """Return asyncpg's connection, in the transaction that SQLAlchemy began; it raises DRIVER_ERRORS."""
+    return (await connection.get_raw_connection()).driver_connection
 
 
 def make_engine(

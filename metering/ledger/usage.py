@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
@@ -17,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.day_lines import DayLines, lines_of
 from metering.ledger import tables
+from metering.ledger.engine import DRIVER_ERRORS, driver_of
 from metering.snapshot import Snapshot
 
 Place = tuple[str, date]
@@ -161,7 +161,7 @@ async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> 
         except sa.exc.IntegrityError:
             kept = list(days)
     if kept:
-        await (await _driver(connection)).execute(_STAGE)
+        await (await driver_of(connection)).execute(_STAGE)
         await _copy(connection, _GIVEN + _DAYS, [each.facts_with_sums for each in kept])
         await _copy(connection, _GIVEN + _REASONS, [each.reasons for each in kept])
         await _copy(connection, _GIVEN + _METHODS, [each.methods for each in kept])
@@ -203,16 +203,12 @@ async def _copy(connection: AsyncConnection, table: str, lines: Sequence[bytes])
         yield text
 
     try:
-        done: str = await (await _driver(connection)).copy_to_table(table, source=source())
+        done: str = await (await driver_of(connection)).copy_to_table(table, source=source())
     except asyncpg.UniqueViolationError as error:
         raise sa.exc.IntegrityError(f"COPY {table}", None, error) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DRIVER_ERRORS as error:
         raise sa.exc.DBAPIError(f"COPY {table}", None, error) from error
     return int(done.rpartition(" ")[2])
-
-
-async def _driver(connection: AsyncConnection) -> Any:
-    return (await connection.get_raw_connection()).driver_connection
 
 
 async def read(connection: AsyncConnection, places: Sequence[Place]) -> list[Snapshot]:
