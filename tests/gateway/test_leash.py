@@ -13,7 +13,7 @@ import pytest
 from gateway.leash import LOCKED
 from gateway.leashing import LEASH, Identity, OrphanError, end_orphan, leashed
 
-SESSION_GROUP = Path("/proc/self/autogroup")
+SESSION_GROUP = "/proc/self/autogroup"  # of a process that is in no session yet, it is empty
 SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
 
 
@@ -37,14 +37,18 @@ def test_a_command_that_may_wait_lets_others_go_first() -> None:
         assert int(done.stdout) == min(19, os.nice(0) + steps)
 
 
-@pytest.mark.skipif(not SESSION_GROUP.exists(), reason="the cores are not shared out among sessions here")
-def test_a_command_that_may_wait_takes_its_session_with_it() -> None:
-    """Linux shares the cores out among sessions first, so the command's has to be nicer as well."""
-    shown = [sys.executable, "-c", f"print(open({str(SESSION_GROUP)!r}).read())"]
-    own = SESSION_GROUP.read_text().split()[-1]  # which `nice make test` leaves as it was
-    for steps, expected in ((0, own), (3, str(min(19, os.nice(0) + 3)))):
-        done = run(leashed(shown, on_parent_death=signal.SIGTERM, nice=steps))
-        assert done.stdout.split()[-2:] == ["nice", expected]
+@pytest.mark.skipif(
+    not Path(SESSION_GROUP).exists(), reason="the cores are not shared out among sessions here"
+)
+@pytest.mark.parametrize(("steps", "niceness"), [(0, 0), (3, min(19, os.nice(0) + 3))])
+def test_a_command_that_may_wait_takes_its_session_with_it(steps: int, niceness: int) -> None:
+    """Linux shares the cores out among sessions first, so the command's has to be nicer as well.
+
+    A new session begins at 0, however nice the process is that begins it.
+    """
+    shown = [sys.executable, "-c", f"print(open({SESSION_GROUP!r}).read())"]
+    done = run(leashed(shown, on_parent_death=signal.SIGTERM, nice=steps))
+    assert done.stdout.split()[-2:] == ["nice", str(niceness)]
 
 
 def test_a_command_whose_starter_is_gone_is_not_run() -> None:
