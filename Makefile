@@ -47,7 +47,8 @@ test: $(VENV)/.dev ## Run the tests against real servers
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 $(TESTS)
 
 COMPILED_TESTS ?= tests/gateway/proxy tests/gateway/dialects tests/policies tests/framing tests/wire tests/fuzz \
-	tests/properties/test_journaling.py tests/system/test_serve.py tests/system/test_exact.py
+	$(addprefix tests/metering/test_,batches.py breaker.py cluster.py counters.py counters_failures.py names.py wire.py) \
+	tests/properties/test_counting.py tests/properties/test_journaling.py tests/system/test_serve.py tests/system/test_exact.py
 
 # The checkout comes last in the path: what Python puts there for `-m`, and pytest by itself, would come first.
 test-compiled: compiled ## Run the tests of the data path on the compiled modules (needs a C compiler)

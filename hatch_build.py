@@ -54,6 +54,7 @@ COMPILED = (
         )
     ),
     *(f"gateway/dialects/{name}.py" for name in ("__init__", "coding", "otapi", "outcome")),
+    *(f"metering/{name}.py" for name in ("batches", "breaker", "commands", "counters", "link", "names")),
     *(f"policies/{name}.py" for name in ("decision", "keys", "methods", "quota")),
 )
 

@@ -38,11 +38,12 @@ from benchmarks.workloads import SMALL_BYTES, Workload, request_of
 from gateway import throwaway
 from gateway.leashing import BEHIND_CALLS, leashed
 from metering.clients import Client, connect, wire_to
+from metering.commands import Command
 from metering.ledger import accounts, make_engine, migrate, tables
 from metering.ledger.audit import Author
 from metering.names import READY, day_name, touched_name
 from metering.snapshot import day_text
-from metering.wire import Command, Wire
+from metering.wire import Wire
 from policies.period import day_of
 
 KEYS = 100_000

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
+from metering.commands import Argument, Command, evalsha
 from metering.names import day_name, names_of, record_name, roll_name, shard_of, touched_name
 from metering.scripts import SETTLE, TAKE
-from metering.wire import Argument, Command, evalsha
 from policies.quota import Window
 from policies.record import KeyRecord
 from policies.waiver import Waiver

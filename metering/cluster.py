@@ -17,7 +17,8 @@ from redis.asyncio.connection import ConnectionPool
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from metering.wire import LOST, Command, Holder, ServerWire, Wire, key_of, refuse_errors
+from metering.commands import Command, key_of
+from metering.wire import LOST, Holder, ServerWire, Wire, refuse_errors
 
 Address = tuple[str, int]
 OTHERS_S = 0.25  # for what others say of a cluster that one is cut off from

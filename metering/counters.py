@@ -18,6 +18,7 @@ round, which is sent again until it is answered, finds out when counting works a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
@@ -43,8 +44,9 @@ from metering.batches import (
 )
 from metering.breaker import Breaker
 from metering.clients import Client, wire_to
+from metering.commands import Command, is_unknown_script, load
 from metering.scripts import SETTLE, TAKE
-from metering.wire import LOST, Command, is_unknown_script, load
+from metering.wire import LOST
 from policies.decision import Reason
 from policies.waiver import Waiver
 
@@ -87,12 +89,14 @@ class Counters:
         self._since = 0.0  # loop time since which the oldest of `_groups` waits
         self._flight: _Round | None = None
         self._number = 0
+        self._is_begun = False
         self._doubted_since: float | None = None
-        self._closing = False
-        self._wake = asyncio.Event()
+        self._closing = self._closed = False
+        self._is_due = False  # a round is about to begin
+        self._all_sent = asyncio.Event()  # nothing is left, after `close` was called
         self._timer: asyncio.TimerHandle | None = None
         self._held_timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # carries a round that needs more than one attempt
         self.breaker = Breaker(time.monotonic)
         self.last_error: str | None = (
             None  # why the round in flight has to be sent again; None while all is well
@@ -105,19 +109,22 @@ class Counters:
     def begin(self) -> None:
         """Begin to count, at once."""
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run(), name="counters")
+        self._is_begun = True
         self.doubt(self._loop.time())
 
     async def close(self) -> None:
         """Send what is queued, for `deadline_s` at most; calls that still wait are answered UNAVAILABLE."""
-        if self._task is None:
+        if not self._is_begun:
             return
         self._closing = True
         self._release()
-        self._wake.set()
-        await asyncio.wait({self._task}, timeout=self._deadline_s)
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        self._rouse()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_sent.wait(), self._deadline_s)
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
         self.breaker.end()
         self._give_up()
         for timer in (self._timer, self._held_timer):
@@ -155,7 +162,7 @@ class Counters:
             return
         if not self._groups:
             self._since = self._loop.time()
-            self._wake.set()
+            self._rouse()
             if self._timer is None:
                 self._timer = self._loop.call_at(self._since + self._deadline_s, self._watch)
         self._groups[take] = [now, done]
@@ -168,7 +175,7 @@ class Counters:
         """
         if self._doubted_since is None and self._flight is None:
             self._doubted_since = since
-            self._wake.set()
+            self._rouse()
 
     def waive(self, take: Take, waiver: Waiver) -> None:
         """Settle a granted call that is not charged: its quota comes back, and its price where it has one."""
@@ -187,27 +194,51 @@ class Counters:
         owed = self._owed.get((key_id, day))
         if owed is None:
             owed = self._owed[(key_id, day)] = Owed()
-            self._wake.set()
+            self._rouse()
         return owed
 
-    async def _run(self) -> None:
-        while True:
-            while self._groups or self._owed or self._doubted_since is not None:
-                self._flight = self._next_round()
-                try:
-                    await self._carry(self._flight)
-                except Exception as error:  # noqa: BLE001 - a mistake of ours costs one round, not the counting
-                    self._loop.call_exception_handler(
-                        {"message": "a round of counts failed", "exception": error}
-                    )
-                    self._give_up()
-                self._flight = None
-                self.last_error = None
-                self.breaker.close()
+    def _rouse(self) -> None:
+        """Begin a round soon, with all that the loop still has at hand, unless one is under way."""
+        if self._flight is None and not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._begin_round)
+
+    def _begin_round(self) -> None:
+        self._is_due = False
+        if self._closed:
+            return
+        if not self._groups and not self._owed and self._doubted_since is None:
             if self._closing:
-                return
-            await self._wake.wait()
-            self._wake.clear()
+                self._all_sent.set()
+            return
+        flight = self._flight = self._next_round()
+        # A task is made for a round that goes another way than almost all do.
+        if not self._wire.ask([command for command, _ in flight.parts], partial(self._on_replies, flight)):
+            self._task = self._loop.create_task(self._carry(flight), name="counters")
+
+    def _on_replies(self, flight: _Round, replies: list[Any] | Exception) -> None:
+        if self._closed:
+            return
+        try:
+            answered = not isinstance(replies, Exception) and self._take_in(flight, replies)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours costs one round, not the counting
+            self._break_off(error)
+        else:
+            if answered:
+                self._end_round()
+            else:
+                self._task = self._loop.create_task(self._carry(flight, replies), name="counters")
+
+    def _end_round(self) -> None:
+        self._flight = None
+        self.last_error = None
+        self.breaker.close()
+        self._rouse()
+
+    def _break_off(self, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": "a round of counts failed", "exception": error})
+        self._give_up()
+        self._end_round()
 
     def _next_round(self) -> _Round:
         self._number += 1
@@ -238,32 +269,49 @@ class Counters:
             self._timer = self._loop.call_at(made.since + self._deadline_s, self._watch)
         return made
 
-    async def _carry(self, flight: _Round) -> None:
-        """Send a round until each of its parts is answered."""
+    async def _carry(self, flight: _Round, replies: list[Any] | Exception | None = None) -> None:
+        """Send a round until each of its parts is answered; `replies` are those of a first attempt."""
+        try:
+            await self._attempt(flight, replies)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._break_off(error)
+        else:
+            self._end_round()
+
+    async def _attempt(self, flight: _Round, replies: list[Any] | Exception | None) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                replies = await self._wire.exchange([command for command, _ in flight.parts])
-                unanswered = []
-                for part, reply in zip(flight.parts, replies, strict=True):
-                    if isinstance(reply, hiredis.ReplyError):
-                        unanswered.append(part)
-                        self.last_error = str(reply)
-                    else:
-                        part[1](reply)
-                flight.parts = unanswered
-                if not unanswered:
-                    return
+                if isinstance(replies, Exception):
+                    raise replies
+                if replies is None:
+                    replies = await self._wire.exchange([command for command, _ in flight.parts])
+                    if self._take_in(flight, replies):
+                        return
                 if any(map(is_unknown_script, replies)):
                     loaded = await self._wire.exchange([load(TAKE), load(SETTLE)])
                     if not any(isinstance(reply, hiredis.ReplyError) for reply in loaded):
+                        replies = None
                         continue
                 # A server that answers so (loading, read-only, out of memory) may be the wrong one by now.
                 await self._wire.close()
             except LOST as error:
                 self.last_error = str(error) or type(error).__name__
+            replies = None
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _take_in(self, flight: _Round, replies: list[Any]) -> bool:
+        """Tell what was answered to whom it concerns; returns whether nothing is left to send."""
+        unanswered = []
+        for part, reply in zip(flight.parts, replies, strict=True):
+            if isinstance(reply, hiredis.ReplyError):
+                unanswered.append(part)
+                self.last_error = str(reply)
+            else:
+                part[1](reply)
+        flight.parts = unanswered
+        return not unanswered
 
     def _taken(self, flight: _Round, batch: TakeBatch, replies: list[Any]) -> None:
         # Whoever waits for an answer that cannot be read is answered by giving up.

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 
 from metering.clients import Client, wire_to
+from metering.commands import Command
 from metering.names import SHARDS, collected_name, day_name, roll_name, shard_of, touched_name
 from metering.snapshot import Snapshot, read_day, read_hash, read_window
-from metering.wire import Command, Wire, refuse_errors
+from metering.wire import Wire, refuse_errors
 from policies.quota import Window, oldest_counted_bucket
 
 CHUNK = 2000

@@ -17,8 +17,9 @@ from redis.exceptions import RedisError
 
 from metering.clients import Client, ClusterClient, wire_to
 from metering.cluster import Address
+from metering.commands import Command
 from metering.names import READY, digest_name, record_name
-from metering.wire import LOST, Command, Wire
+from metering.wire import LOST, Wire
 from policies.record import KeyRecord
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metering.clients import Client, wire_to
+from metering.commands import Argument
 from metering.ledger import usage
 from metering.names import day_name, roll_name, touched_name
 from metering.scripts import RAISE
 from metering.snapshot import Snapshot, day_text
-from metering.wire import Argument, Wire
+from metering.wire import Wire
 
 KEPT_S = 8 * 86_400  # how long a hash lives that comes to be by restoring it
 WHATEVER_IS_THERE = -1

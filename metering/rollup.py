@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from metering.clients import Client, wire_to
+from metering.commands import Command
 from metering.day_lines import lines_of_hash
 from metering.interruptions import Interruption
 from metering.ledger import accounts, marks, usage
@@ -32,7 +33,7 @@ from metering.restore import raise_call
 from metering.scripts import ADVANCE, COLLECT, RAISE
 from metering.snapshot import Snapshot, behind, day_text
 from metering.watch import Watch
-from metering.wire import Command, Wire, refuse_errors
+from metering.wire import Wire, refuse_errors
 from policies.period import day_of
 
 LANES = 3  # connections to PostgreSQL that one roll-up works on, beside that of its lock

@@ -12,6 +12,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import hiredis
@@ -26,44 +27,16 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from metering.commands import Argument, Command, evalsha, is_unknown_script, key_of, load
+from metering.link import Answered, Link
 from metering.scripts import Script
 
-Argument = str | bytes | int
-Command = tuple[Argument, ...]
 LOST = (RedisError, OSError)  # what a broken connection or an unfit server raises
 DEFAULT_TIMEOUT_S = 1.0
 WAIT_SHARE = 0.8  # of the time limit, for replicas
 SLOTS = 16_384  # of a cluster; a server that stands alone has them all
-_INCOMPLETE = object()
 _PLAIN_REPLIES = ("HELLO", "2")
-
-
-def evalsha(script: Script, keys: Sequence[Argument], arguments: Sequence[Argument]) -> Command:
-    """Return the command that runs a script."""
-    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
-
-
-def load(script: Script) -> Command:
-    """Return the command that makes a script known to Redis."""
-    return ("SCRIPT", "LOAD", script.text)
-
-
-def key_of(command: Command) -> str | None:
-    """Return the first key that a command names; None for one that concerns a whole server."""
-    match command[0]:
-        case "EVALSHA":
-            return str(command[3]) if command[2] else None
-        case "SCRIPT" | "SCAN" | "CLUSTER" | "ASKING" | "PING" | "INFO":
-            return None
-        case _:
-            return str(command[1])
-
-
-def is_unknown_script(reply: object) -> bool:
-    """Say whether a script has to be loaded first: Redis was restarted or its scripts were flushed."""
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
 def closed_meanwhile(error: RuntimeError) -> RedisConnectionError:
@@ -82,6 +55,13 @@ class Wire(ABC):
 
         Raises one of `LOST` when nothing was answered. It is unknown then which commands were run.
         """
+
+    def ask(self, commands: Sequence[Command], answered: Answered) -> bool:
+        """Do as `exchange` without a task, where the way is open: `answered` is called later, from the loop.
+
+        Returns False, with nothing sent, where it takes more than that.
+        """
+        return False
 
     @abstractmethod
     async def holders(self) -> Sequence[Holder]:
@@ -140,7 +120,7 @@ class ServerWire(Wire):
             timeout_s or self._pool.connection_kwargs.get("socket_timeout") or DEFAULT_TIMEOUT_S
         )
         self._connection: AbstractConnection | None = None
-        self._link: _Link | None = None
+        self._link: Link | None = None
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands and return their replies; connects first when there is no connection.
@@ -148,21 +128,14 @@ class ServerWire(Wire):
         Raises one of `LOST` when the connection is lost or the time is up. It is unknown then which commands
         were run.
         """
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         try:
             link = self._link
             if link is None or link.is_lost:
                 await self.close()
                 link = await self._open()
-            waiting = self._wait_for_replicas(commands) if self._replicas else ()
-            # Its type hints know commands of one word only.
-            packed = [hiredis.pack_command(command) for command in (*commands, *waiting)]  # type: ignore[arg-type]
-            answer = link.ask(packed)
-            timer = asyncio.get_running_loop().call_later(self._timeout_s, link.give_up)
-            try:
-                replies = await answer
-            finally:
-                timer.cancel()
-            return self._check_replicas(replies) if waiting else replies
+            self._send(link, commands, partial(_resolve, answer))
+            return await answer
         except RuntimeError as error:
             await self.close()
             raise closed_meanwhile(error) from error
@@ -170,6 +143,24 @@ class ServerWire(Wire):
             # Whatever ended the wait, replies may still be under way: they must not meet another question.
             await self.close()
             raise
+
+    def ask(self, commands: Sequence[Command], answered: Answered) -> bool:
+        """Send commands at once, unless the connection has to be made first."""
+        link = self._link
+        if link is None or link.is_lost:
+            return False
+        try:
+            self._send(link, commands, answered)
+        except RuntimeError:  # it was closed just now, and nothing was sent
+            link.is_lost = True
+            return False
+        return True
+
+    def _send(self, link: Link, commands: Sequence[Command], answered: Answered) -> None:
+        if self._replicas and (waiting := self._wait_for_replicas(commands)):
+            commands = (*commands, *waiting)
+            answered = partial(self._check_replicas, answered)
+        link.ask(commands, answered)
 
     async def holders(self) -> Sequence[Holder]:
         """Return the one server there is, under the address that it is connected to."""
@@ -213,16 +204,20 @@ class ServerWire(Wire):
         milliseconds = max(1, int(self._timeout_s * WAIT_SHARE * 1000))
         return (("SET", f"{tag}replicated", 1), ("WAIT", self._replicas, milliseconds))
 
-    def _check_replicas(self, replies: list[Any]) -> list[Any]:
+    def _check_replicas(self, answered: Answered, replies: list[Any] | Exception) -> None:
+        if isinstance(replies, Exception):
+            answered(replies)
+            return
         *answers, marked, reached = replies
         if isinstance(marked, hiredis.ReplyError) and not str(marked).startswith(("MOVED ", "ASK ")):
             # Nothing of this connection was written: WAIT has asked for nothing.
-            raise RedisError(str(marked))
-        if isinstance(reached, int) and reached < self._replicas:
-            raise RedisError(f"{reached} of {self._replicas} replicas have what was written")
-        return answers
+            answered(RedisError(str(marked)))
+        elif isinstance(reached, int) and reached < self._replicas:
+            answered(RedisError(f"{reached} of {self._replicas} replicas have what was written"))
+        else:
+            answered(answers)
 
-    async def _open(self) -> _Link:
+    async def _open(self) -> Link:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         connection.retry = Retry(NoBackoff(), 0)
         try:
@@ -231,10 +226,12 @@ class ServerWire(Wire):
                 writer = connection._writer
                 if writer is None:
                     raise RedisConnectionError("the connection was closed while it was made")
-                link = _Link(writer.transport)
+                link = Link(writer.transport, self._timeout_s)
                 writer.transport.set_protocol(link)
                 # Whatever the client is set to, replies here come in one form: hashes are flat lists.
-                refuse_errors(await link.ask([hiredis.pack_command(_PLAIN_REPLIES)]))  # type: ignore[arg-type]
+                answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+                link.ask([_PLAIN_REPLIES], partial(_resolve, answer))
+                refuse_errors(await answer)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -243,45 +240,13 @@ class ServerWire(Wire):
         return link
 
 
-class _Link(asyncio.Protocol):
-    """Reads the replies that come in on one transport."""
-
-    def __init__(self, transport: asyncio.WriteTransport) -> None:
-        self.is_lost = False
-        self._transport = transport
-        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
-        self._replies: list[Any] = []
-        self._expected = 0
-        self._answer: asyncio.Future[list[Any]] | None = None
-
-    def ask(self, commands: list[bytes]) -> asyncio.Future[list[Any]]:
-        self._replies = []
-        self._expected = len(commands)
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(b"".join(commands))
-        return self._answer
-
-    def give_up(self) -> None:
-        self._fail(RedisTimeoutError("Redis did not answer in time"))
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets(False)) is not _INCOMPLETE:
-                self._replies.append(reply)
-        except hiredis.HiredisError as error:
-            self._fail(RedisConnectionError(f"Redis sent what is no reply: {error}"))
-            return
-        if len(self._replies) >= self._expected and self._answer is not None and not self._answer.done():
-            self._answer.set_result(self._replies)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
-        self._fail(RedisConnectionError(f"the connection to Redis was lost: {exc or 'closed by the server'}"))
-
-    def _fail(self, error: Exception) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+def _resolve(answer: asyncio.Future[list[Any]], replies: list[Any] | Exception) -> None:
+    if answer.done():  # nobody waits any more
+        return
+    if isinstance(replies, Exception):
+        answer.set_exception(replies)
+    else:
+        answer.set_result(replies)
 
 
 def refuse_errors(replies: list[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -28,3 +29,11 @@ def test_plain_modules_are_refused() -> None:
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert done.stderr.count("is plain: ") == len(COMPILED)
     assert f"gateway.dialects is plain: {Path('gateway/dialects/__init__.py').absolute()}" in done.stderr
+
+
+@pytest.mark.parametrize("source", COMPILED)
+def test_no_compiled_coroutine_waits_while_it_ends(source: str) -> None:
+    """mypyc 2.4 raises the error of an earlier call again where `finally` awaits, though nothing failed."""
+    tree = ast.parse((compiled.ROOT / source).read_text())
+    ends = [statement for each in ast.walk(tree) if isinstance(each, ast.Try) for statement in each.finalbody]
+    assert not [each for end in ends for each in ast.walk(end) if isinstance(each, ast.Await | ast.Yield)]

@@ -11,10 +11,12 @@ from redis.asyncio import Redis
 
 from metering.batches import Owed
 from metering.counters import Outcome, Taken
+from metering.link import Answered
 from metering.names import day_name, touched_name
 from policies.decision import Reason
 from policies.quota import BUCKETS_IN_24H, Window, bucket_of
 from policies.waiver import Waiver
+from tests.metering.overhearing import overhear
 from tests.metering.samples import (
     DAY,
     KEY,
@@ -29,6 +31,7 @@ from tests.metering.samples import (
     window_of_key,
 )
 
+NONSENSE: list[Any] = [[b"nonsense", b"nonsense"]]  # no reply of the script
 ROLLING = {"window": Window.ROLLING_24H}
 METHOD = "SearchItemsFrame|search"
 
@@ -268,24 +271,34 @@ async def test_callers_mistake_costs_nobody_else_the_answer(redis: Redis) -> Non
     assert reported == [{"message": "a counted call failed", "exception": mistake}]
 
 
-async def test_answer_that_cannot_be_read_leaves_nobody_waiting(redis: Redis) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_answer_that_cannot_be_read_leaves_nobody_waiting(redis: Redis, at_once: bool) -> None:
     """A round whose answer makes no sense is given up and reported; the next one counts."""
     await put_record(redis)
     reported: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
     async with counting(redis) as counters:
         await counted(counters, take())
-        exchange = counters._wire.exchange
+        wire: Any = counters._wire
+        ask, exchange = wire.ask, wire.exchange
 
-        async def nonsense(commands: list[object]) -> list[object]:
-            counters._wire.exchange = exchange
-            return [[b"nonsense", b"nonsense"]]
+        def ask_nonsense(_: object, answered: Answered) -> bool:
+            wire.ask = ask
+            loop.call_soon(answered, NONSENSE)
+            return True
 
-        counters._wire.exchange = nonsense
+        async def exchange_nonsense(_: object) -> list[object]:
+            wire.exchange = exchange
+            return NONSENSE
+
+        wire.ask = ask_nonsense if at_once else lambda *_: False
+        wire.exchange = exchange_nonsense
         results = await asyncio.wait_for(counted(counters, take(), take(key_id=OTHER_KEY)), 15)
+        wire.ask = ask
         assert [each.outcome for each in results] == [Outcome.UNAVAILABLE] * 2
         assert [each["message"] for each in reported] == ["a round of counts failed"]
-        assert isinstance(reported[0]["exception"], ValueError)
+        assert isinstance(reported[0]["exception"], ValueError | TypeError)
         assert [each.outcome for each in await counted(counters, take())] == [Outcome.GRANTED]
 
 
@@ -420,21 +433,15 @@ async def test_more_entries_than_a_batch_holds_take_several(redis: Redis) -> Non
         for key_id in ids:
             await put_record(together, key_id)
         await together.execute()
-    sizes: list[int] = []
     async with counting(redis) as counters:
         await counted(counters, take(key_id=ids[0]))
-        exchange = counters._wire.exchange
-
-        async def measured(commands: list[Any]) -> list[Any]:
-            sizes.extend(command[2] // 3 for command in commands if command[0] == "EVALSHA")
-            return await exchange(commands)
-
-        counters._wire.exchange = measured
+        heard = overhear(counters)
         results = await counted(counters, *[take(key_id=key_id) for key_id in ids])
         for key_id in ids:
             counters.deny(key_id, DAY, Reason.BANNED)
         await settled(counters)
     assert Counter(each.outcome for each in results) == {Outcome.GRANTED: 1200}
+    sizes = [int(command[2]) // 3 for command in heard if command[0] == "EVALSHA"]
     assert sum(sizes) >= 2 * 1200  # more when a slow answer is asked for again
     assert max(sizes) == 512
     assert (await day_of_key(redis, ids[-1]))["d:banned"] == 1

@@ -23,6 +23,7 @@ from policies.quota import Window
 from policies.waiver import Waiver
 from tests import servers
 from tests.metering.lossy import Lossy, lossy
+from tests.metering.overhearing import overhear
 from tests.metering.samples import (
     DAY,
     KEY,
@@ -162,23 +163,15 @@ async def test_request_that_never_arrived_is_counted_when_sent_again(
 async def test_late_copy_of_an_old_batch_has_no_effect(redis: Redis) -> None:
     """A copy of a batch that a network held back does nothing once that batch or a later one was counted."""
     await put_record(redis)
-    recorded: list[list[tuple[object, ...]]] = []
     async with counting(redis) as counters:
-        exchange = counters._wire.exchange
-
-        async def record(commands: list[tuple[object, ...]]) -> list[object]:
-            recorded.append(list(commands))
-            return await exchange(commands)
-
-        counters._wire.exchange = record
+        recorded = overhear(counters)
         await counted(counters, take(limit=5))
         counters.deny(KEY, DAY, Reason.BANNED)
         await settled(counters)
         await counted(counters, take(limit=5))
     before = await redis.hgetall(names.day_name(KEY, DAY))
-    for commands in recorded:
-        for command in commands:
-            await redis.execute_command(*command)
+    for command in recorded:
+        await redis.execute_command(*command)
     assert await redis.hgetall(names.day_name(KEY, DAY)) == before
 
 

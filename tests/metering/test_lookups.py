@@ -12,10 +12,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from metering import lookups
+from metering.commands import Command
 from metering.lookups import EmptiedError, Found, Lookups
 from metering.names import READY, digest_name, record_name
 from metering.projection import project
-from metering.wire import Command, ServerWire
+from metering.wire import ServerWire
 from policies.record import KeyRecord
 
 KEYS = 300

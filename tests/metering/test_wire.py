@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from hashlib import sha1
 from pathlib import Path
+from typing import Any
 
 import hiredis
 import pytest
@@ -60,6 +61,24 @@ async def test_reply_that_came_too_late_meets_no_other_question(redis: Redis) ->
     await asyncio.wait({cancelled})
     assert await wire.exchange([("ECHO", "newer")]) == [b"newer"]
     await wire.close()
+
+
+async def test_question_without_a_task_needs_a_connection_that_stands(redis: Redis) -> None:
+    """It is not sent before one was made, nor when the answer to one before it may yet come late."""
+    wire = wire_to(redis, timeout_s=0.05)
+    told: asyncio.Queue[list[Any] | Exception] = asyncio.Queue()
+    assert not wire.ask([("ECHO", "early")], told.put_nowait)
+    await wire.exchange([("PING",)])
+    assert wire.ask([("ECHO", "one"), ("ECHO", "two")], told.put_nowait)
+    assert await told.get() == [b"one", b"two"]
+    assert wire.ask([("BLPOP", "list", "0.2")], told.put_nowait)
+    assert isinstance(await told.get(), LOST)
+    assert not wire.ask([("ECHO", "late")], told.put_nowait)
+    assert await wire.exchange([("ECHO", "new")]) == [b"new"]
+    assert wire.ask([("BLPOP", "list", "0.04"), ("ECHO", "in time")], told.put_nowait)
+    await wire.close()
+    assert isinstance(await told.get(), LOST)
+    assert told.empty()
 
 
 async def test_closed_connection_is_made_anew(redis: Redis) -> None:

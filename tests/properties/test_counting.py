@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering import batches
 from metering.batches import Groups, Outcome, Owed, Take, TakeBatch, encode_settlement
 from metering.clients import wire_to
+from metering.commands import Command, load
 from metering.ledger import make_engine, tables
 from metering.ledger import usage as ledger_usage
 from metering.names import SHARDS, collected_name, day_name, roll_name, touched_name
@@ -39,7 +40,7 @@ from metering.rebuild import rebuild
 from metering.rollup import roll_up
 from metering.scripts import COLLECT, SETTLE, TAKE
 from metering.snapshot import day_text, read_hash
-from metering.wire import Command, Wire, load, refuse_errors
+from metering.wire import Wire, refuse_errors
 from policies.period import day_of
 from policies.quota import BUCKET_S, BUCKETS_IN_24H, Window, bucket_of
 from policies.waiver import Waiver

@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering import batches, journal, replay
 from metering.batches import Outcome, Owed, TakeBatch
 from metering.clients import wire_to
+from metering.commands import load
 from metering.journal import Journal
 from metering.ledger import make_engine, tables
 from metering.ledger import usage as ledger_usage
@@ -41,7 +42,7 @@ from metering.rebuild import rebuild
 from metering.rollup import roll_up
 from metering.scripts import SETTLE, TAKE, Script
 from metering.snapshot import read_day, read_hash
-from metering.wire import Wire, load, refuse_errors
+from metering.wire import Wire, refuse_errors
 from policies.period import day_of
 from policies.quota import Window
 from policies.waiver import Waiver
