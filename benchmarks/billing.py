@@ -28,7 +28,7 @@ from metering import catalogue
 from metering.billing.close import CloseReport, close
 from metering.billing.issue import issue
 from metering.billing.terms import Terms
-from metering.catalogue import Shop
+from metering.catalogue_entry import Shop
 from metering.ledger import scratch
 from metering.ledger.audit import Author
 from metering.rehearsal.prices import price_lists

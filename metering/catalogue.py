@@ -11,9 +11,9 @@ earlier system announced them. The first version of a plan needs no notice: ther
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -21,28 +21,13 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from metering.catalogue_entry import Entry, Reader, Shop, read_entry
 from metering.ledger import plan_versions
 from metering.ledger.audit import Author
 from metering.ledger.plan_versions import facts_of
-from policies.money import parse_money, parse_price
-from policies.period import day_of, parse_day, sensible
-from policies.plan_versions import NOTICE_DAYS, NoticeError, PlanVersion, Proration, check_notice
-from policies.pricing import ZERO, Model, Price, Tier, span
-
-_FIELDS = {
-    "version",
-    "currency",
-    "announced_at",
-    "effective_from",
-    "existing_from",
-    "model",
-    "tiers",
-    "free_units",
-    "package_size",
-    "minimum",
-    "minimum_proration",
-}
-_TIER_FIELDS = {"up_to", "unit", "flat"}
+from policies.period import day_of
+from policies.plan_versions import NoticeError, PlanVersion, Proration, check_notice
+from policies.pricing import Price, span
 
 
 class CatalogueError(ValueError):
@@ -51,25 +36,6 @@ class CatalogueError(ValueError):
     def __init__(self, errors: Sequence[str]) -> None:
         super().__init__("\n".join(errors))
         self.errors = tuple(errors)
-
-
-@dataclass(frozen=True, slots=True)
-class Shop:
-    """What a catalogue is read against: the plans that can be sold, and what holds where it says nothing."""
-
-    plans: Collection[str]
-    currency: str
-    zone: ZoneInfo
-    minimum_proration: Proration = Proration.DAILY
-    notice_days: int = NOTICE_DAYS
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A version as a catalogue writes it; `announced` says whether it states a date of its announcement."""
-
-    version: PlanVersion
-    announced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +82,8 @@ def read(tables: Mapping[str, Any], shop: Shop, *, now: datetime) -> list[Entry]
             errors.append(f"plans.{plan}: a plan has [[plans.{plan}.versions]] and nothing else")
             continue
         for number, fields in enumerate(versions):
-            reader = _Reader(f"plans.{plan}.versions[{number}]", fields, errors)
-            entry = _entry(reader, plan, shop, now)
+            reader = Reader(f"plans.{plan}.versions[{number}]", fields, errors)
+            entry = read_entry(reader, plan, shop, now)
             if entry is not None:
                 entries.append(entry)
     if errors:
@@ -252,145 +218,3 @@ def _history(versions: Sequence[PlanVersion], fresh: Sequence[PlanVersion], shop
             except NoticeError as error:
                 errors.append(str(error))
     return errors
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Reads the fields of one table and collects what is wrong with them."""
-
-    path: str
-    fields: Any
-    errors: list[str]
-
-    def wrong(self, name: str, said: str) -> None:
-        self.errors.append(f"{self.path}.{name}: {said}" if name else f"{self.path}: {said}")
-
-    def knows(self, names: Collection[str]) -> bool:
-        if not isinstance(self.fields, Mapping):
-            self.wrong("", "a table is expected")
-            return False
-        for name in sorted(self.fields.keys() - names):
-            self.wrong(name, f"there is no such setting; there are {', '.join(sorted(names))}")
-        return True
-
-    def number(self, name: str, default: Decimal | None, *, money: bool = False) -> Decimal | None:
-        value = self.fields.get(name)
-        if value is None:
-            return default
-        try:
-            if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-                raise ValueError(f"{value!r} is not a number written out in digits")
-            text = (
-                value
-                if isinstance(value, str)
-                else f"{value:f}"
-                if isinstance(value, Decimal)
-                else str(value)
-            )
-            return parse_money(text) if money else parse_price(text)
-        except ValueError as error:
-            self.wrong(name, str(error))
-            return default
-
-    def day(self, name: str) -> date | None:
-        value = self.fields.get(name)
-        if value is None:
-            return None
-        try:
-            if isinstance(value, date) and not isinstance(value, datetime):
-                return sensible(value)
-            if isinstance(value, str):
-                return parse_day(value)
-            raise ValueError(f"{value!r} is not a day: write it as 2026-10-05")
-        except ValueError as error:
-            self.wrong(name, str(error))
-            return None
-
-    def instant(self, name: str, zone: ZoneInfo) -> datetime | None:
-        """Read an instant; a day means its first moment in the billing timezone."""
-        value = self.fields.get(name)
-        try:
-            if isinstance(value, str):
-                value = datetime.fromisoformat(value)
-            if isinstance(value, datetime):
-                sensible(value.date())
-                return value if value.tzinfo is not None else value.replace(tzinfo=zone)
-            if isinstance(value, date):
-                return datetime.combine(sensible(value), time(), zone)
-            if value is not None:
-                raise ValueError(f"{value!r} is not a day or an instant: write it as 2026-10-05")
-        except ValueError as error:
-            self.wrong(name, str(error))
-        return None
-
-
-def _entry(reader: _Reader, plan: str, shop: Shop, now: datetime) -> Entry | None:
-    """Read one version; None when something is wrong, which the reader has noted."""
-    before = len(reader.errors)
-    if not reader.knows(_FIELDS):
-        return None
-    number = reader.fields.get("version")
-    if not isinstance(number, int) or isinstance(number, bool):
-        reader.wrong("version", "a whole number is expected, 1 for the first")
-    effective_from = reader.day("effective_from")
-    if effective_from is None and "effective_from" not in reader.fields:
-        reader.wrong("effective_from", "the day on which it comes into force is missing")
-    currency = reader.fields.get("currency", shop.currency)
-    if currency != shop.currency:
-        reader.wrong("currency", f"prices are in {shop.currency}, as the configuration says")
-    proration = reader.fields.get("minimum_proration", shop.minimum_proration)
-    if proration not in list(Proration):
-        reader.wrong("minimum_proration", 'either "daily" or "none"')
-    minimum = reader.number("minimum", ZERO, money=True)
-    existing_from = reader.day("existing_from")
-    announced_at = reader.instant("announced_at", shop.zone)
-    price = _price(reader)
-    if len(reader.errors) > before:
-        return None
-    assert (
-        price is not None and isinstance(number, int) and effective_from is not None and minimum is not None
-    )
-    try:
-        version = PlanVersion(
-            plan=plan,
-            version=number,
-            currency=shop.currency,
-            announced_at=announced_at or now,
-            effective_from=effective_from,
-            price=price,
-            minimum=minimum,
-            minimum_proration=Proration(proration),
-            existing_from=existing_from,
-        )
-    except ValueError as error:
-        reader.wrong("", str(error))
-        return None
-    return Entry(version, announced_at is not None)
-
-
-def _price(reader: _Reader) -> Price | None:
-    before = len(reader.errors)
-    model = reader.fields.get("model")
-    if model not in list(Model):
-        reader.wrong("model", f"one of {', '.join(Model)}")
-    tables = reader.fields.get("tiers")
-    if not isinstance(tables, list):
-        reader.wrong(
-            "tiers", 'a list is expected, such as [{ up_to = 1000, unit = "0.001" }, { unit = "0.0008" }]'
-        )
-        return None
-    tiers = []
-    for number, table in enumerate(tables):
-        tier = _Reader(f"{reader.path}.tiers[{number}]", table, reader.errors)
-        if tier.knows(_TIER_FIELDS):
-            unit, flat = tier.number("unit", ZERO), tier.number("flat", ZERO, money=True)
-            tiers.append(Tier(tier.number("up_to", None), unit or ZERO, flat or ZERO))
-    free_units = reader.number("free_units", ZERO) or ZERO
-    package_size = reader.number("package_size", None)
-    if len(reader.errors) > before:
-        return None
-    try:
-        return Price(Model(model), tuple(tiers), free_units, package_size)
-    except ValueError as error:
-        reader.wrong("", str(error))
-        return None

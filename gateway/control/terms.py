@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.settings import Settings
 from metering.billing.terms import DUE_DAYS, Terms
-from metering.catalogue import Shop
+from metering.catalogue_entry import Shop
 
 
 def terms_of(settings: Settings) -> Terms:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
-from metering.catalogue import Entry, Shop, read
+from metering.catalogue import read
+from metering.catalogue_entry import Entry, Shop
 from policies.period import add_months
 
 MODELS: tuple[dict[str, Any], ...] = (

@@ -13,7 +13,7 @@ from metering import catalogue
 from metering.billing.close import close
 from metering.billing.issue import issue
 from metering.billing.terms import Terms
-from metering.catalogue import Shop as Seller
+from metering.catalogue_entry import Shop as Seller
 from metering.ledger import accounts, keys, usage
 from metering.ledger.credentials import NewCredential
 from metering.ledger.keys import NewKey

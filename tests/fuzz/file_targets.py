@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 from gateway.config import ConfigError, load
 from metering import catalogue, journal
 from metering.batches import Owed
-from metering.catalogue import CatalogueError, Shop
+from metering.catalogue import CatalogueError
+from metering.catalogue_entry import Shop
 from policies import keys
 from policies.plan_versions import Proration
 from policies.pricing import total

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering import catalogue
-from metering.catalogue import CatalogueError, Changes, Entry, Shop, changes, parse, read
+from metering.catalogue import CatalogueError, Changes, changes, parse, read
+from metering.catalogue_entry import Entry, Shop
 from metering.ledger import audit, plan_versions
 from metering.ledger.audit import Author
 from policies.plan_versions import PlanVersion, Proration
