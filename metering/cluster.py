@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -18,6 +19,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from metering.commands import Command, key_of
+from metering.link import Answered
 from metering.wire import LOST, Holder, ServerWire, Wire, refuse_errors
 
 Address = tuple[str, int]
@@ -158,24 +160,60 @@ class ClusterWire(Wire):
         self._topology = topology
         self._timeout_s = timeout_s
         self._replicas = replicas
-        self._wires: dict[Address, ServerWire] = {}
+        self._wires: dict[Address | None, ServerWire] = {}
+        self._following: set[asyncio.Task[None]] = set()
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send each command to the server of its key, or to all when it has none, and return the replies.
 
         Raises ConnectionError when the cluster cannot be reached at all.
         """
-        topology = self._topology
-        await topology.look()
+        await self._topology.look()
         replies: list[Any] = [None] * len(commands)
-        left = list(range(len(commands)))
-        for _ in range(MAX_HOPS):
-            await self._send(commands, left, replies)
-            left = [index for index in left if _is_elsewhere(replies[index])]
-            if not left:
-                break
-            await topology.refresh()
+        await self._send(commands, range(len(commands)), replies)
+        await self._send_on(commands, replies)
         return replies
+
+    def ask(self, commands: Sequence[Command], answered: Answered) -> bool:
+        """Send commands at once that are all for one server to which a connection stands."""
+        topology = self._topology
+        addresses = {topology.find(key) for key in map(key_of, commands) if key is not None}
+        if topology.is_stale or len(addresses) != 1 or None in map(key_of, commands):
+            return False
+        wire = self._wires.get(addresses.pop())
+        return wire is not None and wire.ask(commands, partial(self._on_answers, commands, answered))
+
+    def _on_answers(
+        self, commands: Sequence[Command], answered: Answered, replies: list[Any] | Exception
+    ) -> None:
+        if isinstance(replies, Exception):
+            self._topology.is_stale = True
+        elif any(_is_elsewhere(reply) or _is_moving(reply) for reply in replies):
+            task = asyncio.get_running_loop().create_task(self._follow(commands, answered, replies))
+            self._following.add(task)
+            task.add_done_callback(self._following.discard)
+            return
+        answered(replies)
+
+    async def _follow(self, commands: Sequence[Command], answered: Answered, replies: list[Any]) -> None:
+        try:
+            for index, reply in enumerate(replies):
+                if _is_moving(reply):
+                    replies[index] = await self._ask_there(str(reply), commands[index])
+            await self._send_on(commands, replies)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
+            answered(error)
+        else:
+            answered(replies)
+
+    async def _send_on(self, commands: Sequence[Command], replies: list[Any]) -> None:
+        """Send on what turned out to be elsewhere, until it is where it was said to be."""
+        for _ in range(MAX_HOPS):
+            left = [index for index, reply in enumerate(replies) if _is_elsewhere(reply)]
+            if not left:
+                return
+            await self._topology.refresh()
+            await self._send(commands, left, replies)
 
     async def _send(self, commands: Sequence[Command], indexes: Sequence[int], replies: list[Any]) -> None:
         """Send some of the commands, and put each one's reply, or why there is none, in its place."""
@@ -205,7 +243,7 @@ class ClusterWire(Wire):
             self._topology.is_stale = True
             answers = [_lost(address, error)] * len(indexes)
         for index, answer in zip(indexes, answers, strict=True):
-            if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("ASK "):
+            if _is_moving(answer):
                 answer = await self._ask_there(str(answer), commands[index])
             # What went to all servers is not done while one of them refuses it.
             if not isinstance(replies[index], hiredis.ReplyError):
@@ -256,6 +294,10 @@ class ClusterWire(Wire):
 
 def _lost(address: Address, error: Exception) -> hiredis.ReplyError:
     return hiredis.ReplyError(f"LOST {address[0]}:{address[1]}: {error}")
+
+
+def _is_moving(reply: object) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("ASK ")
 
 
 def _is_elsewhere(reply: object) -> bool:

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.clients import ClusterClient, check_url, connect, wire_to
-from metering.counters import Outcome
+from metering.counters import Outcome, Taken
 from metering.lanes import counters_on
 from metering.names import READY, SHARDS, day_name, record_name, touched_name
 from metering.projection import project
@@ -132,13 +132,17 @@ async def test_slot_that_moves_under_way_is_followed(
     _, port = client.topology.server_of(record_name(key_id))
     source, target, *_ = sorted(three, key=lambda node: node.port != port)
     await project(client, [record(key_id)])
+    answers: list[Taken] = []
     async with counting(client) as counters:
-        assert len(await ask(counters, key_id, 10)) == 10
-        await asyncio.to_thread(_move, slot, source, target)
-        answers = await ask(counters, key_id, 10)
-    assert [each.outcome for each in answers] == [Outcome.GRANTED] * 10
-    assert int(await client.hget(day_name(key_id, DAY), "used")) == 20
-    await asyncio.to_thread(_move, slot, target, source)
+        for there, back in ((source, target), (target, source)):
+            answers += await ask(counters, key_id, 10)
+            moving = asyncio.ensure_future(asyncio.to_thread(_move, slot, there, back))
+            while not moving.done():
+                answers += await ask(counters, key_id, 1)
+            await moving
+            answers += await ask(counters, key_id, 10)
+    assert {each.outcome for each in answers} == {Outcome.GRANTED}
+    assert int(await client.hget(day_name(key_id, DAY), "used")) == len(answers) > 40
 
 
 def _has_followed(nodes: list[clusters.Node]) -> bool:
