@@ -19,7 +19,7 @@ from metering.clients import Client, ClusterClient, wire_to
 from metering.cluster import Address
 from metering.commands import Command
 from metering.names import READY, digest_name, record_name
-from metering.wire import LOST, Wire
+from metering.wire import Wire
 from policies.record import KeyRecord
 
 
@@ -29,6 +29,7 @@ class EmptiedError(Exception):
 
 Found = KeyRecord | None | Exception  # a record, none for a key that does not exist, or why that is not known
 _Told = Callable[[Any], None]  # is given a reply, or the exception that took its place
+_Question = tuple[Command, _Told]
 _CLOSED = "closed before there was an answer"
 ASKED_TOGETHER = 500  # questions in one round trip: Redis answers calls between two of them
 
@@ -103,48 +104,66 @@ class _Lane:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._waiting: list[tuple[Command, _Told]] = []
-        self._rounds: asyncio.Task[None] | None = None
+        self._waiting: list[_Question] = []
+        self._asked: list[_Question] | None = None  # in the round that is under way
+        self._is_due = False  # a round is about to begin
+        self._task: asyncio.Task[None] | None = None  # of a round for which the connection is made first
         self._closed = False
 
     def ask(self, command: Command, told: _Told) -> None:
         """Ask with the next round; an exception in the place of a reply is redis-py's RedisError or
         OSError."""
-        loop = asyncio.get_running_loop()
         if self._closed:
-            loop.call_soon(told, RedisConnectionError(_CLOSED))
+            asyncio.get_running_loop().call_soon(told, RedisConnectionError(_CLOSED))
             return
         self._waiting.append((command, told))
-        if self._rounds is None:
-            self._rounds = loop.create_task(self._run(), name="lookups")
+        self._rouse()
 
     async def close(self) -> None:
         """Answer whoever waits that the connection is closed, and close it."""
         self._closed = True
-        if self._rounds is not None:
-            self._rounds.cancel()
-            await asyncio.wait({self._rounds})
-        waiting, self._waiting = self._waiting, []
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        waiting = (self._asked or []) + self._waiting
+        self._asked, self._waiting = None, []
         _give(waiting, [RedisConnectionError(_CLOSED)] * len(waiting))
         await self._wire.close()
 
-    async def _run(self) -> None:
-        asked: list[tuple[Command, _Told]] = []
+    def _rouse(self) -> None:
+        """Begin a round soon, with all that the loop still has at hand, unless one is under way."""
+        if self._asked is None and not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._begin_round)
+
+    def _begin_round(self) -> None:
+        self._is_due = False
+        if not self._waiting:
+            return
+        asked, self._waiting = self._waiting[:ASKED_TOGETHER], self._waiting[ASKED_TOGETHER:]
+        self._asked = asked
+        commands = [command for command, _ in asked]
+        if not self._wire.ask(commands, partial(self._on_replies, asked)):
+            self._task = asyncio.get_running_loop().create_task(self._exchange(asked), name="lookups")
+
+    async def _exchange(self, asked: list[_Question]) -> None:
+        replies: list[Any] | Exception
         try:
-            while self._waiting:
-                asked, self._waiting = self._waiting[:ASKED_TOGETHER], self._waiting[ASKED_TOGETHER:]
-                try:
-                    replies = await self._wire.exchange([command for command, _ in asked])
-                except LOST as error:
-                    replies = [error] * len(asked)
-                answered, asked = asked, []
-                _give(answered, replies)
-        finally:
-            self._rounds = None
-            _give(asked, [RedisConnectionError(_CLOSED)] * len(asked))
+            replies = await self._wire.exchange([command for command, _ in asked])
+        except Exception as error:  # noqa: BLE001 - whatever it is, who asked waits for an answer
+            replies = error
+        self._on_replies(asked, replies)
+
+    def _on_replies(self, asked: list[_Question], replies: list[Any] | Exception) -> None:
+        if self._asked is not asked:
+            return  # closed meanwhile
+        self._asked = None
+        _give(asked, [replies] * len(asked) if isinstance(replies, Exception) else replies)
+        if self._waiting:
+            self._rouse()
 
 
-def _give(asked: list[tuple[Command, _Told]], replies: list[Any]) -> None:
+def _give(asked: list[_Question], replies: list[Any]) -> None:
     for (_, told), reply in zip(asked, replies, strict=True):
         try:
             told(RedisError(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply)

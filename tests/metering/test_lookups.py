@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from metering import lookups
 from metering.commands import Command
+from metering.link import Answered, Link
 from metering.lookups import EmptiedError, Found, Lookups
 from metering.names import READY, digest_name, record_name
 from metering.projection import project
@@ -41,13 +42,13 @@ async def looking(redis: Redis) -> AsyncIterator[Lookups]:
 def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many commands each round trip had."""
     seen: list[int] = []
-    exchange = ServerWire.exchange
+    send = ServerWire._send
 
-    async def counted(self: ServerWire, commands: Sequence[Command]) -> list[object]:
+    def counted(self: ServerWire, link: Link, commands: Sequence[Command], answered: Answered) -> None:
         seen.append(len(commands))
-        return await exchange(self, commands)
+        send(self, link, commands, answered)
 
-    monkeypatch.setattr(ServerWire, "exchange", counted)
+    monkeypatch.setattr(ServerWire, "_send", counted)
     return seen
 
 
