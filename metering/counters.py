@@ -212,8 +212,13 @@ class Counters:
                 self._all_sent.set()
             return
         flight = self._flight = self._next_round()
-        # A task is made for a round that goes another way than almost all do.
-        if not self._wire.ask([command for command, _ in flight.parts], partial(self._on_replies, flight)):
+        commands = [command for command, _ in flight.parts]
+        try:
+            asked = self._wire.ask(commands, partial(self._on_replies, flight))
+        except Exception as error:  # noqa: BLE001 - a mistake of ours costs one round, not the counting
+            self._break_off(error)
+            return
+        if not asked:  # a task is made for a round that goes another way than almost all do
             self._task = self._loop.create_task(self._carry(flight), name="counters")
 
     def _on_replies(self, flight: _Round, replies: list[Any] | Exception) -> None:
@@ -221,7 +226,7 @@ class Counters:
             return
         try:
             answered = not isinstance(replies, Exception) and self._take_in(flight, replies)
-        except Exception as error:  # noqa: BLE001 - a mistake of ours costs one round, not the counting
+        except Exception as error:  # noqa: BLE001 - as above
             self._break_off(error)
         else:
             if answered:

@@ -302,6 +302,19 @@ async def test_answer_that_cannot_be_read_leaves_nobody_waiting(redis: Redis, at
         assert [each.outcome for each in await counted(counters, take())] == [Outcome.GRANTED]
 
 
+async def test_call_that_cannot_be_written_is_given_up(redis: Redis) -> None:
+    """A mistake of ours before anything was sent is reported and costs its round; the next one counts."""
+    await put_record(redis)
+    reported: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        (unwritten,) = await counted(counters, take(method="\ud800"))
+        (after,) = await counted(counters, take())
+    assert (unwritten.outcome, after) == (Outcome.UNAVAILABLE, Taken(Outcome.GRANTED, 2))
+    assert [each["message"] for each in reported] == ["a round of counts failed"]
+
+
 async def test_pending_counts_calls_and_settlements(redis: Redis) -> None:
     """Calls and settlements are pending until Redis has them."""
     await put_record(redis)
