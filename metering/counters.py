@@ -209,6 +209,7 @@ class Counters:
             return
         if not self._groups and not self._owed and self._doubted_since is None:
             if self._closing:
+                self._closed = True  # what came now could be counted, and refused all the same
                 self._all_sent.set()
             return
         flight = self._flight = self._next_round()

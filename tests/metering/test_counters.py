@@ -315,6 +315,21 @@ async def test_call_that_cannot_be_written_is_given_up(redis: Redis) -> None:
     assert [each["message"] for each in reported] == ["a round of counts failed"]
 
 
+async def test_call_that_comes_when_all_was_sent_is_not_counted(redis: Redis) -> None:
+    """Nobody would be left to waive it: it is refused, so it must not be sent any more."""
+    await put_record(redis)
+    results: list[Taken] = []
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        closing = asyncio.ensure_future(counters.close())
+        while not counters._all_sent.is_set():
+            await asyncio.sleep(0)
+        counters.take(take(), NOW, results.append)
+        await closing
+    assert [each.outcome for each in results] == [Outcome.UNAVAILABLE]
+    assert (await day_of_key(redis))["used"] == 1
+
+
 async def test_pending_counts_calls_and_settlements(redis: Redis) -> None:
     """Calls and settlements are pending until Redis has them."""
     await put_record(redis)
