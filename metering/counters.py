@@ -367,6 +367,7 @@ class Counters:
         if due <= self._loop.time():
             self.breaker.open(self.last_error or "Redis did not answer in time")
             self._give_up()
+            self.doubt(due)  # with no round under way, nothing else would find out that counting works
         else:
             self._timer = self._loop.call_at(due, self._watch)
 

@@ -382,6 +382,21 @@ async def test_later_call_is_given_up_at_its_own_deadline(own_valkey: Redis) -> 
             os.kill(server, signal.SIGCONT)
 
 
+async def test_calls_that_were_not_sent_in_time_do_not_end_the_counting(redis: Redis) -> None:
+    """A process that stood still as long as the deadline may be told of that before it has sent anything."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        late: list[Taken] = []
+        counters.take(take(), NOW, late.append)
+        counters._since -= counters._deadline_s
+        counters._watch()
+        assert counters.breaker.is_open
+        assert [each.outcome for each in late] == [Outcome.UNAVAILABLE]
+        await until(counters, lambda counters: not counters.breaker.is_open)
+        assert await counted(counters, take()) == [Taken(Outcome.GRANTED, 2)]
+
+
 async def test_a_needless_doubt_changes_nothing(redis: Redis) -> None:
     """A sign of life is asked for and comes; nothing is counted and the breaker stays closed."""
     async with counting(redis, deadline_s=20) as counters:
