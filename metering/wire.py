@@ -211,11 +211,16 @@ class ServerWire(Wire):
         *answers, marked, reached = replies
         if isinstance(marked, hiredis.ReplyError) and not str(marked).startswith(("MOVED ", "ASK ")):
             # Nothing of this connection was written: WAIT has asked for nothing.
-            answered(RedisError(str(marked)))
+            self._refuse(answered, str(marked))
         elif isinstance(reached, int) and reached < self._replicas:
-            answered(RedisError(f"{reached} of {self._replicas} replicas have what was written"))
+            self._refuse(answered, f"{reached} of {self._replicas} replicas have what was written")
         else:
             answered(answers)
+
+    def _refuse(self, answered: Answered, why: str) -> None:
+        if self._link is not None:
+            self._link.is_lost = True  # another server may be the master by now
+        answered(RedisError(why))
 
     async def _open(self) -> Link:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]

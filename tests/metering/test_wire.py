@@ -81,6 +81,18 @@ async def test_question_without_a_task_needs_a_connection_that_stands(redis: Red
     assert told.empty()
 
 
+async def test_server_without_enough_replicas_is_looked_for_anew(redis: Redis) -> None:
+    """Another one may be the master by now: no question goes over the same connection again."""
+    wire = wire_to(redis, timeout_s=1.0, replicas=1)
+    told: asyncio.Queue[list[Any] | Exception] = asyncio.Queue()
+    await wire.exchange([("PING",)])
+    assert wire.ask([("SET", "a", 1)], told.put_nowait)
+    with pytest.raises(LOST, match="0 of 1 replicas"):
+        raise await told.get()
+    assert not wire.ask([("PING",)], told.put_nowait)
+    await wire.close()
+
+
 async def test_closed_connection_is_made_anew(redis: Redis) -> None:
     """A connection that the server closed while it was idle costs no question."""
     wire = wire_to(redis)
