@@ -122,9 +122,10 @@ class Counters:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_sent.wait(), self._deadline_s)
         self._closed = True
-        if self._task is not None:
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            await asyncio.wait({self._task})
+            # What the client library waits with may swallow it (`asyncio.wait_for` of Python 3.11).
+            await asyncio.wait({self._task}, timeout=LONGEST_PAUSE_S)
         self.breaker.end()
         self._give_up()
         for timer in (self._timer, self._held_timer):

@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 from gateway.data_dir import run_directory
 from gateway.stores import EmbeddedValkey
 from metering import names
+from metering.batches import Owed
 from metering.clients import connect
 from metering.counters import Counters, Outcome, Taken
 from policies.decision import Reason
@@ -315,6 +317,27 @@ async def test_close_is_bounded_while_redis_is_away(tmp_path: Path) -> None:
         await counters.close()
         assert await waiting == [Taken(Outcome.UNAVAILABLE, 0)]
     await client.aclose()
+
+
+async def test_close_ends_though_a_cancellation_was_swallowed(redis: Redis) -> None:
+    """`asyncio.wait_for` of Python 3.11, which the client library uses, may swallow one that comes late."""
+    deaf = [asyncio.CancelledError]
+
+    async def unanswered(_: object) -> list[object]:
+        with contextlib.suppress(*deaf):
+            await asyncio.sleep(60)
+        deaf.clear()
+        raise OSError("not answered")
+
+    async with counting(redis) as counters:
+        await settled(counters)
+        change_the_deadline(counters, 0.1)
+        wire: Any = counters._wire
+        wire.ask, wire.exchange = lambda *_: False, unanswered
+        counters.deny(KEY, DAY, Reason.BANNED)
+        async with asyncio.timeout(15):
+            await counters.close()
+        assert [each.owed for each in counters.in_doubt()] == [{(KEY, DAY): Owed({"d:banned": 1})}]
 
 
 async def test_an_outage_is_noticed_without_a_call_to_count(own_valkey: Redis) -> None:
