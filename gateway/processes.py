@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from gateway import config, run_state
+from gateway import config, pulse, run_state
 from gateway.child import Child
 from gateway.leashing import BEHIND_CALLS
 from gateway.listeners import Listeners
@@ -24,6 +24,8 @@ from gateway.stores import ENVIRON, EmbeddedPostgres, EmbeddedValkey
 from gateway.workforce import Workforce
 
 CONTROL_GRACE_S = 10.0
+# Without a word. Work may keep it for seconds, longer on busy cores as it is nicer, and no call waits for it.
+CONTROL_HUNG_S = 120.0
 STORE_GRACE_S = 30.0
 DRAIN_SLACK_S = 5.0  # beyond the drain itself, for flushing counts
 SYNC_EVERY_S = 1.0  # of counts: what the machine's own death may cost
@@ -44,6 +46,7 @@ class Processes:
         self._syncing: asyncio.Task[None] | None = None
         self._workers: Workforce | None = None
         self._control: Child | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._others: list[Child] = []  # control and demo
         self._roll = Roll()
         self.are_started = False  # all that serve calls
@@ -86,6 +89,9 @@ class Processes:
         self._others.append(self._control)
         self._workers = Workforce(self._proxy_port, self._run_dir, environ, self._tell)
         await asyncio.gather(self._workers.start(workers), *(child.start() for child in self._others))
+        place = self._control, self._run_dir / pulse.CONTROL_SOCKET
+        watching = pulse.watch(lambda: [place], CONTROL_HUNG_S)
+        self._watching = asyncio.create_task(watching, name="watch for a control process that hangs")
         self.are_started = True
 
     @property
@@ -111,6 +117,8 @@ class Processes:
 
         From `hurry` on nothing but the stores is waited for.
         """
+        if self._watching is not None:
+            self._watching.cancel()
         hurrying = asyncio.create_task(self._kill(hurry))
         # Workers have the sockets too. When they have taken what waits there and close them, nobody is left
         # waiting at a door that no one opens.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -31,6 +30,7 @@ from gateway.proxy.listening import Listener
 from gateway.proxy.outage_log import OutageLog
 from gateway.proxy.records import Records
 from gateway.proxy.service import Proxy
+from gateway.pulse import answer_at
 from gateway.settings import Settings
 from gateway.telemetry import configure_logging
 from gateway.tls import tls_context
@@ -194,21 +194,14 @@ class Worker:
         configure_logging(settings.logging.level)
         log.info("configuration reloaded", index=self._index)
 
-    async def _serve_figures(self, proxy: Proxy) -> asyncio.Server | None:
+    async def _serve_figures(self, proxy: Proxy) -> asyncio.AbstractServer | None:
         """Write a snapshot of the figures to whoever connects to the worker's socket in the run directory."""
         run_dir = os.environ.get("TALLYGATE_RUN_DIR")
         if run_dir is None:
             return None
 
-        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(ConnectionError):
-                writer.write(json.dumps(proxy.snapshot()).encode())
-                await writer.drain()
-                writer.close()
-
         path = Path(run_dir) / f"worker-{self._index}.sock"
-        path.unlink(missing_ok=True)
-        return await asyncio.start_unix_server(answer, path=path)
+        return await answer_at(path, lambda: json.dumps(proxy.snapshot()).encode())
 
 
 if __name__ == "__main__":

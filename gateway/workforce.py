@@ -5,8 +5,8 @@ change to fewer workers the last ones take what has come to them and no more is 
 sockets are closed. A rolling restart replaces one after another: the old process stops accepting when the new
 one does so at the same socket, so there is no moment in which a connection could be lost.
 
-A worker that lives and does nothing any more is killed and started again: what comes to its socket would wait
-for good.
+A worker that lives and does nothing any more is killed and started again (`gateway.pulse`): what comes to its
+socket would wait for good.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import structlog
 
+from gateway import pulse
 from gateway.child import Child, ChildError, State
 from gateway.listeners import Listeners
 from gateway.programs import Process
 
-PULSE_EVERY_S = 5.0
 HUNG_S = 30.0  # without a word: no load makes a worker so slow, and clients have given up by then
 
 log = structlog.get_logger("gateway.supervisor")
@@ -46,7 +46,8 @@ class Workforce:
         """Start workers, all at once; raises ChildError."""
         self.children = [self._worker(index) for index in range(count)]
         await asyncio.gather(*(child.start() for child in self.children))
-        self._watching = asyncio.create_task(self._watch(), name="watch for workers that hang")
+        watching = pulse.watch(self._places, HUNG_S)
+        self._watching = asyncio.create_task(watching, name="watch for workers that hang")
 
     async def resize(self, count: int, grace_s: float) -> None:
         """Start or end workers until there are so many; one that does not start is told and tried again."""
@@ -103,19 +104,8 @@ class Workforce:
         for child in self.children:
             child.notify(number)
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(PULSE_EVERY_S)
-            await asyncio.gather(*map(self._feel, range(len(self.children)), list(self.children)))
-
-    async def _feel(self, index: int, child: Child) -> None:
-        """Kill a worker that does not say how it does; one that cannot be asked is left alone."""
-        process = child.pid
-        if child.state is not State.READY or not await _hangs(self._figures(index)):
-            return
-        if child.pid == process:  # and not another one by now
-            log.error("a worker hangs and is killed", index=index, pid=process, silent_s=HUNG_S)
-            child.kill()
+    def _places(self) -> list[tuple[Child, Path]]:
+        return [(child, self._figures(index)) for index, child in enumerate(self.children)]
 
     def _worker(self, index: int) -> Child:
         self._figures(index).unlink(missing_ok=True)
@@ -138,18 +128,3 @@ class Workforce:
         ready = [index for index, child in enumerate(self.children) if child.state is State.READY]
         self._listeners.serve(ready)
         self._tell()
-
-
-async def _hangs(figures: Path) -> bool:
-    try:
-        async with asyncio.timeout(HUNG_S):
-            reader, writer = await asyncio.open_unix_connection(figures)
-            try:
-                await reader.read(1)
-            finally:
-                writer.close()
-    except TimeoutError:
-        return True
-    except OSError:  # it is not there, as in a rolling restart, or is full of those who ask
-        return False
-    return False

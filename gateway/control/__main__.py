@@ -26,6 +26,7 @@ from gateway.control.periodic import JOBS, running
 from gateway.control.resources import CONTROL
 from gateway.listeners import listening_socket
 from gateway.programs import announce
+from gateway.pulse import CONTROL_SOCKET, answer_at
 from gateway.settings import Settings
 from gateway.telemetry import WorkerMetricsCollector, configure_logging
 from gateway.tls import tls_context
@@ -96,8 +97,11 @@ async def serve(
         log.info("configuration reloaded")
 
     loop.add_signal_handler(signal.SIGHUP, reload)
+    pulse: asyncio.AbstractServer | None = None
     try:
         await port.open(tls_context(server.control_tls))
+        if run_dir is not None:
+            pulse = await answer_at(Path(run_dir) / CONTROL_SOCKET, lambda: b"\n")
         collector.settle()
         log.info("control ready", port=server.control_port)
         announce(ready)
@@ -108,6 +112,8 @@ async def serve(
                 jobs.result()  # a job that ends has failed in a way nobody thought of: let it be seen
             log.info("control stops")
     finally:
+        if pulse is not None:
+            pulse.close()
         port.close()
         await runner.cleanup()
         await redis.aclose()

@@ -76,15 +76,40 @@ def test_a_killed_worker_is_replaced_and_the_port_goes_on(program: Serving) -> N
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     """One that lives and does nothing is killed and started again, and the others are left alone."""
-    hurried = "from gateway import workforce; workforce.HUNG_S, workforce.PULSE_EVERY_S = 2.0, 0.1"
+    hurried = "from gateway import pulse, workforce; workforce.HUNG_S, pulse.PULSE_EVERY_S = 2.0, 0.1"
     with serving(write_config(tmp_path, workers=2), first=hurried) as running:
-        before = running.workers()
+        before, control = running.workers(), running.family()["gateway.control"]
         os.kill(before[0], signal.SIGSTOP)
         wait_until(lambda: len(running.workers()) == 2 and before[0] not in running.workers())
         assert before[1] in running.workers()
-        assert "a worker hangs and is killed" in running.output
+        assert running.family()["gateway.control"] == control
+        (line,) = [line for line in running.output.splitlines() if "a process hangs and is killed" in line]
+        assert json.loads(line)["process"] in ("worker 0", "worker 1")
         for _ in range(8):  # whichever worker takes the connection
             assert running.search()["ErrorCode"] == "Ok"
+
+
+def test_a_control_process_that_hangs_is_replaced(tmp_path: Path) -> None:
+    """It is killed and started again as a worker is, and so is the one that took its place in order."""
+    hurried = "from gateway import processes, pulse; processes.CONTROL_HUNG_S, pulse.PULSE_EVERY_S = 2.0, 0.1"
+    with serving(write_config(tmp_path), first=hurried) as running:
+
+        def hang(*, starts: int) -> None:
+            before = running.family()["gateway.control"]
+            before.suspend()
+            wait_until(lambda: before not in running.family().values())
+            wait_until(lambda: running.output.count("control ready") == starts)
+            assert running.control("GET", "/readyz")["status"] in ("ready", "degraded")
+
+        workers = running.workers()
+        hang(starts=2)
+        assert running.workers() == workers
+        assert running.search()["ErrorCode"] == "Ok"
+        running.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "rolling restart done" in running.output)
+        hang(starts=4)
+        killed = [line for line in running.output.splitlines() if "a process hangs and is killed" in line]
+        assert [json.loads(line)["process"] for line in killed] == ["control", "control"]
 
 
 @pytest.mark.parametrize("name", ["valkey-server", "postgres", "gateway.control", "demo"])
