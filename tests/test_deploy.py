@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 from typer.main import get_command
 
-from gateway.cli.main import app
+from gateway.cli.main import app, run
 from gateway.config import example_path, load
 from gateway.control.condition import Trouble
+from tests.serving import change, run_cli, write_config
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 MANUAL = (DEPLOY.parent / "docs" / "operations.md").read_text()
@@ -59,3 +61,16 @@ def test_the_manager_waits_longer_than_a_stop_takes() -> None:
     server = load(example_path(), {"TALLYGATE_DATA_DIR": "unused"}, keep_pepper=False).server
     (patience,) = re.findall(r"TimeoutStopSec=(\d+)", (DEPLOY / "tallygate.service").read_text())
     assert int(patience) > server.drain_s + server.leave_s + 5 + 10 + 30
+
+
+def test_the_manager_does_not_start_a_wrong_configuration_again(tmp_path: Path) -> None:
+    """`serve` tells it from every other failure by its exit code, which the unit names."""
+    unit = (DEPLOY / "tallygate.service").read_text()
+    (kept_down,) = re.findall(r"(?m)^RestartPreventExitStatus=(\d+)$", unit)
+    wrong = tmp_path / "config.toml"
+    wrong.write_text("[server]\nworkers = 0\n")
+    assert run(["--config", str(wrong), "serve"]) == int(kept_down)
+    assert run(["--config", str(wrong), "serv"]) == int(kept_down)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        change(config := write_config(tmp_path), proxy_listen=f'"127.0.0.1:{taken.getsockname()[1]}"')
+        assert run_cli(config, "serve").returncode not in (0, int(kept_down))
