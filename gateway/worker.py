@@ -144,6 +144,12 @@ class Worker:
         await counters.close()
         open_calls.keep(counters.unsettled(), counters.in_doubt())
         await open_calls.close()
+        if open_calls.unkept:
+            log.error(
+                "calls stay charged that are not to be: neither Redis nor the disk takes it",
+                key_days=open_calls.unkept,
+                look_at=f"the disk of {settings.stores.data_dir}: is it full, read-only or slow?",
+            )
         if figures is not None:
             figures.close()
         await lookups.close()

@@ -129,7 +129,8 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._file: int | None = None
         self._whole_bytes = 0
-        self._has_torn_end = False  # a part of a group that could not be cut off
+        self._is_named = False  # its name is on disk
+        self._has_torn_end = False  # of a group that was refused, something could not be cut off
 
     def append(self, place: Place, owed: Owed, written: Written, revoke: Owed | None = None) -> None:
         """Write what is owed; `written` is told later, from the loop, whether it is on disk.
@@ -143,13 +144,23 @@ class Journal:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._write_all(), name="journal")
 
-    async def close(self) -> None:
-        """Write what is queued and let go of the file."""
+    async def close(self) -> bool:
+        """Write what is queued and let go of the file; return False if it cannot be let go of yet.
+
+        That is while a group that was refused cannot be cut off: its whole records would be counted.
+        """
         while self._task is not None:
             await asyncio.wait({self._task})
+        if self._file is not None and self._has_torn_end:
+            try:
+                await asyncio.to_thread(self._cut_off, self._file)
+            except OSError as error:
+                self.failure = str(error)
+                return False
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
+        return True
 
     async def _write_all(self) -> None:
         try:
@@ -199,13 +210,13 @@ class Journal:
         """Append to the file and wait for the disk; a group is there whole or not at all. Blocks."""
         if self._file is None:
             self._file = self._create()
+        if not self._is_named:
+            sync_directory(self.path.parent)
+            self._is_named = True
         if self._has_torn_end:
             self._cut_off(self._file)  # who reads the file would not come to what stands behind it
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-            _sync(self._file)
+            _write_whole(self._file, data)
         except OSError:
             self._has_torn_end = True
             with contextlib.suppress(OSError):
@@ -227,15 +238,21 @@ class Journal:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             header = encode_header(self.id, self._batch)
-            os.write(file, header)
-            _sync(file)
+            _write_whole(file, header)
             draft.rename(self.path)
-            sync_directory(directory)
         except OSError:
             os.close(file)
             raise
         self._whole_bytes = len(header)
         return file
+
+
+def _write_whole(file: int, data: bytes) -> None:
+    """Write all of it, which a nearly full disk takes a part of only, and wait for the disk."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    _sync(file)
 
 
 def sync_directory(directory: Path) -> None:

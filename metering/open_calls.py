@@ -26,6 +26,8 @@ LOOK_EVERY_S = (
     1.0  # for the end of a spell in which single keys could not be counted, and for journals brought in
 )
 DIRECTORY = "journal"  # below the data directory
+FULL = "the journals that were not brought in yet have reached [stores] journal_max_bytes"
+STALLED = "the disk does not answer in time"
 
 
 class Admission(StrEnum):
@@ -38,6 +40,7 @@ class Admission(StrEnum):
 
 
 Admitted = Callable[[Admission], None]
+Listener = Callable[[str | None], None]  # why nothing can be written any more, None when it can again
 
 
 class OpenCalls:
@@ -67,16 +70,24 @@ class OpenCalls:
         self._spent: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_ending = False
+        self._listeners: list[Listener] = []
         self.calls = dict.fromkeys(Admission, 0)
-        self.failure = ""  # why the journal could not be written last
+        self.unkept = 0  # of what `keep` was given, key days that could not be written and are lost
+        self.failure: str | None = None  # why nothing can be let through: the journal cannot be written
 
     async def start(self) -> None:
         """Begin to watch for outages."""
         self._counters.breaker.listen(self._on_change)
         self._task = asyncio.get_running_loop().create_task(self._look(), name="open calls")
 
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` called when calls can no longer be written down, and when they can again."""
+        self._listeners.append(listener)
+
     async def close(self) -> None:
         """Write what is queued; journals that were not brought in stay for whoever comes next."""
+        self._is_ending = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -90,11 +101,11 @@ class OpenCalls:
         What is in doubt gets journals of its own, which settle it under the numbers that it was sent with.
         """
         for place, owed in unsettled.items():
-            self._open_journal().append(place, owed, _ignore)
+            self._open_journal().append(place, owed, self._on_kept)
         for sent in in_doubt:
             journal = Journal(self._directory, deadline_s=self._deadline_s, again=sent)
             for place, owed in sent.owed.items():
-                journal.append(place, owed, _ignore)
+                journal.append(place, owed, self._on_kept)
             self._finish_soon(journal)
 
     @property
@@ -117,13 +128,20 @@ class OpenCalls:
         batches.admit(owed, take, now)
         batches.waive(revoke, take, Waiver.NOT_FORWARDED)
 
+        journal = self._open_journal()
+
         def written(on_disk: bool) -> None:
             if not on_disk:
                 self._spend(take, -take.cost)
-            self.calls[Admission.ADMITTED if on_disk else Admission.JOURNAL_FAILED] += 1
-            done(Admission.ADMITTED if on_disk else Admission.JOURNAL_FAILED)
+            admission = Admission.ADMITTED if on_disk else Admission.JOURNAL_FAILED
+            self.calls[admission] += 1
+            if not on_disk:
+                self._note(journal.failure or STALLED)
+            elif self.journal_bytes < self._max_bytes:
+                self._note(None)
+            done(admission)
 
-        self._open_journal().append((take.key_id, take.day), owed, written, revoke)
+        journal.append((take.key_id, take.day), owed, written, revoke)
 
     def waive(self, take: Take, waiver: Waiver) -> None:
         """Settle a call that was let through and is not charged."""
@@ -138,11 +156,15 @@ class OpenCalls:
         self._spend(take, units)
         self._settle((take.key_id, take.day), owed, lambda: self._counters.charge_more(take, units))
 
+    def _on_kept(self, on_disk: bool) -> None:
+        self.unkept += not on_disk
+
     def _refusal(self, take: Take) -> Admission | None:
         allowed = self._allowance if take.limit is None else min(self._allowance, take.limit)
         if self._spent.get(take.key_id, 0) + take.cost > allowed:
             return Admission.OVER_ALLOWANCE
         if self.journal_bytes >= self._max_bytes:
+            self._note(FULL)
             return Admission.JOURNAL_FULL
         if self._journal is not None and self._journal.is_stalled:
             return Admission.JOURNAL_FAILED
@@ -151,6 +173,13 @@ class OpenCalls:
     def _answer(self, done: Admitted, refusal: Admission) -> None:
         self.calls[refusal] += 1
         asyncio.get_running_loop().call_soon(done, refusal)
+
+    def _note(self, failure: str | None) -> None:
+        """Tell of the first failure and of the end of all, not of each."""
+        told, self.failure = self.failure, failure
+        if (failure is None) != (told is None):
+            for listener in self._listeners:
+                listener(failure)
 
     def _spend(self, take: Take, units: int) -> None:
         self._spent[take.key_id] = self._spent.get(take.key_id, 0) + units
@@ -168,6 +197,7 @@ class OpenCalls:
         return self._journal
 
     def _close_journal(self) -> None:
+        self.failure = None  # nobody asks to be let through any more
         journal, self._journal = self._journal, None
         if journal is not None:
             self._finish_soon(journal)
@@ -178,7 +208,10 @@ class OpenCalls:
         task.add_done_callback(self._closing.discard)
 
     async def _finish(self, journal: Journal) -> None:
-        await journal.close()
+        while not await journal.close():
+            if self._is_ending:
+                return  # the end of this process lets go of the file
+            await asyncio.sleep(LOOK_EVERY_S)
         self._closed[journal.path] = journal.bytes
 
     def _on_change(self, ended: Outage | None) -> None:
@@ -188,19 +221,13 @@ class OpenCalls:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._journal is not None:
-                self.failure = self._journal.failure
-                if not self._counters.breaker.is_open:
-                    self._close_journal()
+            if self._journal is not None and not self._counters.breaker.is_open:
+                self._close_journal()
             if self._closed:
                 there = await asyncio.to_thread(_existing, list(self._closed))
                 self._closed = {path: size for path, size in self._closed.items() if path in there}
             if not self._closed and self._journal is None and not self._closing:
                 self._spent.clear()
-
-
-def _ignore(_: bool) -> None:
-    """Nobody is left who could do anything about it."""
 
 
 def _existing(paths: list[Path]) -> set[Path]:

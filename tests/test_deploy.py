@@ -30,7 +30,7 @@ def test_alerts_see_the_first_of_what_they_count() -> None:
     """A rate by label goes by series that are there from zero on, and over more than one scrape a minute."""
     chosen = re.findall(r"(?:rate|increase)\((\w+)\{.*?\}\[(\d+)m\]", ALERTS)
     assert chosen
-    assert {name for name, _ in chosen} == {"tallygate_failed_calls_total"}
+    assert {name for name, _ in chosen} == {"tallygate_failed_calls_total", "tallygate_open_calls_total"}
     assert min(int(minutes) for _, minutes in chosen) >= 5
 
 

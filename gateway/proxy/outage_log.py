@@ -1,4 +1,4 @@
-"""What a worker says when counting stops working and when it works again: one line each."""
+"""What a worker says when counting, or writing down what is not counted, stops and when it works again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = structlog.get_logger("gateway.worker")
 
 
 class OutageLog:
-    """Listens to a worker's breaker."""
+    """Listens to a worker's breaker and to its open calls."""
 
     def __init__(self, proxy: Proxy, worker: int) -> None:
         self._proxy = proxy
@@ -31,6 +31,7 @@ class OutageLog:
     def listen(self) -> None:
         """Begin to listen."""
         self._proxy.counters.breaker.listen(self._on_change)
+        self._proxy.open_calls.listen(self._on_written)
 
     def _on_change(self, ended: Outage | None) -> None:
         opened = self._proxy.open_calls.calls[Admission.ADMITTED]
@@ -48,6 +49,17 @@ class OutageLog:
             then="what was let through is brought into the counters by the control process"
             if opened > self._open_before
             else "nothing was let through",
+        )
+
+    def _on_written(self, failure: str | None) -> None:
+        if failure is None:
+            log.warning("calls can be written down again, and are let through", worker=self._worker)
+            return
+        log.error(
+            "calls cannot be written down and are not let through: open routes refuse as closed ones do",
+            worker=self._worker,
+            because=failure,
+            look_at=f"the disk of {self._proxy.settings.stores.data_dir}: is it full, read-only or slow?",
         )
 
     def _begin(self) -> None:

@@ -213,6 +213,64 @@ async def test_nothing_is_written_behind_a_torn_record(
     assert (found.calls, found.torn_bytes) == (2, 0)
 
 
+async def test_a_refused_group_is_cut_off_before_the_file_is_let_go_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records are whole, and would be counted: while it cannot be cut off, nobody else gets the file."""
+    made = Journal(tmp_path / "journal", deadline_s=20)
+    await appended(made, admitted())
+    sync, truncate = journal._sync, os.ftruncate
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(journal, "_sync", fail)
+    monkeypatch.setattr(os, "ftruncate", fail)
+    assert await appended(made, admitted(), admitted()) == [False, False]
+    assert not await made.close()
+    assert "Read-only" in made.failure
+    with made.path.open("rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    monkeypatch.setattr(journal, "_sync", sync)
+    monkeypatch.setattr(os, "ftruncate", truncate)
+    assert await made.close()
+    found = await asyncio.to_thread(content, made.path)
+    assert (found.calls, found.torn_bytes) == (1, 0)
+
+
+async def test_a_disk_that_takes_a_part_at_a_time_gets_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first record too, which names the journal: without it nothing behind it would be read."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, bytes(data)[:7]))
+    made = Journal(tmp_path / "journal", deadline_s=20)
+    assert await appended(made, admitted(), admitted()) == [True, True]
+    await made.close()
+    found = await asyncio.to_thread(content, made.path)
+    assert (found.calls, found.torn_bytes) == (2, 0)
+
+
+async def test_a_name_that_is_not_on_disk_yet_is_no_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the directory cannot be written nothing is let through, and the file is held."""
+    sync = journal.sync_directory
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(journal, "sync_directory", fail)
+    made = Journal(tmp_path / "journal", deadline_s=20)
+    assert await appended(made, admitted()) == [False]
+    with made.path.open("rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    monkeypatch.setattr(journal, "sync_directory", sync)
+    assert await appended(made, admitted()) == [True]
+    await made.close()
+    assert (await asyncio.to_thread(content, made.path)).calls == 1
+
+
 async def test_a_file_that_cannot_be_made_refuses(tmp_path: Path) -> None:
     """Without a place to write, nothing is let through."""
     (tmp_path / "journal").write_text("a file where the directory should be", encoding="utf-8")

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from metering.clients import connect
 from metering.counters import Counters
 from metering.journal import Content, read
-from metering.open_calls import Admission, OpenCalls
+from metering.open_calls import FULL, Admission, OpenCalls
 from metering.rebuild import rebuild
 from metering.replay import bring_in, released
 from policies.decision import Reason
@@ -83,6 +83,42 @@ async def test_what_could_not_be_settled_by_the_end_is_kept(tmp_path: Path) -> N
         "back": 3,
     }
     assert content.owed[(OTHER_KEY, DAY)].fields == {"d:banned": 1}
+
+
+async def test_what_could_not_be_kept_is_told(tmp_path: Path) -> None:
+    """With neither Redis nor a disk, what was to be settled is lost, and no longer without a word."""
+    (tmp_path / "journal").write_text("a file where the directory should be", encoding="utf-8")
+    client = connect(f"unix://{tmp_path}/nobody.sock", timeout_s=0.1)
+    counters = Counters(client, writer="w0", deadline_s=0.2, retention_days=35)
+    calls = open_calls(counters, tmp_path / "journal")
+    await counters.start()
+    await calls.start()
+    counters.waive(take(cost=3), Waiver.ERROR_CODE)
+    counters.deny(OTHER_KEY, DAY, Reason.BANNED)
+    await counters.close()
+    calls.keep(counters.unsettled(), counters.in_doubt())
+    await calls.close()
+    await client.aclose()
+    assert calls.unkept == 2
+
+
+async def test_journals_that_are_full_are_told_once(tmp_path: Path) -> None:
+    """The first refusal is told, and not each; the end of the outage ends it."""
+    client = connect(f"unix://{tmp_path}/nobody.sock", timeout_s=0.1)
+    counters = Counters(client, writer="w0", deadline_s=0.2, retention_days=35)
+    calls = OpenCalls(counters, tmp_path / "journal", allowance=10, journal_max_bytes=1, deadline_s=20)
+    told: list[str | None] = []
+    calls.listen(told.append)
+    loop = asyncio.get_running_loop()
+    results: list[asyncio.Future[Admission]] = [loop.create_future() for _ in range(4)]
+    for result in results:
+        calls.admit(take(), NOW, result.set_result)
+    assert await asyncio.gather(*results) == [Admission.ADMITTED, *[Admission.JOURNAL_FULL] * 3]
+    assert told == [FULL]
+    await calls.close()
+    assert calls.failure is None
+    await counters.close()
+    await client.aclose()
 
 
 async def test_nothing_is_kept_of_what_was_settled(redis: Redis, tmp_path: Path) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import os
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
+from gateway.proxy.outage_log import OutageLog
 from gateway.settings import OnCounterFailure
+from metering import journal
 from metering.names import READY
 from metering.replay import bring_in, released
 from policies import keys
@@ -197,3 +202,52 @@ async def test_an_unfit_redis_is_an_outage_like_any_other(
         await bring_in(redis, engine, found, ttl_s=86_400)
         counts = await path.counts(key)
         assert counts["used"] - counts.get("back", 0) == len(upstream.received)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+async def test_a_disk_that_takes_nothing_closes_open_routes_until_it_does(
+    open_path: Rig,
+    store: Store,
+    upstream: Origin,
+    engine: AsyncEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """Nothing is let through that is not written down; the log says why once, and when it is over."""
+    path = open_path
+    OutageLog(path.proxy, 0).listen()
+    key = await path.add_key()
+    await path.send(get(key))
+    write, is_full = os.write, asyncio.Event()
+
+    def refuse(file: int, data: bytes) -> int:
+        if is_full.is_set():
+            write(file, bytes(data)[:10])
+            raise OSError(number, os.strerror(number))
+        return write(file, data)
+
+    monkeypatch.setattr(journal, "os", SimpleNamespace(**vars(os) | {"write": refuse}))
+    with store.stopped(), capture_logs() as lines:
+        await noticed(path)
+        for full, expected in ((False, True), (True, False), (True, False), (False, True), (True, False)):
+            (is_full.set if full else is_full.clear)()
+            forwarded = len(upstream.received)
+            for _ in range(3):
+                got = await path.send(get(key))
+                assert (got.body == OK_JSON) is expected
+                assert is_failure(got) is not expected
+            assert len(upstream.received) == forwarded + 3 * expected
+        outcomes = path.proxy.snapshot()["counters"]["tallygate_open_calls_total"]
+    assert {labels["outcome"]: count for labels, count in outcomes if count} == {
+        "admitted": 6,
+        "journal_failed": 9,
+    }
+    told = [line for line in lines if "written down" in line["event"]]
+    assert [line["log_level"] for line in told] == ["error", "warning", "error"]
+    assert os.strerror(number) in told[0]["because"]
+    await over(path)
+    await until(lambda: path.proxy.counters.pending == 0)
+    assert await brought_in(path, engine, tmp_path) == 6
+    counts = await path.counts(key)
+    assert counts["used"] - counts.get("back", 0) == len(upstream.received) == 7
