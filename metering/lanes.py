@@ -2,7 +2,7 @@
 
 Which lane a key's calls take follows the cluster as it was last heard of. Each lane counts under a name of
 its own, so a key that changes lanes, because its slot moved or another server took over, is counted as
-exactly as by two gateways.
+exactly as by two gateways. The lane of a server that has no slots any more ends once nothing is owed to it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from metering.wire import LOST
 from policies.decision import Reason
 from policies.waiver import Waiver
 
+LOOK_EVERY_S = 1.0  # whether a lane that nobody takes any more may end
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5  # between attempts to find the cluster at the start
 
 
@@ -39,6 +40,7 @@ class ClusterCounters:
         self._options: dict[str, Any] = {"writer": writer, "deadline_s": deadline_s, **options}
         self._by_server: dict[Address, Counters] = {}
         self._by_shard: dict[str, Counters] = {}
+        self._leaving: dict[Counters, asyncio.Task[None]] = {}  # lanes that nobody takes any more
         self._version = -1
         self._finding: asyncio.Task[None] | None = None
         self._closing = False
@@ -56,30 +58,33 @@ class ClusterCounters:
         if self._finding is not None:
             self._finding.cancel()
             await asyncio.wait({self._finding})
-        await asyncio.gather(*(lane.close() for lane in self._by_server.values()))
+        for leaving in self._leaving.values():
+            leaving.cancel()
+        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
+        await asyncio.gather(*(lane.close() for lane in self._lanes))
         self.breaker.end()
 
     def unsettled(self) -> dict[Place, Owed]:
         """Return what was to be settled and never sent, after `close`."""
         found: dict[Place, Owed] = {}
-        for lane in self._by_server.values():
+        for lane in self._lanes:
             for place, owed in lane.unsettled().items():
                 found.setdefault(place, Owed()).merge(owed)
         return found
 
     def in_doubt(self) -> list[Sent]:
         """Return the settlements that were sent and not answered, after `close`."""
-        return [sent for lane in self._by_server.values() for sent in lane.in_doubt()]
+        return [sent for lane in self._lanes for sent in lane.in_doubt()]
 
     @property
     def pending(self) -> int:
         """Return how many calls wait for their count, and how many (key, day) wait for their settlement."""
-        return sum(lane.pending for lane in self._by_server.values())
+        return sum(lane.pending for lane in self._lanes)
 
     @property
     def last_error(self) -> str | None:
         """Return why some round has to be sent again; None while all is well."""
-        return next((lane.last_error for lane in self._by_server.values() if lane.last_error), None)
+        return next((lane.last_error for lane in self._lanes if lane.last_error), None)
 
     def take(self, take: Take, now: float, done: Done) -> None:
         """Count a call that came at `now` (epoch s); `done` gets the result later, from the loop."""
@@ -105,6 +110,10 @@ class ClusterCounters:
     def deny(self, key_id: str, day: str, reason: Reason) -> None:
         """Count a call that was refused before it was taken."""
         self._settling(key_id).deny(key_id, day, reason)
+
+    @property
+    def _lanes(self) -> list[Counters]:
+        return [*self._by_server.values(), *self._leaving]
 
     def _lane(self, key_id: str) -> Counters | None:
         if self._version != self._topology.version and not self._closing:
@@ -141,7 +150,19 @@ class ClusterCounters:
                 lane.breaker.listen(self._on_change)
                 lane.begin()
             self._by_shard[shard] = lane
+        taken = set(self._by_shard.values())
+        for address, lane in list(self._by_server.items()):
+            if lane not in taken:
+                del self._by_server[address]
+                self._leaving[lane] = self._loop.create_task(self._leave(lane), name="leave a lane")
         self._on_change(None)
+
+    async def _leave(self, lane: Counters) -> None:
+        """End a lane once all that it sent is answered and all that it owes is settled."""
+        while lane.pending:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(LOOK_EVERY_S)
+        await lane.close()
+        del self._leaving[lane]
 
     def _new_lane(self, shard: str) -> Counters:
         # Its server alone is asked for a sign of life: another one's silence says nothing of it.

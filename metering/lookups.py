@@ -7,7 +7,7 @@ one by one, than on the calls themselves, and need a connection for each that it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ Found = KeyRecord | None | Exception  # a record, none for a key that does not e
 _Told = Callable[[Any], None]  # is given a reply, or the exception that took its place
 _Question = tuple[Command, _Told]
 _CLOSED = "closed before there was an answer"
+LOOK_EVERY_S = 0.1  # whether a lane that nobody asks any more may end
 ASKED_TOGETHER = 500  # questions in one round trip: Redis answers calls between two of them
 
 
@@ -44,6 +45,8 @@ class Lookups:
         self._redis = redis
         self._topology = redis.topology if isinstance(redis, ClusterClient) else None
         self._lanes: dict[Address | None, _Lane] = {}
+        self._version = 0  # of the topology that the lanes are of
+        self._leaving: dict[_Lane, asyncio.Task[None]] = {}  # of servers that have no keys any more
 
     def seek(self, digest: str, done: Callable[[Found], None]) -> None:
         """Look for the record that a digest leads to, without a task of its own; `done` gets it later.
@@ -59,7 +62,10 @@ class Lookups:
 
     async def close(self) -> None:
         """End what is being asked, and drop the connections."""
-        for lane in self._lanes.values():
+        for leaving in self._leaving.values():
+            leaving.cancel()
+        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
+        for lane in (*self._lanes.values(), *self._leaving):
             await lane.close()
 
     def _on_key_id(self, done: Callable[[Found], None], reply: Any) -> None:
@@ -92,11 +98,26 @@ class Lookups:
 
     def _ask(self, command: tuple[str, ...], told: _Told) -> None:
         # A server that is not known yet, or no longer, is found by the wire.
-        address = None if self._topology is None else self._topology.find(command[1])
+        address = None
+        if self._topology is not None:
+            address = self._topology.find(command[1])
+            if self._version != self._topology.version:
+                self._version = self._topology.version
+                self._forget(self._topology.servers)
         lane = self._lanes.get(address)
         if lane is None:
             lane = self._lanes[address] = _Lane(wire_to(self._redis))
         lane.ask(command, told)
+
+    def _forget(self, servers: Sequence[Address]) -> None:
+        """End the lanes of servers that are none any more, once who asked there is answered."""
+        for address in [each for each in self._lanes if each is not None and each not in servers]:
+            lane = self._lanes.pop(address)
+            self._leaving[lane] = asyncio.get_running_loop().create_task(self._leave(lane))
+
+    async def _leave(self, lane: _Lane) -> None:
+        await lane.finish()
+        del self._leaving[lane]
 
 
 class _Lane:
@@ -118,6 +139,12 @@ class _Lane:
             return
         self._waiting.append((command, told))
         self._rouse()
+
+    async def finish(self) -> None:
+        """Wait until all that were asked are answered, and close the connection; nobody asks any more."""
+        while self._asked or self._waiting:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(LOOK_EVERY_S)
+        await self.close()
 
     async def close(self) -> None:
         """Answer whoever waits that the connection is closed, and close it."""

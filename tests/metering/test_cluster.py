@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.clients import ClusterClient, check_url, connect, wire_to
 from metering.counters import Outcome, Taken
-from metering.lanes import counters_on
+from metering.lanes import ClusterCounters, counters_on
+from metering.lookups import Lookups
 from metering.names import READY, SHARDS, day_name, record_name, touched_name
 from metering.projection import project
 from metering.rebuild import rebuild
@@ -184,6 +185,49 @@ async def test_master_that_dies_loses_nothing_a_replica_had_to_have(replicated: 
         await asyncio.gather(*callers)
     for key_id in key_ids():
         assert int(await client.hget(day_name(key_id, DAY), "used")) == granted[key_id]
+    await client.aclose()
+
+
+async def test_server_that_was_replaced_is_left_once_nothing_is_owed_to_it(
+    replicated: list[clusters.Node],
+) -> None:
+    """What was sent to it is settled where its keys are now, once; then nothing is kept for its address."""
+    former, heir = replicated[0], replicated[3]
+    place = "127.0.0.1", former.port
+    client = connect(clusters.url("cluster", replicated), timeout_s=0.3)
+    assert isinstance(client, ClusterClient)
+    await project(client, [record(key_id) for key_id in key_ids()])
+    lookups = Lookups(client)
+    async with counting(client, deadline_s=1) as counters:
+        assert isinstance(counters, ClusterCounters)
+        for key_id in key_ids():
+            await ask(counters, key_id, 3)
+            assert await lookups.fetch(key_id)
+        (key_id, *_) = [each for each in key_ids() if client.topology.server_of(record_name(each)) == place]
+        assert place in counters._by_server
+        assert place in lookups._lanes
+        await asyncio.to_thread(former.client.wait, 2, 5000)
+        former.stop()
+        try:
+            counters.waive(take(key_id=key_id), Waiver.ERROR_CODE)
+            await asyncio.sleep(0.1)
+            assert counters.pending == 1
+            await asyncio.to_thread(heir.client.execute_command, "CLUSTER", "FAILOVER", "TAKEOVER")
+            async with asyncio.timeout(30):
+                while (await ask(counters, key_id, 1))[0].outcome is not Outcome.GRANTED:
+                    await asyncio.sleep(0.05)
+                await ask(counters, key_id, 1)
+                while counters._leaving or counters.pending or place in counters._by_server:
+                    await asyncio.sleep(0.05)
+                assert await lookups.fetch(key_id)
+                while lookups._leaving or place in lookups._lanes:
+                    await asyncio.sleep(0.05)
+            assert len(counters._by_server) == len(lookups._lanes) == 3
+        finally:
+            former.go_on()
+    used, back, waived = await client.hmget(day_name(key_id, DAY), ["used", "back", "v:error_code"])
+    assert (int(used) - int(back), int(waived)) == (4, 1)
+    await lookups.close()
     await client.aclose()
 
 
