@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -14,6 +14,8 @@ from metering.wire import Wire, refuse_errors
 from policies.quota import Window, oldest_counted_bucket
 
 CHUNK = 2000
+SCANNED_TOGETHER = 5000  # names that Redis looks through in one go
+ASKED_TOGETHER = 500  # names that it is asked of in one go
 # Hashes that Redis is asked for in one go: a few tenths of a millisecond, for which calls wait.
 AT_ONCE = 60
 ROLLING = b"rolling"  # the field of a day whose key has a rolling window
@@ -67,17 +69,34 @@ async def read(wire: Wire, members: Sequence[str]) -> list[Snapshot]:
 
 async def days_there(wire: Wire, day: str = "*") -> set[bytes]:
     """Return `<key_id>:<day>` of all counters there are, wherever they are; `day` may be a pattern."""
-    pattern = day_name("*", day).replace("{*}", "{??}")
     found: set[bytes] = set()
+    async for some in days_in_turn(wire, day):
+        found |= some
+    return found
+
+
+async def days_in_turn(wire: Wire, day: str = "*") -> AsyncIterator[set[bytes]]:
+    """Yield what `days_there` returns a few thousand at a time; one may come twice."""
+    pattern = day_name("*", day).replace("{*}", "{??}")
     for holder in await wire.holders():
         cursor = b"0"
         while True:
-            scan: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 5000)
+            scan: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_TOGETHER)
             ((cursor, names),) = refuse_errors(await holder.wire.exchange([scan]))
-            found.update(b":".join(name.split(b":")[-2:]) for name in names)
+            yield {b":".join(name.split(b":")[-2:]) for name in names}
             if cursor == b"0":
                 break
-    return found
+
+
+async def without_counters(wire: Wire, members: Sequence[bytes]) -> set[bytes]:
+    """Return those of the `<key_id>:<day>` that there are no counters of."""
+    lacking: set[bytes] = set()
+    for start in range(0, len(members), ASKED_TOGETHER):
+        some = members[start : start + ASKED_TOGETHER]
+        names = [day_name(*member.decode().split(":")) for member in some]
+        there = refuse_errors(await wire.exchange([("EXISTS", name) for name in names]))
+        lacking.update(member for member, is_there in zip(some, there, strict=True) if not is_there)
+    return lacking
 
 
 async def read_changed(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -26,7 +26,7 @@ from metering.day_lines import lines_of_hash
 from metering.interruptions import Interruption
 from metering.ledger import accounts, marks, usage
 from metering.ledger.audit import Author
-from metering.live import CHUNK, Found, days_there, find, key_of
+from metering.live import CHUNK, Found, days_in_turn, find, key_of, without_counters
 from metering.names import READY, SHARDS, collected_name, touched_name
 from metering.projecting import project_pending
 from metering.restore import raise_call
@@ -36,6 +36,7 @@ from metering.watch import Watch
 from metering.wire import Wire, refuse_errors
 from policies.period import day_of
 
+PIECE = 50_000  # names that are carried together
 LANES = 3  # connections to PostgreSQL that one roll-up works on, beside that of its lock
 SHARDS_TOGETHER, ASKED_TOGETHER = 64, 1_000  # shards and members in one exchange: calls wait for it
 REMOVED_TOGETHER = 8_000
@@ -104,13 +105,19 @@ async def roll_up(
             older = ready is not None and int(ready) < mark
             watch = Watch(wire, now, replicas, life)
             await watch.begin(connection)
-            members = await _changed(wire)
-            if full or older:
-                members |= await days_there(wire)
-            if full or older or watch.is_unsure:
-                members |= await _in_ledger(connection, day_of(now, zone) - timedelta(days=1))
+            changed = await _changed(wire)
             carried = _Carried(sandbox_plans, datetime.fromtimestamp(now, UTC))
-            await carried.carry(redis, engine, sorted(members))
+            await carried.carry(redis, engine, changed)
+            if full or older:
+                async for piece in _pieces(days_in_turn(wire), changed):
+                    await carried.carry(redis, engine, piece)
+            if full or older or watch.is_unsure:
+                yesterday = day_of(now, zone) - timedelta(days=1)
+                # What Redis has was compared with the ledger already, where all of it was looked through.
+                among = _in_ledger(connection, yesterday, wire if full or older else None)
+                async for piece in _pieces(among, changed):
+                    await carried.carry(redis, engine, piece)
+            await carried.stamp(redis, engine)
             if older or watch.is_unsure:
                 # The records are as old as the counters were: without the mark everything is rebuilt.
                 refuse_errors(await wire.exchange([("DEL", READY)]))
@@ -125,7 +132,7 @@ async def roll_up(
         if carried.stamped:
             await project_pending(redis, engine)
         return RollupReport(
-            len(members),
+            carried.key_days,
             carried.rows,
             tuple(carried.raised),
             tuple(carried.stamped),
@@ -145,18 +152,23 @@ class _Carried:
     """What one roll-up has carried so far."""
 
     def __init__(self, sandbox_plans: Collection[str], now: datetime) -> None:
-        self.rows = 0
+        self.key_days = self.rows = 0
         self.raised: list[Raised] = []
         self.stamped: list[str] = []
         self._sandbox_plans = sandbox_plans
         self._now = now
         self._without_a_call: set[str] | None = None  # keys to be stamped; None: any may be one
+        self._are_asked = False  # which keys these are
         self._to_be_stamped: list[bytes] = []  # members of such keys
 
-    async def carry(self, redis: Client, engine: AsyncEngine, members: Sequence[bytes]) -> None:
+    async def carry(self, redis: Client, engine: AsyncEngine, names: Collection[bytes]) -> None:
         """Carry counters in lanes: while PostgreSQL takes the chunk of one, another reads from Redis."""
-        if len(members) > CHUNK and self._sandbox_plans:
-            # Asked once, so that hardly any chunk has to ask for its own keys.
+        members = sorted(names)
+        self.key_days += len(members)
+        if len(members) > CHUNK and self._sandbox_plans and not self._are_asked:
+            # Asked once, so that hardly any chunk has to ask for its own keys. One that is made later is in
+            # the next roll-up, as its calls are.
+            self._are_asked = True
             async with engine.connect() as connection:
                 self._without_a_call = await accounts.keys_without_first_request(
                     connection, self._sandbox_plans, most=WITHOUT_A_CALL_MAX
@@ -171,7 +183,6 @@ class _Carried:
                 lane.cancel()
             if lanes:
                 await asyncio.wait(lanes)
-        await self._stamp(redis, engine)
 
     async def _lane(self, redis: Client, engine: AsyncEngine, chunks: Iterator[Sequence[bytes]]) -> None:
         wire = wire_to(redis)
@@ -215,8 +226,8 @@ class _Carried:
         )
         return found or ()
 
-    async def _stamp(self, redis: Client, engine: AsyncEngine) -> None:
-        """Stamp accounts once all lanes are done: the first call of an account may be in any of them.
+    async def stamp(self, redis: Client, engine: AsyncEngine) -> None:
+        """Stamp accounts once everything is carried: the first call of an account may be in any piece.
 
         Only then its keys are taken out of the set, so that a crash leaves them for the next roll-up.
         """
@@ -307,10 +318,26 @@ async def _changed(wire: Wire) -> set[bytes]:
     return found
 
 
-async def _in_ledger(connection: AsyncConnection, since: date) -> set[bytes]:
-    found: set[bytes] = set()
+async def _in_ledger(
+    connection: AsyncConnection, since: date, wire: Wire | None
+) -> AsyncIterator[Collection[bytes]]:
+    """Yield the counters of the ledger; with `wire` only those that Redis does not have."""
     after = None
     while places := await usage.places_since(connection, since, after=after, limit=CHUNK):
-        found.update(f"{key_id}:{day_text(day)}".encode() for key_id, day in places)
+        members = [f"{key_id}:{day_text(day)}".encode() for key_id, day in places]
+        yield members if wire is None else await without_counters(wire, members)
         after = places[-1]
-    return found
+
+
+async def _pieces(
+    found: AsyncIterator[Collection[bytes]], but: Collection[bytes]
+) -> AsyncIterator[Collection[bytes]]:
+    """Yield what is found in pieces: all names of the days that Redis keeps are too many to be in memory."""
+    piece: set[bytes] = set()
+    async for some in found:
+        piece.update(name for name in some if name not in but)
+        if len(piece) >= PIECE:
+            yield piece
+            piece = set()
+    if piece:
+        yield piece

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering import rollup
+from metering import live, rollup
 from metering.ledger import accounts, audit, keys, marks, tables
 from metering.names import READY, collected_name, day_name, touched_name
 from metering.rebuild import rebuild
@@ -327,6 +327,39 @@ async def test_full_rollup_finds_counters_that_nobody_touched(redis: Redis, engi
     assert await day_of_key(redis, OTHER_KEY) == {"used": 1, f"c:{METHOD}": 1, f"t:{METHOD}": 1}
 
 
+async def test_full_rollup_goes_through_all_counters_in_pieces(
+    redis: Redis, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few names are in memory at a time, and each counter is looked at once, those that Redis lost too."""
+    monkeypatch.setattr(rollup, "PIECE", 4)
+    monkeypatch.setattr(live, "SCANNED_TOGETHER", 1)
+    key_ids = [f"key_{number:014x}{number:02x}" for number in range(24)]
+    async with counting(redis) as counters:
+        for key_id in key_ids:
+            await put_record(redis, key_id)
+            await counted(counters, take(key_id=key_id))
+    await rolled(redis, engine)
+    lost, grown = key_ids[::6], key_ids[1::6]
+    await redis.delete(*(day_name(key_id, DAY) for key_id in lost))
+    for key_id in grown:
+        await redis.hincrby(day_name(key_id, DAY), f"c:{METHOD}", 1)
+    pieces = []
+    carry = rollup._Carried.carry
+
+    async def seen(self: Any, redis: Any, engine: Any, names: Collection[bytes]) -> None:
+        pieces.append(len(names))
+        await carry(self, redis, engine, names)
+
+    monkeypatch.setattr(rollup._Carried, "carry", seen)
+    report = await rolled(redis, engine, full=True)
+    assert (report.key_days, report.rows) == (len(key_ids), len(grown))
+    assert {each.key_id for each in report.raised} == set(lost)
+    assert len(pieces) > 3
+    assert max(pieces) < 12  # a step of the search may find a few together
+    for key_id in lost:
+        assert await day_of_key(redis, key_id) == {"used": 1, f"c:{METHOD}": 1, f"t:{METHOD}": 1}
+
+
 async def test_rolling_window_is_kept_for_a_rebuild(redis: Redis, engine: AsyncEngine) -> None:
     """The buckets of a rolling window are written with the day, and follow it when units are given back."""
     await put_record(redis)
@@ -367,11 +400,14 @@ async def test_sandbox_call_is_the_accounts_first_request(redis: Redis, engine: 
         assert (found.revision, found.first_request_at) == (2, NOW + 60)
 
 
+@pytest.mark.parametrize("marked", [True, False])
 async def test_the_first_of_many_sandbox_calls_is_stamped(
-    redis: Redis, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, marked: bool
 ) -> None:
     """It is the first of all the account's keys, also when they are not carried together."""
     monkeypatch.setattr(rollup, "CHUNK", 1)
+    monkeypatch.setattr(rollup, "PIECE", 1)
+    monkeypatch.setattr(live, "SCANNED_TOGETHER", 1)
     made = [await make_key(engine, name=name, plan="sandbox") for name in "abc"]
     async with engine.begin() as connection:
         moved = sa.update(tables.keys).where(tables.keys.c.id.in_([key.id for key in made]))
@@ -380,7 +416,9 @@ async def test_the_first_of_many_sandbox_calls_is_stamped(
     async with counting(redis) as counters:
         for later, key in enumerate(sorted(made, key=lambda key: key.id, reverse=True)):
             await counted(counters, take(key_id=key.id), now=NOW + later * 3600)
-    report = await rolled(redis, engine, sandbox_plans={"sandbox"})
+    if not marked:
+        await redis.delete(*(touched_name(key.id[-2:]) for key in made))
+    report = await rolled(redis, engine, sandbox_plans={"sandbox"}, full=not marked)
     assert report.stamped_accounts == (made[0].account_id,)
     async with engine.connect() as connection:
         account = await accounts.get(connection, made[0].account_id)
