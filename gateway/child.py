@@ -241,12 +241,20 @@ class Child:
                     log.exception("process could not be started", process=name)
                     continue
             self._turn(State.STARTING)
+            if await self._comes_up(process):
+                self._turn(State.READY)
+
+    async def _comes_up(self, process: asyncio.subprocess.Process) -> bool:
+        """Wait until the process is ready, however long it takes; return False when it has ended instead."""
+        while True:
             try:
                 await self._await_ready(process)
             except ChildError as error:
-                log.warning("a process is not ready", process=name, error=str(error))
+                log.warning("a process is not ready", process=self.program.name, error=str(error))
+                if process.returncode is not None or self._stopping.is_set():
+                    return False
             else:
-                self._turn(State.READY)
+                return True
 
     async def _end(self, process: asyncio.subprocess.Process, number: signal.Signals, grace_s: float) -> None:
         _signal(process, number)

@@ -124,6 +124,21 @@ async def test_a_child_that_dies_again_and_again_is_started_ever_more_slowly(
     assert waits[:5] == [0.01, 0.02, 0.04, 0.04, 0.04]
 
 
+async def test_a_child_that_is_late_when_started_again_is_ready_in_the_end(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes longer than the deadline is told of, and is at work once it is up."""
+    again = tmp_path / "again"
+    source = f"again = pathlib.Path({str(again)!r}); time.sleep(again.exists()); again.touch(); ready()"
+    one = make(children, Script(tmp_path, f"{source}; time.sleep(60)"))
+    await one.start()
+    monkeypatch.setattr(child, "READY_DEADLINE_S", 0.1)
+    with capture_logs() as lines:
+        one.kill()
+        await until(lambda: one.restarts == 1 and one.state is State.READY)
+    assert "a process is not ready" in {line["event"] for line in lines}
+
+
 async def test_a_stopped_child_is_not_started_again(tmp_path: Path, children: list[Child]) -> None:
     """`stop` asks with the program's own signal and waits for its end."""
     source = "signal.signal(2, lambda *_: (print('bye', flush=True), sys.exit(0)))\nready(); time.sleep(60)"
