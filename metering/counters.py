@@ -122,6 +122,7 @@ class Counters:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_sent.wait(), self._deadline_s)
         self._closed = True
+        self._all_sent.set()  # or nothing more will be
         while self._task is not None and not self._task.done():
             self._task.cancel()
             # What the client library waits with may swallow it (`asyncio.wait_for` of Python 3.11).

@@ -36,4 +36,5 @@ def test_no_compiled_coroutine_waits_while_it_ends(source: str) -> None:
     """mypyc 2.4 raises the error of an earlier call again where `finally` awaits, though nothing failed."""
     tree = ast.parse((compiled.ROOT / source).read_text())
     ends = [statement for each in ast.walk(tree) if isinstance(each, ast.Try) for statement in each.finalbody]
-    assert not [each for end in ends for each in ast.walk(end) if isinstance(each, ast.Await | ast.Yield)]
+    waits = ast.Await | ast.AsyncFor | ast.AsyncWith | ast.Yield
+    assert not [each for end in ends for each in ast.walk(end) if isinstance(each, waits)]
