@@ -144,14 +144,19 @@ class MethodTable:
     def lookup(self, method: str) -> tuple[str, MethodRule] | None:
         """Return the counted name and the rule of `method`, or None when no rule knows it.
 
-        An explicit name wins over a pattern; among patterns the first one wins.
+        An explicit name wins over a pattern; among patterns the first one wins. A path with one slash more or
+        less at its end is the same to many servers, so it has the same explicit name.
         """
         folded = method.lower()
-        found = self._exact.get(folded)
+        is_path = " /" in folded
+        bare = folded[:-1] if is_path and folded[-1] == "/" else folded
+        found = self._exact.get(folded) or self._exact.get(bare)
+        if found is None and is_path:
+            found = self._exact.get(bare + "/")
         if found is not None:
             return found
         for pattern, name, rule in self._patterns:
-            if pattern.match(folded):
+            if pattern.match(folded) or (bare != folded and pattern.match(bare)):
                 return name, rule
         return None
 

@@ -106,6 +106,18 @@ def test_an_explicit_name_wins_over_a_pattern_that_stands_before_it() -> None:
     assert table.lookup("GetItem") == ("Get*", CATCH_ALL)
 
 
+def test_a_slash_at_the_end_of_a_path_makes_no_other_method() -> None:
+    """A paid search does not become a free call of a wider pattern because a slash is added or left out."""
+    search = MethodRule(match=("GET /rest/search", "GET /rest/*/search"), klass="search", billable=True)
+    listed = MethodRule(match=("GET /rest/items/",), klass="item", billable=True)
+    table = MethodTable((search, listed, MethodRule(match=("* /rest/*", "find*"), klass="other")))
+    assert table.lookup("GET /rest/Search/") == ("GET /rest/search", search)
+    assert table.lookup("GET /rest/shop/search/") == ("GET /rest/*/search", search)
+    assert table.lookup("GET /rest/items") == table.lookup("GET /rest/items/") == ("GET /rest/items/", listed)
+    assert table.lookup("POST /rest/search/") == ("* /rest/*", table.rules[2])
+    assert table.lookup("search/") is None
+
+
 def test_only_the_star_has_a_meaning_in_a_pattern() -> None:
     """Question marks, brackets and dots in a pattern stand for themselves."""
     table = MethodTable((MethodRule(match=("a?c*", "[ab]*", "x.y*"), klass="other"),))
