@@ -124,6 +124,7 @@ async def change(call: Call[KeyChange, NoQuery]) -> Reply:
     if wanted.get("unlimited") and wanted.get("daily_limit") is not None:
         raise invalid([FieldError("body.daily_limit", "has no effect beside unlimited; give one of them")])
     if wanted.get("purchased_at") is not None:
+        await key_changes.lock_account(call.connection, key_id)  # before the key, as everybody does
         key = await ledger.get(call.connection, key_id)
         plan = settings.contract.plans.get(key.plan)
         if plan is not None and plan.sandbox:

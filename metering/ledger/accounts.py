@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import audit, key_changes, keys, tables
+from metering.ledger import audit, key_changes, keys, purchases, tables
 from metering.ledger.audit import Author, Change
 from metering.ledger.rows import NotFoundError, Page, check_limit, new_id, oldest_first, page_of, read_cursor
 
@@ -176,7 +176,8 @@ async def stamp_first_requests(
 ) -> list[str]:
     """Give the accounts of these keys that have none their first request; return which (contract OT-2).
 
-    It is the first call of all keys on `plans` that an account has.
+    It is the first call of all keys on `plans` that an account has, or its first purchase when that was
+    earlier.
     """
     held, accounts = tables.keys, tables.accounts
     of_keys = sa.select(held.c.account_id).where(held.c.id == sa.any_(_ids(key_ids)))
@@ -189,8 +190,10 @@ async def stamp_first_requests(
     )
     wanted = list((await connection.execute(unstamped)).scalars())
     first_calls = await _first_calls(connection, plans, wanted)
+    bought = await purchases.first_of(connection, first_calls)
     for account_id, at in first_calls.items():
-        await change(connection, account_id, {"first_request_at": at}, now=now, by=by)
+        asked = min(at, bought.get(account_id, at))
+        await change(connection, account_id, {"first_request_at": asked}, now=now, by=by)
     return list(first_calls)
 
 

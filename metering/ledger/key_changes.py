@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import audit, credentials, keys, tables
+from metering.ledger import audit, credentials, keys, purchases, tables
 from metering.ledger.audit import Author, Change
 from metering.ledger.credentials import NewCredential
 from metering.ledger.keys import Key
@@ -42,7 +42,12 @@ async def change(
     """Set fields out of `CHANGEABLE`; raises NotFoundError, or KeyError for a field that cannot be set."""
     if unknown := changes.keys() - CHANGEABLE:
         raise KeyError(f"a key's {', '.join(sorted(unknown))} cannot be set")
-    return await _change(connection, key_id, changes, action="key.change", now=now, by=by)
+    if changes.get("purchased_at") is None:
+        return await _change(connection, key_id, changes, action="key.change", now=now, by=by)
+    account_id = await lock_account(connection, key_id)
+    await _change(connection, key_id, changes, action="key.change", now=now, by=by)
+    await purchases.note(connection, [account_id], now=now, by=by)
+    return await keys.get(connection, key_id)
 
 
 async def rotate(
@@ -157,6 +162,20 @@ async def set_oldest_unpaid(
 async def lock(connection: AsyncConnection, key_id: str) -> None:
     """Hold off other changes of a key; raises NotFoundError."""
     await _locked(connection, key_id)
+
+
+async def lock_account(connection: AsyncConnection, key_id: str) -> str:
+    """Hold off changes of a key's account, and return its id; raises NotFoundError.
+
+    Whoever locks both begins with the account.
+    """
+    held, accounts = tables.keys, tables.accounts
+    of_key = sa.select(held.c.account_id).where(held.c.id == key_id).scalar_subquery()
+    query = sa.select(accounts.c.id).where(accounts.c.id == of_key).with_for_update()
+    account_id: str | None = (await connection.execute(query)).scalar()
+    if account_id is None:
+        raise NotFoundError("key", key_id)
+    return account_id
 
 
 async def touch(connection: AsyncConnection, key_id: str) -> None:

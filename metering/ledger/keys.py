@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metering.ledger import audit, bulk, credentials, tables
+from metering.ledger import audit, bulk, credentials, purchases, tables
 from metering.ledger.audit import Author, Change
 from metering.ledger.credentials import Credential, NewCredential
 from metering.ledger.rows import (
@@ -108,7 +108,8 @@ async def create_many(
 
     Raises NotFoundError and CredentialTakenError.
     """
-    ends = await _lock_accounts(connection, {key.account_id for key in new})
+    buyers = {key.account_id for key in new if key.purchased_at is not None}
+    ends = await _lock_accounts(connection, {key.account_id for key in new}, alone=bool(buyers))
     await credentials.refuse_taken(connection, [key.credential for key in new])
     unpaid = await _oldest_unpaid(connection, {key.account_id for key in new})
     ids = [new_id("key") for _ in new]
@@ -129,6 +130,8 @@ async def create_many(
             connection, [(key_id, key.credential) for key_id, key in zip(ids, new, strict=True)], now=now
         )
     await audit.write(connection, changes, now=now, by=by)
+    if buyers:
+        await purchases.note(connection, buyers, now=now, by=by)
     return ids
 
 
@@ -249,14 +252,19 @@ def _key(row: list[Any], held: Sequence[Credential]) -> Key:
     return Key(*values)
 
 
-async def _lock_accounts(connection: AsyncConnection, account_ids: set[str]) -> dict[str, datetime | None]:
-    """Hold off changes of the accounts, which would miss these keys; return when each one's service ends."""
+async def _lock_accounts(
+    connection: AsyncConnection, account_ids: set[str], *, alone: bool
+) -> dict[str, datetime | None]:
+    """Hold off changes of the accounts, which would miss these keys; return when each one's service ends.
+
+    With `alone` other new keys are held off too.
+    """
     table = tables.accounts
     query = (
         sa.select(table.c.id, table.c.closed_at)
         .where(table.c.id.in_(account_ids))
         .order_by(table.c.id)
-        .with_for_update(read=True)
+        .with_for_update(read=not alone)
     )
     found = {row.id: row.closed_at for row in await connection.execute(query)}
     if missing := account_ids - found.keys():

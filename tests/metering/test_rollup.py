@@ -400,6 +400,24 @@ async def test_sandbox_call_is_the_accounts_first_request(redis: Redis, engine: 
         assert (found.revision, found.first_request_at) == (2, NOW + 60)
 
 
+async def test_a_sandbox_tried_after_a_purchase_is_not_the_first_request(
+    redis: Redis, engine: AsyncEngine
+) -> None:
+    """Who has bought a key has asked before: the account is stamped with that."""
+    bought_at = datetime.fromtimestamp(NOW, UTC) - timedelta(days=100)
+    sandbox = await make_key(engine, plan="sandbox")
+    paid = await make_key(engine, name="paid", purchased_at=bought_at)
+    async with engine.begin() as connection:
+        moved = sa.update(tables.keys).where(tables.keys.c.id == paid.id)
+        await connection.execute(moved.values(account_id=sandbox.account_id))
+    await rebuild(redis, engine, zone=ZONE, now=NOW)
+    async with counting(redis) as counters:
+        await counted(counters, take(key_id=sandbox.id), now=NOW)
+        await rolled(redis, engine, sandbox_plans={"sandbox"})
+    async with engine.connect() as connection:
+        assert (await accounts.get(connection, sandbox.account_id)).first_request_at == bought_at
+
+
 @pytest.mark.parametrize("marked", [True, False])
 async def test_the_first_of_many_sandbox_calls_is_stamped(
     redis: Redis, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, marked: bool

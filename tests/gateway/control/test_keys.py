@@ -63,6 +63,21 @@ async def test_the_seventh_day_is_included(admin: Api, days: timedelta, in_trial
     assert key.body["in_trial"] is in_trial
 
 
+@pytest.mark.parametrize(
+    ("days", "in_trial"), [(timedelta(days=7), True), (timedelta(days=7, seconds=1), False)]
+)
+async def test_a_purchase_is_the_first_request_of_the_next_ones(
+    admin: Api, account: str, key: dict[str, Any], clock: Clock, days: timedelta, in_trial: bool
+) -> None:
+    """Without a request on record the days for a free month begin with the first purchase, once for all."""
+    clock.now += days
+    later = await admin.post("/v1/keys", {"account_id": account, "plan": "K3"})
+    assert later.body["in_trial"] is in_trial
+    assert (await admin.get(f"/v1/keys/{key['id']}")).body["in_trial"] is True
+    first_request = (await admin.get(f"/v1/accounts/{account}")).body["first_request_at"]
+    assert first_request == key["purchased_at"]
+
+
 async def test_the_free_month_ends_with_a_short_month(admin: Api, account: str, clock: Clock) -> None:
     """Bought on 31 January, it lasts until 28 February begins in the billing timezone."""
     clock.now = clock.now.fromisoformat("2027-01-31T23:00:00+03:00")

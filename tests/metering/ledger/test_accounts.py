@@ -52,6 +52,59 @@ async def test_first_request_gives_all_keys_a_new_revision(engine: AsyncEngine) 
     ]
 
 
+async def test_the_first_purchase_is_the_first_request_of_who_buys_again(engine: AsyncEngine) -> None:
+    """The second key puts it on record, whichever was bought first; what was stated before stays."""
+    key = await make_key(engine, purchased_at=WHEN)
+    stated = await make_key(engine, name="stated", purchased_at=WHEN)
+    earlier = WHEN - timedelta(days=9)
+    async with engine.begin() as connection:
+        assert (await accounts.get(connection, key.account_id)).first_request_at is None
+        await accounts.change(connection, stated.account_id, {"first_request_at": WHEN}, now=WHEN, by=BY)
+        for number, account_id in enumerate((key.account_id, stated.account_id)):
+            credential = NewCredential(f"second {number}", "p1", "h")
+            new = keys.NewKey(account_id, "K1", credential, purchased_at=earlier)
+            await keys.create(connection, new, now=WHEN, by=BY)
+        assert (await accounts.get(connection, key.account_id)).first_request_at == earlier
+        assert (await keys.get(connection, key.id)).revision == 2
+        assert (await accounts.get(connection, stated.account_id)).first_request_at == WHEN
+        (entry, *_) = (await audit.listed(connection, object_id=key.account_id)).items
+    assert (entry.action, entry.before, entry.after) == (
+        "account.change",
+        {"first_request_at": None},
+        {"first_request_at": earlier.isoformat()},
+    )
+
+
+async def test_a_purchase_that_is_noted_later_counts_as_well(engine: AsyncEngine) -> None:
+    """A key that was taken over and is bought afterwards, beside another one, tells the first request."""
+    key = await make_key(engine, purchased_at=WHEN)
+    async with engine.begin() as connection:
+        new = keys.NewKey(key.account_id, "K1", NewCredential("second", "p1", "h"))
+        second = await keys.create(connection, new, now=WHEN, by=BY)
+        assert (await accounts.get(connection, key.account_id)).first_request_at is None
+        bought = {"purchased_at": WHEN + timedelta(days=8)}
+        changed = await key_changes.change(connection, second.id, bought, now=WHEN, by=BY)
+        assert changed.first_request_at == WHEN
+        with pytest.raises(NotFoundError):
+            await key_changes.change(connection, "key_none", bought, now=WHEN, by=BY)
+
+
+async def test_keys_that_are_bought_at_once_all_count(engine: AsyncEngine) -> None:
+    """Purchases for one account wait for each other, so none of them passes for the only one."""
+    key = await make_key(engine)
+
+    async def buy(number: int) -> None:
+        async with engine.begin() as connection:
+            credential = NewCredential(f"at once {number}", "p1", "h")
+            at = WHEN + timedelta(days=number)
+            new = keys.NewKey(key.account_id, "K1", credential, purchased_at=at)
+            await keys.create(connection, new, now=WHEN, by=BY)
+
+    await asyncio.gather(*(buy(number) for number in range(2)))
+    async with engine.connect() as connection:
+        assert (await accounts.get(connection, key.account_id)).first_request_at == WHEN
+
+
 async def test_only_changeable_fields_are_set(engine: AsyncEngine) -> None:
     """An id is for good, and an unknown account is an error."""
     key = await make_key(engine)
