@@ -34,8 +34,9 @@ class Take(NamedTuple):
     """One call to be counted, of `cost` units against `limit` units (None for none).
 
     `revision` is that of the record it was decided on, `day` the billing timezone's day of its admission
-    (`20261121`) and `bucket` the number of its ten minutes, which matters for a rolling window only. A tuple,
-    because equal takes are found by their hash for every call.
+    (`20261121`) and `bucket` the number of its ten minutes, which matters for a rolling window only. One that
+    is `priced_later` costs nothing yet and is paid by what its answer holds: it needs a unit that is left. A
+    tuple, because equal takes are found by their hash for every call.
     """
 
     key_id: str
@@ -48,6 +49,7 @@ class Take(NamedTuple):
     limit: int | None
     window: Window
     bucket: int
+    priced_later: bool = False
 
 
 @dataclass(slots=True)
@@ -187,7 +189,8 @@ class TakeBatch:
             rolling = False
             at = len(arguments)
             # All parts of a take at once: one by one they take longer than the rest.
-            for (_, revision, _, method, klass, cost, billable, limit, window, bucket), waiting in entry:
+            for take, waiting in entry:
+                _, revision, _, method, klass, cost, billable, limit, window, bucket, later = take
                 if window is _ROLLING:
                     rolling = True
                 else:
@@ -198,7 +201,7 @@ class TakeBatch:
                     f"{method}|{klass}",
                     len(waiting) - 1,
                     cost,
-                    0 if billable else 1,
+                    2 if later else 0 if billable else 1,
                     bucket,
                 )
             member = f"{key_id}:{day}"

@@ -161,7 +161,7 @@ class OpenCalls:
 
     def _refusal(self, take: Take) -> Admission | None:
         allowed = self._allowance if take.limit is None else min(self._allowance, take.limit)
-        if self._spent.get(take.key_id, 0) + take.cost > allowed:
+        if self._spent.get(take.key_id, 0) + (1 if take.priced_later else take.cost) > allowed:
             return Admission.OVER_ALLOWANCE
         if self.journal_bytes >= self._max_bytes:
             self._note(FULL)

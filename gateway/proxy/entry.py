@@ -135,6 +135,7 @@ class Entry:
                 limit=verdict.limit,
                 window=verdict.window,
                 bucket=moment.bucket,
+                priced_later=call.billable and call.cost_items is not None and not call.cost,
             )
             if self._first_take is None:
                 self._first_take = take

@@ -4,7 +4,8 @@
 -- ARGV   writer, batch (grows by one per batch of the writer), ttl of a day's hash (s)
 --        per entry: member of `touched`, now (epoch ms), number of groups, 1 when `roll` is among KEYS else 0
 --        per group: revision, limit (units, -1 for none), field (`method|class`), calls, cost of one (units),
---                   1 when nobody pays for it else 0, bucket (number of the ten minutes, -1 for the day's window)
+--                   how it is paid (0 by the call, 1 by nobody, 2 by what its answer holds), bucket (number of the
+--                   ten minutes, -1 for the day's window)
 -- Reply  per entry, in order:
 --        an integer >= 0: all calls were granted, and so many units are in use now
 --        -1: there is no record, nothing was counted   -2: a later batch was applied already   -3: not a hash
@@ -158,7 +159,8 @@ local function take(record, day, touched, roll, entry)
       local granted = calls
       if limit >= 0 then
         local left = limit - (rolling and sum or used - back)
-        if left < 0 then
+        -- What costs nothing yet and something once it is answered is not for who has nothing left.
+        if left < 0 or left == 0 and ARGV[at + 5] == '2' then
           granted = 0
         elseif calls * cost > left then
           granted = math.floor(left / cost)

@@ -173,3 +173,17 @@ async def test_what_was_under_way_at_the_end_is_settled_once(
         f"w:{METHOD}": 1,
         "v:error_code": 1,
     }
+
+
+async def test_what_is_priced_by_its_answer_needs_a_unit_of_the_allowance(tmp_path: Path) -> None:
+    """A bulk result costs nothing before it is there, and is let through for who has a unit left."""
+    client = connect(f"unix://{tmp_path}/nobody.sock", timeout_s=0.1)
+    calls = open_calls(Counters(client, writer="w0", deadline_s=0.2, retention_days=35), tmp_path)
+    answers = []
+    for limit in (0, 1):
+        admitted: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
+        calls.admit(take(cost=0, limit=limit, priced_later=True), NOW, admitted.set_result)
+        answers.append(await admitted)
+    assert answers == [Admission.OVER_ALLOWANCE, Admission.ADMITTED]
+    await calls.close()
+    await client.aclose()

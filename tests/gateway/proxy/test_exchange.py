@@ -425,6 +425,18 @@ async def test_a_bulk_result_costs_one_call_an_item(path: Rig, upstream: Origin)
     assert sum(value for name, value in counts.items() if name.startswith("t:GetBulkItemsResult")) == 7
 
 
+async def test_a_bulk_result_needs_a_unit_that_is_left(path: Rig, upstream: Origin) -> None:
+    """With nothing left no result is fetched; with one unit left it is, whole, and no other one (OT-1)."""
+    nothing, one = await path.add_key(daily_limit=0), await path.add_key(daily_limit=1)
+    items = json.dumps({"ErrorCode": "Ok", "Result": {"Items": [{}, {}, {}]}}).encode()
+    upstream.reply = answer(items)
+    codes = [
+        (await path.send(get(key, "GetBulkItemsResult"))).json()["ErrorCode"] for key in (nothing, one, one)
+    ]
+    assert codes == ["CallLimit", "Ok", "CallLimit"]
+    assert (await path.counts(one))["used"] == 3
+
+
 async def test_an_unknown_method_is_refused(path: Rig, upstream: Origin) -> None:
     """Where the route says that methods must be known, others are not forwarded."""
     key = await path.add_key()

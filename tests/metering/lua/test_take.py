@@ -184,6 +184,18 @@ async def test_free_of_cost_fits_as_long_as_nothing_is_over(redis: Redis) -> Non
     assert await taken(redis, 5, entry(group(2, limit=0))) == [[5, -1, b"", 0]]
 
 
+async def test_what_is_priced_by_its_answer_needs_a_unit_left(redis: Redis) -> None:
+    """A call that costs something only later is denied at the limit, of a day and of a rolling window."""
+    await put(redis)
+    later = {"cost": 0, "free": 2}
+    assert await taken(redis, 1, entry(group(4))) == [4]
+    assert await taken(redis, 2, entry(group(3, limit=5, **later))) == [4]
+    assert await taken(redis, 3, entry(group(3, limit=4, **later))) == [[4, -1, b"", 0]]
+    assert await taken(redis, 4, entry(group(1, limit=-1, **later))) == [4]
+    assert await taken(redis, 5, entry(group(1, limit=4, bucket=9, **later))) == [[4, 9, b"", 0]]
+    assert await redis.hmget(COUNTS, "c:M|c", "t:M|c", "w:M|c") == [b"8", b"4", None]
+
+
 async def test_groups_share_what_is_left_in_their_order(redis: Redis) -> None:
     """Each group finds what those before it left, and counts under its own field."""
     await put(redis)
