@@ -20,7 +20,7 @@ from gateway.failures import Failure
 from gateway.proxy import signature
 from gateway.proxy.entry import Entry
 from gateway.proxy.headers import page_of
-from gateway.proxy.identify import Identified, Parts, identify, needs_body
+from gateway.proxy.identify import Identified, Parts, hangs_on_body, identify, needs_body
 from gateway.proxy.records import Unavailable
 from gateway.sealing import SealError
 from gateway.settings import OnCounterFailure, Route
@@ -132,13 +132,14 @@ class Admission:
             self.fail(Failure.BODY_TOO_LARGE)
         elif whole:
             self._identify(body, complete=True)
-        elif (
-            not needs_body(route, request.method, request.headers)
-            or max(request.length or 0, self._body_bytes) > route.identify_body_bytes
-        ):
+        elif max(request.length or 0, self._body_bytes) > route.identify_body_bytes:
             self._identify(None, complete=False)
-        else:
+        elif needs_body(route, request.method, request.headers) or hangs_on_body(
+            route, self._proxy.methods, self._parts_with(None, complete=False)
+        ):
             self._welcome_body()
+        else:
+            self._identify(None, complete=False)
 
     def on_body(self, data: bytes, whole: bool) -> None:
         """Take a piece of the request's body."""
@@ -191,8 +192,18 @@ class Admission:
 
     def _identify(self, body: bytes | None, *, complete: bool) -> None:
         proxy = self._proxy
+        parts = self._parts = self._parts_with(body, complete=complete)
+        found = identify(self._route, proxy.methods, parts)
+        self.stage = Stage.IDENTIFIED
+        if isinstance(found, Denied):
+            self.deny(found.reason)
+            return
+        self._identified = found
+        self._look_up(0)
+
+    def _parts_with(self, body: bytes | None, *, complete: bool) -> Parts:
         request = self.request
-        parts = self._parts = Parts(
+        return Parts(
             request.method,
             request.target,
             request.headers,
@@ -201,13 +212,6 @@ class Admission:
             request.framing,
             request.plain_target,
         )
-        found = identify(self._route, proxy.methods, parts)
-        self.stage = Stage.IDENTIFIED
-        if isinstance(found, Denied):
-            self.deny(found.reason)
-            return
-        self._identified = found
-        self._look_up(0)
 
     def _look_up(self, pepper: int) -> None:
         """Look for the key under one pepper after the other: a rotation leaves keys under an older one."""

@@ -91,9 +91,18 @@ def needs_body(route: Route, http_method: str, headers: Sequence[tuple[bytes, by
     if content.kind is BodyKind.FORM:
         return True
     sources = {place.source for place in route.method_from}
-    if content.kind is BodyKind.XML:
-        return Source.SOAP in sources
-    return content.kind is BodyKind.JSON and Source.JSON_RPC in sources
+    # A JSON-RPC request is known by how its body begins, whatever type is written above it.
+    return Source.JSON_RPC in sources or (content.kind is BodyKind.XML and Source.SOAP in sources)
+
+
+def hangs_on_body(route: Route, methods: MethodTable, parts: Parts) -> bool:
+    """Say whether a body that `needs_body` would let pass may tell what the call of `parts` costs.
+
+    It is no form, but may mention a surcharge. Unseen it counts as if it did, so the cost would hang on
+    whether it came in one piece with the head.
+    """
+    found = identify(route, methods, parts)
+    return isinstance(found, Identified) and bool(found.rule.surcharges)
 
 
 def identify(route: Route, methods: MethodTable, parts: Parts) -> Identified | Denied:

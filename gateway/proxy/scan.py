@@ -150,10 +150,9 @@ class Scan:
             in_form = any(place.source is Source.FORM for place in plan.route.key_in)
             self.unreadable |= in_form and plan.route.key_out is not KeyOut.PASS
             self.unreadable |= any(place.source is Source.FORM for place in plan.route.method_from)
-        elif kind is BodyKind.XML:
-            self.unreadable |= plan.soap is not None
-        elif kind is BodyKind.JSON:
+        else:
             self.unreadable |= plan.json_rpc is not None
+            self.unreadable |= kind is BodyKind.XML and plan.soap is not None
 
     def _take_header(self, role: HeaderRole, value: bytes) -> None:
         if role.key is not None:

@@ -113,6 +113,37 @@ async def test_a_form_post_is_identified_by_its_body(path: Rig, upstream: Origin
     assert (await path.counts(key))["c:GetItemFullInfo|item"] == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "body", "units"),
+    [
+        ("GetItemFullInfo", b'{"a": "b"}', 1),
+        ("GetItemFullInfo", b'{"ForceUpdate": true}', 5),
+        ("GetItemFullInfo", b'{"ForceUpdate": true, "Provider": "Pinduoduo"}', 25),
+        ("GetVendorInfo", b'{"ForceUpdate": true}', 1),
+    ],
+)
+async def test_a_call_costs_the_same_in_one_piece_and_in_two(
+    path: Rig, upstream: Origin, method: str, body: bytes, units: int
+) -> None:
+    """What a body of any type mentions decides on the cost, not whether it came together with the head."""
+    whole, parted = await path.add_key(), await path.add_key()
+    for key in (whole, parted):
+        head = (
+            f"POST /service-json/{method}?instanceKey={key} HTTP/1.1\r\nHost: a\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        if key == whole:
+            assert (await path.send(head + body)).status == 200
+            continue
+        async with path.client() as client:
+            client.writer.write(head)
+            await client.writer.drain()
+            await asyncio.sleep(0.1)
+            assert (await client.send(body)).status == 200
+    assert [seen.body for seen in upstream.received] == [body, body]
+    assert [(await path.counts(key))["used"] for key in (whole, parted)] == [units, units]
+
+
 async def test_a_chunked_form_post_is_read_whole(path: Rig, upstream: Origin) -> None:
     """Chunks are joined before the key is looked for, and the upstream gets the same bytes with a length."""
     key = await path.add_key()
