@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _PASS = KeyOut.PASS
 # Servers may insist on a length for these, be it 0 (RFC 9110 section 8.6); IIS answers 411 without one.
 _WITH_LENGTH = frozenset(("POST", "PUT", "PATCH"))
-_PROBLEM = Dialect.PROBLEM  # in which no outcome is read from a body
+_PROBLEM = Dialect.PROBLEM  # in which no outcome is read from a body, but items may be counted in it
 
 
 class Exchange(Admission):
@@ -114,7 +114,9 @@ class Exchange(Admission):
                 body = rewritten
         front = self.front
         assert front is not None  # an exchange whose client has left asks for no connection
-        readable = route.dialect is not _PROBLEM
+        call = self._call
+        assert call is not None
+        readable = route.dialect is not _PROBLEM or call.cost_items is not None
         lines = (
             framing.lines(readable=readable)
             if headers is framing.end_to_end

@@ -120,8 +120,8 @@ def end_to_end(headers: Sequence[Header], options: frozenset[bytes]) -> tuple[He
 def request_fields(headers: Sequence[Header], *, readable: bool) -> bytes:
     """Return the lines of a client's request that go on to the upstream, in their order and bytes.
 
-    With `readable` the content codings that the client offers are narrowed to those whose outcome the gateway
-    can read, and the answer is asked for whole.
+    With `readable` the content codings that the client offers are narrowed to those that the gateway can read
+    an outcome or items in, and the answer is asked for whole.
     """
     out: list[bytes] = []
     for name, value in headers:

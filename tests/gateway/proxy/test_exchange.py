@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import gzip
 import json
@@ -14,10 +15,11 @@ from structlog.testing import capture_logs
 
 from gateway.proxy.access_log import BATCH_LINES
 from policies import keys
+from policies.methods import MethodRule, MethodTable
 from policies.period import midnight
 from policies.quota import Window
 from tests.origin import OK_JSON, Origin, Received, answer
-from tests.rig import Rig, until
+from tests.rig import Rig, example_settings, rig, until
 
 ERROR_JSON = b'{"ErrorCode":"ValidationError","SubErrorCode":null,"ErrorDescription":"no such item"}'
 
@@ -454,6 +456,27 @@ async def test_a_bulk_result_costs_one_call_an_item(path: Rig, upstream: Origin)
     await path.send(get(key, "GetBulkItemsResult"))
     counts = await path.counts(key)
     assert sum(value for name, value in counts.items() if name.startswith("t:GetBulkItemsResult")) == 7
+
+
+async def test_items_are_counted_on_a_rest_route_whatever_the_client_offers(
+    redis: object, valkey_url: str, upstream: Origin
+) -> None:
+    """An answer that costs by the item is asked for whole, and in a coding that items can be counted in."""
+    settings = example_settings(upstream.port)
+    bulk = MethodRule(("GET /rest/bulk",), "bulk", billable=True, cost=0, cost_items="items")
+    table = MethodTable((bulk, *settings.methods.rules))
+    upstream.reply = answer(b'{"items": [1, 2, 3]}')
+    async with rig(valkey_url, upstream, dataclasses.replace(settings, methods=table)) as path:
+        key = await path.add_key()
+        for target in ("bulk", "items"):
+            await path.send(
+                f"GET /rest/{target} HTTP/1.1\r\nHost: a\r\nX-Api-Key: {key}\r\n"
+                "Accept-Encoding: br, gzip\r\nRange: bytes=1-\r\n\r\n".encode()
+            )
+        assert (await path.counts(key))["used"] == 4
+    seen, plain = upstream.received
+    assert (seen.header(b"accept-encoding"), seen.header(b"range")) == (b"gzip", None)
+    assert (plain.header(b"accept-encoding"), plain.header(b"range")) == (b"br, gzip", b"bytes=1-")
 
 
 async def test_a_bulk_result_needs_a_unit_that_is_left(path: Rig, upstream: Origin) -> None:
