@@ -66,9 +66,8 @@ async def _hangs(socket: Path, hung_s: float) -> bool:
 
 
 async def _ask(socket: Path) -> None:
-    with contextlib.suppress(
-        OSError
-    ):  # it is not there, as in a rolling restart, or is full of those who ask
+    # It may not be there, as in a rolling restart, or be full of those who ask.
+    with contextlib.suppress(OSError):
         reader, writer = await asyncio.open_unix_connection(socket)
         try:
             await reader.read(1)

@@ -209,7 +209,7 @@ class Counters:
         self._is_due = False
         if self._closed:
             return
-        if not self._groups and not self._owed and self._doubted_since is None:
+        if not self._has_more():
             if self._closing:
                 self._closed = True  # what came now could be counted, and refused all the same
                 self._all_sent.set()
@@ -241,7 +241,11 @@ class Counters:
         self._flight = None
         self.last_error = None
         self.breaker.close()
-        self._rouse()
+        if self._closing or self._has_more():  # a turn of the loop for nothing would cost more than the look
+            self._rouse()
+
+    def _has_more(self) -> bool:
+        return bool(self._groups or self._owed) or self._doubted_since is not None
 
     def _break_off(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "a round of counts failed", "exception": error})
