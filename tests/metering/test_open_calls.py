@@ -144,7 +144,7 @@ async def test_what_was_under_way_at_the_end_is_settled_once(
     await rebuild(redis, engine, zone=ZONE, now=NOW)
     async with lossy(valkey_url, tmp_path) as (proxy, url):
         client = connect(url, timeout_s=5)
-        counters = Counters(client, writer="w0", deadline_s=0.2, retention_days=35)
+        counters = Counters(client, writer="w0", deadline_s=1.0, retention_days=35)
         calls = open_calls(counters, tmp_path / "journal")
         await counters.start()
         await counted(counters, *[take(key_id=key_id)] * 3)
