@@ -177,10 +177,10 @@ class ClusterWire(Wire):
     def ask(self, commands: Sequence[Command], answered: Answered) -> bool:
         """Send commands at once that are all for one server to which a connection stands."""
         topology = self._topology
-        addresses = {topology.find(key) for key in map(key_of, commands) if key is not None}
-        if topology.is_stale or len(addresses) != 1 or None in map(key_of, commands):
+        addresses = {None if (key := key_of(command)) is None else topology.find(key) for command in commands}
+        if topology.is_stale or len(addresses) != 1:
             return False
-        wire = self._wires.get(addresses.pop())
+        wire = self._wires.get(addresses.pop())  # there is none to nobody
         return wire is not None and wire.ask(commands, partial(self._on_answers, commands, answered))
 
     def _on_answers(
@@ -188,7 +188,7 @@ class ClusterWire(Wire):
     ) -> None:
         if isinstance(replies, Exception):
             self._topology.is_stale = True
-        elif any(_is_elsewhere(reply) or _is_moving(reply) for reply in replies):
+        elif any(map(_is_redirected, replies)):
             task = asyncio.get_running_loop().create_task(self._follow(commands, answered, replies))
             self._following.add(task)
             task.add_done_callback(self._following.discard)
@@ -197,9 +197,6 @@ class ClusterWire(Wire):
 
     async def _follow(self, commands: Sequence[Command], answered: Answered, replies: list[Any]) -> None:
         try:
-            for index, reply in enumerate(replies):
-                if _is_moving(reply):
-                    replies[index] = await self._ask_there(str(reply), commands[index])
             await self._send_on(commands, replies)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
             answered(error)
@@ -209,11 +206,15 @@ class ClusterWire(Wire):
     async def _send_on(self, commands: Sequence[Command], replies: list[Any]) -> None:
         """Send on what turned out to be elsewhere, until it is where it was said to be."""
         for _ in range(MAX_HOPS):
-            left = [index for index, reply in enumerate(replies) if _is_elsewhere(reply)]
-            if not left:
+            if not any(map(_is_redirected, replies)):
                 return
-            await self._topology.refresh()
-            await self._send(commands, left, replies)
+            for index, reply in enumerate(replies):
+                if _says(reply, "ASK "):
+                    replies[index] = await self._ask_there(str(reply), commands[index])
+            left = [index for index, reply in enumerate(replies) if _says(reply, "MOVED ")]
+            if left:
+                await self._topology.refresh()
+                await self._send(commands, left, replies)
 
     async def _send(self, commands: Sequence[Command], indexes: Sequence[int], replies: list[Any]) -> None:
         """Send some of the commands, and put each one's reply, or why there is none, in its place."""
@@ -243,8 +244,6 @@ class ClusterWire(Wire):
             self._topology.is_stale = True
             answers = [_lost(address, error)] * len(indexes)
         for index, answer in zip(indexes, answers, strict=True):
-            if _is_moving(answer):
-                answer = await self._ask_there(str(answer), commands[index])
             # What went to all servers is not done while one of them refuses it.
             if not isinstance(replies[index], hiredis.ReplyError):
                 replies[index] = answer
@@ -296,9 +295,9 @@ def _lost(address: Address, error: Exception) -> hiredis.ReplyError:
     return hiredis.ReplyError(f"LOST {address[0]}:{address[1]}: {error}")
 
 
-def _is_moving(reply: object) -> bool:
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("ASK ")
+def _is_redirected(reply: object) -> bool:
+    return _says(reply, "MOVED ") or _says(reply, "ASK ")
 
 
-def _is_elsewhere(reply: object) -> bool:
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("MOVED ")
+def _says(reply: object, what: str) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith(what)

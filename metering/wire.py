@@ -56,12 +56,12 @@ class Wire(ABC):
         Raises one of `LOST` when nothing was answered. It is unknown then which commands were run.
         """
 
+    @abstractmethod
     def ask(self, commands: Sequence[Command], answered: Answered) -> bool:
         """Do as `exchange` without a task, where the way is open: `answered` is called later, from the loop.
 
         Returns False, with nothing sent, where it takes more than that.
         """
-        return False
 
     @abstractmethod
     async def holders(self) -> Sequence[Holder]:
