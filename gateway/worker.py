@@ -16,12 +16,14 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import structlog
 import uvloop
 
 from gateway import collector, config, sealing
+from gateway.build import this_build
 from gateway.listeners import listening_socket
 from gateway.programs import announce
 from gateway.proxy.access_log import AccessLogWriter
@@ -133,7 +135,8 @@ class Worker:
         await listener.open(tls_context(settings.server.proxy_tls))
         figures = await self._serve_figures(proxy)
         collector.settle()
-        log.info("worker ready", index=self._index, port=settings.server.proxy_port)
+        build = asdict(this_build())
+        log.info("worker ready", index=self._index, port=settings.server.proxy_port, **build)
         announce(ready)
         await self._stop.wait()
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
+import subprocess
+import zipfile
 from pathlib import Path
 
+from hatchling.builders.wheel import WheelBuilder
 from typer.main import get_command
 
 from gateway.cli.main import app, run
@@ -54,6 +58,28 @@ def test_the_commands_that_are_started_exist() -> None:
     assert used == {"serve", "restart"}
     assert used <= commands
     assert '"serve"]' in (DEPLOY / "Containerfile").read_text()
+
+
+def test_the_image_is_built_from_enough_of_the_checkout(tmp_path: Path) -> None:
+    """What `.dockerignore` lets through makes the same wheel, and the file's commands find what they name."""
+    root = DEPLOY.parent
+    let_through = re.findall(r"(?m)^!(.+)$", (root / ".dockerignore").read_text())
+    for path in (path for pattern in let_through for path in root.glob(pattern)):
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, tmp_path / path.name)
+    contents = [_names_in_wheel(place, tmp_path) for place in (root, tmp_path)]
+    assert contents[0] == contents[1]
+    file = (DEPLOY / "Containerfile").read_text()
+    for target in re.findall(r"RUN make (\w+)", file):
+        done = subprocess.run(["make", "--dry-run", target], cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert all((tmp_path / name).is_file() for name in re.findall(r"requirements/\w+\.txt", file))
+
+
+def _names_in_wheel(root: Path, folder: Path) -> list[str]:
+    [built] = WheelBuilder(str(root)).build(directory=str(folder / "built"), versions=["standard"])
+    with zipfile.ZipFile(built) as wheel:
+        return sorted(name for name in wheel.namelist() if "__pycache__" not in name)
 
 
 def test_the_manager_waits_longer_than_a_stop_takes() -> None:

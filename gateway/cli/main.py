@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from gateway.build import this_build
 from gateway.cli import (
     accounts,
     audit,
@@ -86,6 +87,12 @@ backups.register(app)
 rehearse.register(app)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(this_build())
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
@@ -109,6 +116,15 @@ def options(
             help="Configuration file. Default: embedded stores and the demo.", envvar="TALLYGATE_CONFIG"
         ),
     ] = None,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version, whether the data path is compiled, and Python's.",
+            callback=_show_version,
+            is_eager=True,
+        ),
+    ] = False,
 ) -> None:
     """Take down what holds for every command."""
     context.obj = Connection(url, token, config, os.environ)

@@ -45,6 +45,7 @@ HELP = {
     "tallygate_waived_units_total": "Units that were counted and are not charged, by reason.",
     "tallygate_call_seconds": "From a call's complete head to its last byte, by route.",
     "tallygate_added_seconds": "The part of it that is the gateway's own: until the call is sent on.",
+    "tallygate_build_info": "1, with the worker's version, Python's, and whether its data path is compiled.",
     "tallygate_client_connections": "Client connections that stand.",
     "tallygate_calls_in_flight": "Calls under way.",
     "tallygate_upstream_connections": "Connections to an upstream, by state.",

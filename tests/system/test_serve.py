@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 
 import psutil
 import pytest
 
+from gateway.build import this_build
 from tests.serving import READY_LINE, Serving, change, paste, serving, start, wait_until, write_config
 
 
@@ -63,6 +65,19 @@ def test_the_printed_calls_work_as_they_are_pasted(program: Serving) -> None:
     assert by_xml.startswith("<?xml")
     assert "<ErrorCode>Ok</ErrorCode>" in by_xml
     assert 'tallygate_worker_up{worker="1"} 1.0' in figures
+
+
+def test_every_process_tells_its_build(program: Serving) -> None:
+    """Workers tell it to Prometheus, and they and the control process in their first line of the log."""
+    build = this_build()
+    figures = program.control_text("/metrics")
+    for worker in (0, 1):
+        labels = f'data_path="{build.data_path}",python="{build.python}",version="{build.version}"'
+        assert f'tallygate_build_info{{{labels},worker="{worker}"}} 1.0' in figures
+    lines = [json.loads(line) for line in program.output.splitlines() if line.startswith("{")]
+    ready = [line for line in lines if line["event"] in {"worker ready", "control ready"}]
+    assert len(ready) == 3
+    assert {(line["version"], line["python"], line["data_path"]) for line in ready} == {astuple(build)}
 
 
 def test_a_killed_worker_is_replaced_and_the_port_goes_on(program: Serving) -> None:
