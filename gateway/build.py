@@ -23,8 +23,8 @@ class Build:
         return f"tallygate {self.version}, data path {self.data_path}, Python {self.python}"
 
 
-def this_build() -> Build:
-    """Return what this process runs from, as it is found on the disk now."""
+def find_build() -> Build:
+    """Return what a process that starts now runs from."""
     try:
         package = version("tallygate")
     except PackageNotFoundError:  # run from a checkout that is not installed
@@ -33,3 +33,6 @@ def this_build() -> Build:
     assert spec is not None and spec.origin is not None, ON_THE_DATA_PATH
     is_compiled = spec.origin.endswith(tuple(EXTENSION_SUFFIXES))
     return Build(package, platform.python_version(), "compiled" if is_compiled else "plain")
+
+
+BUILD = find_build()  # of this process: what is on the disk may be another one later

@@ -23,7 +23,7 @@ import structlog
 import uvloop
 
 from gateway import collector, config, sealing
-from gateway.build import this_build
+from gateway.build import BUILD
 from gateway.listeners import listening_socket
 from gateway.programs import announce
 from gateway.proxy.access_log import AccessLogWriter
@@ -135,8 +135,7 @@ class Worker:
         await listener.open(tls_context(settings.server.proxy_tls))
         figures = await self._serve_figures(proxy)
         collector.settle()
-        build = asdict(this_build())
-        log.info("worker ready", index=self._index, port=settings.server.proxy_port, **build)
+        log.info("worker ready", index=self._index, port=settings.server.proxy_port, **asdict(BUILD))
         announce(ready)
         await self._stop.wait()
 

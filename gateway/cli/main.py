@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.build import this_build
+from gateway.build import BUILD
 from gateway.cli import (
     accounts,
     audit,
@@ -89,7 +89,7 @@ rehearse.register(app)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(this_build())
+        print(BUILD)
         raise typer.Exit
 
 

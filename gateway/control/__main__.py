@@ -20,7 +20,7 @@ from aiohttp import web
 
 from gateway import collector, config
 from gateway.behind_calls import put_behind_calls
-from gateway.build import this_build
+from gateway.build import BUILD
 from gateway.config import ConfigError
 from gateway.control.app import make_app
 from gateway.control.connections import Port
@@ -105,7 +105,7 @@ async def serve(
         if run_dir is not None:
             pulse = await answer_at(Path(run_dir) / CONTROL_SOCKET, lambda: b"\n")
         collector.settle()
-        log.info("control ready", port=server.control_port, **asdict(this_build()))
+        log.info("control ready", port=server.control_port, **asdict(BUILD))
         announce(ready)
         async with running(app[JOBS]) as jobs:
             stopping = asyncio.create_task(stop.wait())

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from gateway.build import this_build
+from gateway.build import BUILD
 from gateway.client_address import scheme_of, trusting
 from gateway.failure_limit import FailureLimit
 from gateway.proxy.access_log import AccessLogWriter
@@ -62,7 +62,6 @@ class Proxy:
         self.carrier = carrier
         self.clock = clock
         self.tally = Tally()
-        self._build = asdict(this_build())
         self.tick = loop.time()
         self.leaving = self.draining = False
         self.buffered_bytes = 0  # of request bodies that have not come whole
@@ -209,7 +208,7 @@ class Proxy:
             waiting.append([{"upstream": upstream.name}, pool.waiting])
         return self.tally.snapshot(
             gauges={
-                "tallygate_build_info": [[self._build, 1]],
+                "tallygate_build_info": [[asdict(BUILD), 1]],
                 "tallygate_client_connections": [[{}, len(self._fronts)]],
                 "tallygate_calls_in_flight": [[{}, len(self._exchanges)]],
                 "tallygate_buffered_body_bytes": [[{}, self.buffered_bytes]],

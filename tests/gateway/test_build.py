@@ -34,10 +34,10 @@ def test_a_compiled_data_path_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     package.joinpath("__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(build, "ON_THE_DATA_PATH", "sample.front")
-    assert build.this_build().data_path == "compiled"
+    assert build.find_build().data_path == "compiled"
     package.joinpath(f"front{EXTENSION_SUFFIXES[0]}").unlink()
     monkeypatch.syspath_prepend(tmp_path)  # what was found before is forgotten
-    assert build.this_build().data_path == "plain"
+    assert build.find_build().data_path == "plain"
 
 
 def test_a_checkout_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,4 +47,4 @@ def test_a_checkout_that_is_not_installed_has_no_version(monkeypatch: pytest.Mon
         raise build.PackageNotFoundError
 
     monkeypatch.setattr(build, "version", missing)
-    assert str(build.this_build()).startswith("tallygate unknown, data path ")
+    assert str(build.find_build()).startswith("tallygate unknown, data path ")

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gateway.build import this_build
+from gateway.build import BUILD
 from tests.serving import READY_LINE, Serving, change, paste, serving, start, wait_until, write_config
 
 
@@ -69,15 +69,14 @@ def test_the_printed_calls_work_as_they_are_pasted(program: Serving) -> None:
 
 def test_every_process_tells_its_build(program: Serving) -> None:
     """Workers tell it to Prometheus, and they and the control process in their first line of the log."""
-    build = this_build()
     figures = program.control_text("/metrics")
     for worker in (0, 1):
-        labels = f'data_path="{build.data_path}",python="{build.python}",version="{build.version}"'
+        labels = f'data_path="{BUILD.data_path}",python="{BUILD.python}",version="{BUILD.version}"'
         assert f'tallygate_build_info{{{labels},worker="{worker}"}} 1.0' in figures
     lines = [json.loads(line) for line in program.output.splitlines() if line.startswith("{")]
     ready = [line for line in lines if line["event"] in {"worker ready", "control ready"}]
     assert len(ready) == 3
-    assert {(line["version"], line["python"], line["data_path"]) for line in ready} == {astuple(build)}
+    assert {(line["version"], line["python"], line["data_path"]) for line in ready} == {astuple(BUILD)}
 
 
 def test_a_killed_worker_is_replaced_and_the_port_goes_on(program: Serving) -> None:
