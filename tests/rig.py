@@ -203,7 +203,7 @@ async def rig(
     *,
     journals: Path | None = None,
     allowance: int = 100,
-    timeout_s: float = 2.0,
+    timeout_s: float = 5.0,
     **route_changes: Any,
 ) -> AsyncIterator[Rig]:
     """Run a data path in front of `origin` until the block ends.
