@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from gateway.leashing import leashed
 
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 10.0
@@ -70,7 +73,11 @@ def placed_on(cores: frozenset[int]) -> Iterator[None]:
 
 
 class Process:
-    """A pinned child process whose output goes to a file; stop it with `stop`, or leave the `with` block."""
+    """A pinned child process whose output goes to a file; stop it with `stop`, or leave the `with` block.
+
+    It is started as the supervisor starts what it starts: in a session of its own, for Linux may share the
+    cores out among sessions, and bound to this process, so that it ends with it however that ends.
+    """
 
     def __init__(
         self,
@@ -85,14 +92,14 @@ class Process:
         environ = dict(os.environ) | dict(env or {})
         with placed_on(cores), self._log.open("wb") as log:
             self._child = subprocess.Popen(
-                list(command),
+                leashed(
+                    [shutil.which(command[0]) or command[0], *command[1:]], on_parent_death=signal.SIGTERM
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environ,
                 cwd=_ROOT,
-                # As the supervisor starts what it starts: Linux may share the cores out among sessions.
-                start_new_session=True,
             )
 
     def __enter__(self) -> Process:
