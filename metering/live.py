@@ -14,6 +14,7 @@ from metering.wire import Wire, refuse_errors
 from policies.quota import Window, oldest_counted_bucket
 
 CHUNK = 2000
+PIECE = 50_000  # names that are kept and looked at together
 SCANNED_TOGETHER = 5000  # names that Redis looks through in one go
 ASKED_TOGETHER = 500  # names that it is asked of in one go
 # Hashes that Redis is asked for in one go: a few tenths of a millisecond, for which calls wait.
@@ -67,16 +68,11 @@ async def read(wire: Wire, members: Sequence[str]) -> list[Snapshot]:
     return [found.snapshot() for found in await find(wire, members)]
 
 
-async def days_there(wire: Wire, day: str = "*") -> set[bytes]:
-    """Return `<key_id>:<day>` of all counters there are, wherever they are; `day` may be a pattern."""
-    found: set[bytes] = set()
-    async for some in days_in_turn(wire, day):
-        found |= some
-    return found
-
-
 async def days_in_turn(wire: Wire, day: str = "*") -> AsyncIterator[set[bytes]]:
-    """Yield what `days_there` returns a few thousand at a time; one may come twice."""
+    """Yield `<key_id>:<day>` of all counters there are, wherever they are, a few thousand at a time.
+
+    `day` may be a pattern. A counter that is moved meanwhile, within a server or to another, may come twice.
+    """
     pattern = day_name("*", day).replace("{*}", "{??}")
     for holder in await wire.holders():
         cursor = b"0"
@@ -86,6 +82,20 @@ async def days_in_turn(wire: Wire, day: str = "*") -> AsyncIterator[set[bytes]]:
             yield {b":".join(name.split(b":")[-2:]) for name in names}
             if cursor == b"0":
                 break
+
+
+async def in_pieces(
+    found: AsyncIterator[Collection[bytes]], but: Collection[bytes] = ()
+) -> AsyncIterator[Collection[bytes]]:
+    """Yield what is found in pieces: all names of the days that Redis keeps are too many to be in memory."""
+    piece: set[bytes] = set()
+    async for some in found:
+        piece.update(name for name in some if name not in but)
+        if len(piece) >= PIECE:
+            yield piece
+            piece = set()
+    if piece:
+        yield piece
 
 
 async def without_counters(wire: Wire, members: Sequence[bytes]) -> set[bytes]:

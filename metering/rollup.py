@@ -26,7 +26,7 @@ from metering.day_lines import lines_of_hash
 from metering.interruptions import Interruption
 from metering.ledger import accounts, marks, usage
 from metering.ledger.audit import Author
-from metering.live import CHUNK, Found, days_in_turn, find, key_of, without_counters
+from metering.live import CHUNK, Found, days_in_turn, find, in_pieces, key_of, without_counters
 from metering.names import READY, SHARDS, collected_name, touched_name
 from metering.projecting import project_pending
 from metering.restore import raise_call
@@ -36,7 +36,6 @@ from metering.watch import Watch
 from metering.wire import Wire, refuse_errors
 from policies.period import day_of
 
-PIECE = 50_000  # names that are carried together
 LANES = 3  # connections to PostgreSQL that one roll-up works on, beside that of its lock
 SHARDS_TOGETHER, ASKED_TOGETHER = 64, 1_000  # shards and members in one exchange: calls wait for it
 REMOVED_TOGETHER = 8_000
@@ -109,13 +108,13 @@ async def roll_up(
             carried = _Carried(sandbox_plans, datetime.fromtimestamp(now, UTC))
             await carried.carry(redis, engine, changed)
             if full or older:
-                async for piece in _pieces(days_in_turn(wire), changed):
+                async for piece in in_pieces(days_in_turn(wire), changed):
                     await carried.carry(redis, engine, piece)
             if full or older or watch.is_unsure:
                 yesterday = day_of(now, zone) - timedelta(days=1)
                 # What Redis has was compared with the ledger already, where all of it was looked through.
                 among = _in_ledger(connection, yesterday, wire if full or older else None)
-                async for piece in _pieces(among, changed):
+                async for piece in in_pieces(among, changed):
                     await carried.carry(redis, engine, piece)
             await carried.stamp(redis, engine)
             if older or watch.is_unsure:
@@ -327,17 +326,3 @@ async def _in_ledger(
         members = [f"{key_id}:{day_text(day)}".encode() for key_id, day in places]
         yield members if wire is None else await without_counters(wire, members)
         after = places[-1]
-
-
-async def _pieces(
-    found: AsyncIterator[Collection[bytes]], but: Collection[bytes]
-) -> AsyncIterator[Collection[bytes]]:
-    """Yield what is found in pieces: all names of the days that Redis keeps are too many to be in memory."""
-    piece: set[bytes] = set()
-    async for some in found:
-        piece.update(name for name in some if name not in but)
-        if len(piece) >= PIECE:
-            yield piece
-            piece = set()
-    if piece:
-        yield piece

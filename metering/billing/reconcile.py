@@ -6,6 +6,7 @@ that a server of Redis took along are in no book; that there may be some is name
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -21,8 +22,9 @@ from metering.histories import shards_in
 from metering.interruptions import Interruption, explained
 from metering.ledger import comparing, interruptions, keys, usage
 from metering.ledger.rows import NotFoundError
-from metering.live import CHUNK, days_there, read
+from metering.live import CHUNK, days_in_turn, in_pieces, read
 from metering.names import SHARDS
+from metering.wire import Wire
 from policies.period import Period, bounds
 
 ACCOUNTS = 1_000  # whose payments are looked at in one go
@@ -70,7 +72,7 @@ class Reconciliation:
     credited: Decimal = ZERO
     paid: Decimal = ZERO
     outstanding: Decimal = ZERO
-    counters: int = 0  # days of keys that Redis still has
+    counters: int = 0  # days of keys that Redis still has; one that moves meanwhile may be counted twice
 
     @property
     def accounts(self) -> set[str]:
@@ -109,28 +111,36 @@ async def reconcile(
 
 
 async def _counters(redis: Client, connection: AsyncConnection, told: Reconciliation) -> None:
+    """Compare counters as they are found: the names of all keys and days of a month are too many to keep."""
     wire = wire_to(redis)
+    named: dict[str, Difference] = {}  # one that was found twice, as it moved meanwhile, is one
     try:
-        found = await days_there(wire, f"{told.period.first:%Y%m}*")
-        members = sorted(member.decode() for member in found)
-        told.counters = len(members)
-        for start in range(0, len(members), CHUNK):
-            snapshots = await read(wire, members[start : start + CHUNK])
-            kept = await usage.read(connection, [(each.key_id, each.day) for each in snapshots])
-            for seen, ledger in zip(snapshots, kept, strict=True):
-                if seen.methods != ledger.methods:
-                    told.differences.append(
-                        Difference(
-                            Kind.COUNTER,
-                            f"{seen.key_id}/{seen.day}",
-                            await _account(connection, seen.key_id),
-                            _sums(seen.methods),
-                            _sums(ledger.methods),
-                            "Redis and the ledger have different counts of that day: roll up, and look again",
-                        )
-                    )
+        async for piece in in_pieces(days_in_turn(wire, f"{told.period.first:%Y%m}*")):
+            members = sorted(member.decode() for member in piece)
+            told.counters += len(members)
+            for start in range(0, len(members), CHUNK):
+                await _compare(wire, connection, members[start : start + CHUNK], named)
     finally:
         await wire.close()
+    told.differences += [named[member] for member in sorted(named)]
+
+
+async def _compare(
+    wire: Wire, connection: AsyncConnection, members: Sequence[str], named: dict[str, Difference]
+) -> None:
+    """Name each `<key_id>:<day>` whose counters are not what the ledger has."""
+    snapshots = await read(wire, members)
+    kept = await usage.read(connection, [(each.key_id, each.day) for each in snapshots])
+    for member, seen, ledger in zip(members, snapshots, kept, strict=True):
+        if seen.methods != ledger.methods:
+            named[member] = Difference(
+                Kind.COUNTER,
+                f"{seen.key_id}/{seen.day}",
+                await _account(connection, seen.key_id),
+                _sums(seen.methods),
+                _sums(ledger.methods),
+                "Redis and the ledger have different counts of that day: roll up, and look again",
+            )
 
 
 async def _account(connection: AsyncConnection, key_id: str) -> str | None:

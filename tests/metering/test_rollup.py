@@ -331,7 +331,7 @@ async def test_full_rollup_goes_through_all_counters_in_pieces(
     redis: Redis, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Few names are in memory at a time, and each counter is looked at once, those that Redis lost too."""
-    monkeypatch.setattr(rollup, "PIECE", 4)
+    monkeypatch.setattr(live, "PIECE", 4)
     monkeypatch.setattr(live, "SCANNED_TOGETHER", 1)
     key_ids = [f"key_{number:014x}{number:02x}" for number in range(24)]
     async with counting(redis) as counters:
@@ -424,7 +424,7 @@ async def test_the_first_of_many_sandbox_calls_is_stamped(
 ) -> None:
     """It is the first of all the account's keys, also when they are not carried together."""
     monkeypatch.setattr(rollup, "CHUNK", 1)
-    monkeypatch.setattr(rollup, "PIECE", 1)
+    monkeypatch.setattr(live, "PIECE", 1)
     monkeypatch.setattr(live, "SCANNED_TOGETHER", 1)
     made = [await make_key(engine, name=name, plan="sandbox") for name in "abc"]
     async with engine.begin() as connection:

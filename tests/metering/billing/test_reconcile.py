@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from redis.asyncio import Redis
 
+from metering import live
 from metering.billing.errors import BillingError
 from metering.billing.issue import void
 from metering.billing.passing_over import pass_over
 from metering.billing.reconcile import Kind, Reconciliation, reconcile
 from metering.ledger import billing_tables, tables
 from metering.names import day_name
+from metering.wire import ServerWire
 from tests.metering.billing.books import BY, Books, month, version
 
 
@@ -99,6 +103,68 @@ async def test_counters_that_differ_are_named(books: Books, redis: Redis) -> Non
         "520 calls, 521 taken, 20 waived",
         "520 calls, 520 taken, 20 waived",
     )
+
+
+class Names:
+    """The names of counters that were found and not looked at yet."""
+
+    def __init__(self) -> None:
+        self.held: set[bytes] = set()
+        self.most = 0
+        self.first: bytes | None = None
+        self.again = False  # the last reply of a search repeats what came first, as after a move
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """What a comparison holds that searches for a few names at a time."""
+    monkeypatch.setattr(live, "PIECE", 4)
+    monkeypatch.setattr(live, "SCANNED_TOGETHER", 1)
+    exchange, told = ServerWire.exchange, Names()
+
+    async def noted(self: Any, commands: Any) -> Any:
+        replies = await exchange(self, commands)
+        for command, reply in zip(commands, replies, strict=True):
+            if command[0] == "SCAN":
+                cursor, found = reply
+                told.first = told.first or next(iter(found), None)
+                if told.again and cursor == b"0":
+                    found.append(told.first)
+                told.held.update(found)
+                told.most = max(told.most, len(told.held))
+            elif command[0] == "HGETALL":
+                told.held.discard(command[1].encode())
+        return replies
+
+    monkeypatch.setattr(ServerWire, "exchange", noted)
+    yield told
+    assert not told.held  # what was found was looked at
+
+
+async def test_counters_are_compared_in_pieces(books: Books, redis: Redis, names: Names) -> None:
+    """Few names are in memory at a time, and what is found is the same, in order, of the month alone."""
+    account, key = await billed(books)
+    await redis.hset(day_name(key, "20261003"), mapping={"c:SearchItemsFrame|search": 519})
+    places = [(f"key_{number:016x}", f"202610{number % 28 + 1:02}") for number in range(60)]
+    for key_id, day in places:
+        await redis.hset(day_name(key_id, day), mapping={"c:Search|search": 1, "t:Search|search": 1})
+        await redis.hset(day_name(key_id, "20261101"), mapping={"c:Search|search": 1})
+    told = await found(books, redis)
+    assert told.counters == len(told.differences) == len(places) + 1
+    assert [each.object_id for each in told.differences] == [
+        f"{key_id}/2026-10-{day[-2:]}" for key_id, day in sorted([*places, (key, "20261003")])
+    ]
+    assert told.accounts == {account}
+    assert names.most < 16  # a step of the search may find a few together
+
+
+async def test_a_counter_that_comes_twice_is_named_once(books: Books, redis: Redis, names: Names) -> None:
+    """Redis may tell of one again that it moves during the search."""
+    names.again = True
+    for number in range(60):
+        await redis.hset(day_name(f"key_{number:016x}", "20261003"), mapping={"c:Search|search": 1})
+    differences = (await found(books, redis)).differences
+    assert len(differences) == len({each.object_id for each in differences}) == 60
 
 
 async def test_numbers_that_were_passed_over_are_not_missing(books: Books) -> None:
