@@ -30,6 +30,10 @@ class ChildError(Exception):
     """A process did not come up; the message says which and what it said."""
 
 
+class LateError(ChildError):
+    """A process lives and is not ready in the time that it was given."""
+
+
 class State(StrEnum):
     """How a child does."""
 
@@ -75,9 +79,17 @@ class Child:
     """A program's process, over as many lives as it takes."""
 
     def __init__(
-        self, program: Program, environ: Mapping[str, str], on_change: Callable[[], None] = lambda: None
+        self,
+        program: Program,
+        environ: Mapping[str, str],
+        on_change: Callable[[], None] = lambda: None,
+        *,
+        start_hung_s: float | None = None,
     ) -> None:
-        """Keep what is to be run; `environ` is its whole environment, `on_change` hears of every change."""
+        """Keep what is to be run; `environ` is its whole environment, `on_change` hears of every change.
+
+        Started again and not ready after `start_hung_s`, it is killed; without it, it may take its time.
+        """
         self.program = program
         self.restarts = 0  # after deaths that nobody asked for
         self.state = State.DOWN
@@ -89,6 +101,8 @@ class Child:
         self._stopping = asyncio.Event()
         self._spawning = asyncio.Lock()  # a process is not stopped half-way through its start
         self._failures = 0
+        self._start_hung_s = start_hung_s
+        self._late = 0  # starts on end that were killed for their time
         self._notices: set[signal.Signals] = set()
 
     @property
@@ -102,13 +116,14 @@ class Child:
         async with self._spawning:
             self._process = process = await self._spawn()
         self._turn(State.STARTING)
-        await self._await_ready(process)
+        await self._await_ready(process, READY_DEADLINE_S)
         self._turn(State.READY)
         self._watch(process)
 
     def keep_trying(self) -> None:
-        """Start it again and again after a `start` that failed."""
+        """Start it again and again after a `start` that failed; a process that came of it is ended."""
         if self._process is not None:
+            self.kill()
             self._watch(self._process)
 
     async def replace(self, grace_s: float) -> None:
@@ -121,7 +136,7 @@ class Child:
             old = self._process
             new = await self._spawn()
             try:
-                await self._await_ready(new)
+                await self._await_ready(new, READY_DEADLINE_S)
             except BaseException:
                 await _kill(new)
                 raise
@@ -192,22 +207,23 @@ class Child:
             return None
         return self.program.log_file.open("wb")
 
-    async def _await_ready(self, process: asyncio.subprocess.Process) -> None:
-        """Wait until the process does its work; raises ChildError when it ends or takes too long."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
+    async def _await_ready(self, process: asyncio.subprocess.Process, deadline_s: float) -> None:
+        """Wait until the process does its work; raises ChildError when it ends, LateError when it is late."""
+        name = self.program.name
+        waited_s = 0.0  # as looked: by the clock a process would be late because this one was stopped
         told = False
         while not await asyncio.to_thread(self.program.is_ready):
             if process.returncode is not None:
                 raise ChildError(await asyncio.to_thread(self._why, process.returncode))
             if self._stopping.is_set():
-                raise ChildError(f"{self.program.name} was stopped before it was ready.")
-            if clock() - began > READY_DEADLINE_S:
-                raise ChildError(f"{self.program.name} is not ready after {READY_DEADLINE_S:.0f} s.")
-            if not told and clock() - began > READY_TOLD_S:
-                log.warning("still waiting for a process to be ready", process=self.program.name)
+                raise ChildError(f"{name} was stopped before it was ready.")
+            if waited_s > deadline_s:
+                raise LateError(f"{name} is not ready after {deadline_s:.0f} s.")
+            if not told and waited_s > READY_TOLD_S:
+                log.warning("still waiting for a process to be ready", process=name)
                 told = True
             await asyncio.sleep(READY_POLL_S)
+            waited_s += READY_POLL_S
 
     def _watch(self, process: asyncio.subprocess.Process) -> None:
         task = asyncio.create_task(self._keep_running(process), name=f"watch {self.program.name}")
@@ -245,16 +261,35 @@ class Child:
                 self._turn(State.READY)
 
     async def _comes_up(self, process: asyncio.subprocess.Process) -> bool:
-        """Wait until the process is ready, however long it takes; return False when it has ended instead."""
+        """Wait until the process is ready; return False when it has ended instead, or hung and was killed."""
         while True:
+            deadline_s = self._patience_s()
             try:
-                await self._await_ready(process)
+                await self._await_ready(process, deadline_s)
+            except LateError as error:
+                if self._start_hung_s is None:
+                    log.warning("a process is not ready", process=self.program.name, error=str(error))
+                    continue
+                log.error(
+                    "a process hangs before it is ready and is killed",
+                    process=self.program.name,
+                    pid=process.pid,
+                    after_s=deadline_s,
+                )
+                self._late += 1
+                await _kill(process)
+                return False
             except ChildError as error:
                 log.warning("a process is not ready", process=self.program.name, error=str(error))
-                if process.returncode is not None or self._stopping.is_set():
-                    return False
-            else:
-                return True
+                return False
+            self._late = 0
+            return True
+
+    def _patience_s(self) -> float:
+        """Return how long to wait for a start: each time longer, so that a slow machine comes to its end."""
+        if self._start_hung_s is None:
+            return READY_DEADLINE_S
+        return self._start_hung_s * 2.0**self._late
 
     async def _end(self, process: asyncio.subprocess.Process, number: signal.Signals, grace_s: float) -> None:
         _signal(process, number)

@@ -26,6 +26,8 @@ from gateway.workforce import Workforce
 CONTROL_GRACE_S = 10.0
 # Without a word. Work may keep it for seconds, longer on busy cores as it is nicer, and no call waits for it.
 CONTROL_HUNG_S = 120.0
+# Until it is ready, for which it waits for no store either; a minute was seen on busy cores.
+CONTROL_START_HUNG_S = 300.0
 STORE_GRACE_S = 30.0
 DRAIN_SLACK_S = 5.0  # beyond the drain itself, for flushing counts
 SYNC_EVERY_S = 1.0  # of counts: what the machine's own death may cost
@@ -85,7 +87,7 @@ class Processes:
             descriptors=(listening,),
             nice=BEHIND_CALLS,
         )
-        self._control = Child(program, environ, self._tell)
+        self._control = Child(program, environ, self._tell, start_hung_s=CONTROL_START_HUNG_S)
         self._others.append(self._control)
         self._workers = Workforce(self._proxy_port, self._run_dir, environ, self._tell)
         await asyncio.gather(self._workers.start(workers), *(child.start() for child in self._others))

@@ -24,6 +24,8 @@ from gateway.listeners import Listeners
 from gateway.programs import Process
 
 HUNG_S = 30.0  # without a word: no load makes a worker so slow, and clients have given up by then
+# Until it is ready, which takes a second: it waits for no store. The next try gets twice the time.
+START_HUNG_S = 120.0
 
 log = structlog.get_logger("gateway.supervisor")
 
@@ -118,7 +120,7 @@ class Workforce:
             descriptors=(descriptor,),
             retire_signal=signal.SIGUSR1,
         )
-        return Child(program, self._environ, self._on_change)
+        return Child(program, self._environ, self._on_change, start_hung_s=START_HUNG_S)
 
     def _figures(self, index: int) -> Path:
         return self._run_dir / f"worker-{index}.sock"

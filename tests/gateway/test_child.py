@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,8 @@ async def children() -> AsyncIterator[list[Child]]:
         await each.stop(0.1)
 
 
-def make(children: list[Child], script: Script) -> Child:
-    made = Child(script, os.environ)
+def make(children: list[Child], script: Script, *, start_hung_s: float | None = None) -> Child:
+    made = Child(script, os.environ, start_hung_s=start_hung_s)
     children.append(made)
     return made
 
@@ -137,6 +138,97 @@ async def test_a_child_that_is_late_when_started_again_is_ready_in_the_end(
         one.kill()
         await until(lambda: one.restarts == 1 and one.state is State.READY)
     assert "a process is not ready" in {line["event"] for line in lines}
+
+
+STOP_ITSELF = "import os; os.kill(os.getpid(), signal.SIGSTOP)"
+HANGS = "a process hangs before it is ready and is killed"
+
+
+@dataclass
+class Hanging(Script):
+    """One that stops itself in some of its lives before it is ready."""
+
+    lives: range = range(0)
+
+    def command(self) -> list[str]:
+        self.source = STOP_ITSELF if self.prepared in self.lives else "ready(); time.sleep(60)"
+        return super().command()
+
+
+@pytest.mark.parametrize("hangs", [1, 3])
+async def test_a_child_that_hangs_before_it_is_ready_is_killed_and_started_again(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch, hangs: int
+) -> None:
+    """Each try is given twice the time of the one before, so a slow one comes up too; being ready ends it."""
+    monkeypatch.setattr(child, "BACKOFF_MAX_S", 0.01)
+    script = Hanging(tmp_path, "")
+    one = make(children, script, start_hung_s=0.05)
+    await one.start()
+    for _ in range(2):
+        before = one.restarts
+        script.lives = range(script.prepared + 1, script.prepared + 1 + hangs)
+        with capture_logs() as lines:
+            one.kill()
+            await until(lambda before=before: one.restarts > before + hangs and one.state is State.READY)
+        told = [line for line in lines if line["event"] == HANGS]
+        assert len(told) == one.restarts - before - 1 >= hangs
+        assert [line["after_s"] for line in told] == [0.05 * 2**number for number in range(len(told))]
+        assert {line["process"] for line in told} == {script.name}
+        assert not any(psutil.pid_exists(line["pid"]) for line in told)
+
+
+async def test_a_child_that_hangs_in_its_first_start_is_ended_when_it_is_tried_again(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be waited for in vain."""
+    monkeypatch.setattr(child, "READY_DEADLINE_S", 0.1)
+    script = Script(tmp_path, STOP_ITSELF)
+    one = make(children, script)
+    with pytest.raises(ChildError, match="is not ready after"):
+        await one.start()
+    script.source = "ready(); time.sleep(60)"
+    one.keep_trying()
+    await until(lambda: one.restarts == 1 and one.state is State.READY)
+
+
+async def test_a_replacement_that_hangs_is_killed_and_leaves_the_old_one_at_work(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rolling restart is broken off by it."""
+    script = Script(tmp_path, "ready(); time.sleep(60)")
+    one = make(children, script)
+    others = family()
+    await one.start()
+    monkeypatch.setattr(child, "READY_DEADLINE_S", 0.1)
+    old, script.source = one.pid, STOP_ITSELF
+    with pytest.raises(ChildError, match="is not ready after"):
+        await one.replace(DEADLINE_S)
+    assert (one.pid, one.state) == (old, State.READY)
+    assert [each.pid for each in family() - others] == [old]
+
+
+async def test_a_child_is_not_late_because_its_watcher_was_stopped(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    """What went by while nobody looked does not count."""
+    script = Script(tmp_path, "ready(); time.sleep(60)")
+    one = make(children, script, start_hung_s=0.2)
+    await one.start()
+    looks = 0
+
+    def look() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks <= 3:
+            time.sleep(0.3)
+        return looks > 3
+
+    script.is_ready = look  # type: ignore[method-assign]
+    with capture_logs() as lines:
+        one.kill()
+        await until(lambda: one.restarts > 0 and one.state is State.READY)
+    assert one.restarts == 1
+    assert HANGS not in {line["event"] for line in lines}
 
 
 async def test_a_stopped_child_is_not_started_again(tmp_path: Path, children: list[Child]) -> None:

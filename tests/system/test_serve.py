@@ -126,6 +126,51 @@ def test_a_control_process_that_hangs_is_replaced(tmp_path: Path) -> None:
         assert [json.loads(line)["process"] for line in killed] == ["control", "control"]
 
 
+STOPS_ITSELF = """
+import signal, sys
+from gateway import processes, workforce
+from gateway.leashing import leashed
+from gateway.programs import Process
+processes.CONTROL_START_HUNG_S = workforce.START_HUNG_S = 4.0
+start = Process.command
+def command(self):
+    stop = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"]
+    return leashed(stop, on_parent_death=signal.SIGKILL) if self._life == 2 else start(self)
+Process.command = command
+"""
+
+
+def test_who_hangs_before_it_is_ready_is_replaced(tmp_path: Path) -> None:
+    """A worker and the control process that are started again and get nowhere are killed, and tried again."""
+    with serving(write_config(tmp_path), first=STOPS_ITSELF) as running:
+        before = running.family()
+        for name in ("gateway.worker 0", "gateway.control"):
+            before[name].kill()
+        for line in ("worker ready", "control ready"):
+            wait_until(lambda line=line: running.output.count(line) == 2, 180.0)
+        wait_until(lambda: works(running))
+        killed = [json.loads(line) for line in running.output.splitlines() if "before it is ready" in line]
+        assert {line["process"] for line in killed} == {"worker 0", "control"}
+
+
+def test_who_is_started_again_waits_for_no_store(tmp_path: Path) -> None:
+    """Nobody is late because Redis or PostgreSQL says nothing."""
+    with serving(write_config(tmp_path)) as running:
+        before = running.family()
+        stores = [before[name] for name in ("valkey-server", "postgres")]
+        for store in stores:
+            store.suspend()
+        try:
+            for name in ("gateway.worker 0", "gateway.control"):
+                before[name].kill()
+            for line in ("worker ready", "control ready"):
+                wait_until(lambda line=line: running.output.count(line) == 2, 180.0)
+        finally:
+            for store in stores:
+                store.resume()
+        wait_until(lambda: works(running))
+
+
 @pytest.mark.parametrize("name", ["valkey-server", "postgres", "gateway.control", "demo"])
 def test_every_other_killed_process_is_replaced_too(program: Serving, name: str) -> None:
     """The stores come back with their data, and so do the control process and the demo."""
