@@ -48,11 +48,11 @@ local function add_to_bucket(roll, bucket, units)
 end
 
 -- What the batch answered when it was applied; what is in use is told as of now.
-local function answer_again(last, in_use, oldest, record, roll)
+local function answer_again(last, in_use, oldest, record)
   local list = string.match(last, ':(.*)')
-  if not list and not roll then return in_use end
+  if not list then return in_use end
   local reply = {in_use, oldest, ''}
-  for granted in string.gmatch(list or '', '[^,]+') do
+  for granted in string.gmatch(list, '[^,]+') do
     reply[#reply + 1] = tonumber(granted)
     if reply[#reply] == STALE then reply[3] = redis.call('HGET', record, 'data') or '' end
   end
@@ -128,7 +128,7 @@ local function take(record, day, touched, roll, entry)
     local number = tonumber(string.match(last, '^%d+'))
     if number > batch then return SUPERSEDED end
     if number == batch then
-      return answer_again(last, roll and (sum or 0) or used - back, min or -1, record, roll)
+      return answer_again(last, roll and (sum or 0) or used - back, min or -1, record)
     end
   end
 
