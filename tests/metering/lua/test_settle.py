@@ -129,7 +129,7 @@ class TestRollingWindow:
     async def test_units_that_come_after_they_were_given_back_do_not_count(self, redis: Redis) -> None:
         """What a bucket of the window does not hold yet is kept, and taken from what is added to it."""
         await put(redis, {903: 1})
-        await settle(redis, 1, entry({}, {903: -4, 759: -2}))
+        await settle(redis, 1, entry({}, {759: -2, 903: -4}))
         assert (await everything(redis))[ROLL] == {"sum": "0", "late:903": "3", "late:759": "2"}
         await settle(redis, 2, entry({}, {903: 2, 759: 2}))
         assert (await everything(redis))[ROLL] == {"sum": "0", "late:903": "1"}

@@ -112,6 +112,7 @@ async def test_short_way_counts_like_the_long_one(redis: Redis) -> None:
         await redis.flushdb()
         chance, number = random.Random(7), 1
         replies: list[Any] = []
+        left: list[Any] = []
         for _ in range(400):
             for key_id in (KEY, OTHER):
                 if chance.random() < 0.05:
@@ -123,7 +124,8 @@ async def test_short_way_counts_like_the_long_one(redis: Redis) -> None:
             number += chance.randint(0, 1) - (chance.random() < 0.05)
             writer = chance.choice("vw")
             replies.append(await taken(redis, number, *any_batch(chance), writer=writer, script=script))
-        told.append((replies, await everything(redis)))
+            left.append(await everything(redis))
+        told.append((replies, left))
     assert told[0] == told[1]
     assert any(type(each) is int and each > 0 for reply in told[0][0] for each in reply)
 
@@ -160,6 +162,15 @@ async def test_batches_add_up_and_an_older_one_is_refused(redis: Redis) -> None:
     assert await sent_again(redis, 10, entry(group(2, cost=5))) == [13]
 
 
+async def test_time_of_the_first_grant_stays(redis: Redis) -> None:
+    """Neither a later batch nor the first one of another writer moves it, whichever way they are counted."""
+    await put(redis)
+    await taken(redis, 1, entry(group(), now=2_000))
+    await taken(redis, 2, entry(group(free=1), now=3_000))
+    await taken(redis, 1, entry(group(), now=4_000), writer="other")
+    assert await redis.hget(COUNTS, "first") == b"2000"
+
+
 async def test_what_is_left_is_granted(redis: Redis) -> None:
     """A batch gets the calls that fit whole into what is left; the others are counted as denied."""
     await put(redis)
@@ -182,6 +193,10 @@ async def test_free_of_cost_fits_as_long_as_nothing_is_over(redis: Redis) -> Non
     assert await taken(redis, 3, entry(group(2, cost=0, limit=4))) == [[5, -1, b"", 0]]
     assert await taken(redis, 4, entry(group(2, limit=3))) == [[5, -1, b"", 0]]
     assert await taken(redis, 5, entry(group(2, limit=0))) == [[5, -1, b"", 0]]
+    others = entry(group(2, cost=0, limit=5, free=1), group(1, cost=0, limit=4, free=1))
+    assert await taken(redis, 6, others) == [[5, -1, b"", 2, 0]]
+    assert await taken(redis, 7, entry(group(5, limit=5, bucket=9))) == [[5, 9, b"", 0]]
+    assert await taken(redis, 8, entry(group(3, cost=0, limit=5, bucket=9))) == [[5, 9, b"", 3]]
 
 
 async def test_what_is_priced_by_its_answer_needs_a_unit_left(redis: Redis) -> None:
@@ -296,6 +311,12 @@ class TestRollingWindow:
         buckets = {"899": "1", "900": "7", "902": "1"}
         assert (await everything(redis))[ROLL] == buckets | {"sum": "9", "min": "899"}
 
+    async def test_the_first_ten_minutes_of_all_are_a_bucket(self, redis: Redis) -> None:
+        """Only a negative number stands for the day's window."""
+        await put(redis)
+        assert await taken(redis, 1, entry(group(bucket=0))) == [[1, 0, b"", 1]]
+        assert (await everything(redis))[ROLL] == {"0": "1", "sum": "1", "min": "0"}
+
     async def test_limit_is_held_against_the_window(self, redis: Redis) -> None:
         """What is left is what the window does not hold, whatever the day has."""
         await put(redis)
@@ -320,6 +341,30 @@ class TestRollingWindow:
         }  # fmt: skip
         assert await taken(redis, 7, entry(group(limit=0, bucket=2_000))) == [[0, -1, b"", 0]]
         assert (await everything(redis))[ROLL] == {"sum": "0"}
+
+    async def test_units_given_back_before_they_came_leave_with_their_bucket(self, redis: Redis) -> None:
+        """What is kept for a bucket that left is dropped along with the others, and never counts."""
+        await put(redis)
+        buckets = {"900": 4, "902": 2, "sum": 6, "min": 900}
+        await redis.hset(ROLL, mapping={**buckets, "late:899": 7, "late:900": 7, "late:901": 7})
+        assert await taken(redis, 1, entry(group(bucket=901 + 144))) == [[3, 902, b"", 1]]
+        assert (await everything(redis))[ROLL] == {
+            "902": "2", "1045": "1", "late:901": "7", "sum": "3", "min": "902",
+        }  # fmt: skip
+
+    async def test_window_is_looked_through_only_when_its_oldest_bucket_leaves(self, redis: Redis) -> None:
+        """Until then its sum is taken as it stands; to add all buckets up at each call would take long."""
+        await put(redis)
+        await redis.hset(ROLL, mapping={"900": 4, "902": 1, "sum": 6, "min": 900})
+        assert await taken(redis, 1, entry(group(bucket=900 + 144))) == [[7, 900, b"", 1]]
+        assert await taken(redis, 2, entry(group(bucket=901 + 144))) == [[3, 902, b"", 1]]
+
+    async def test_oldest_bucket_that_is_not_there_is_found_anew(self, redis: Redis) -> None:
+        """A window that names a bucket which it does not hold is put right, and counts."""
+        await put(redis)
+        await redis.hset(ROLL, mapping={"902": 2, "sum": 9, "min": 5})
+        assert await taken(redis, 1, entry(group(limit=3, bucket=903))) == [[3, 902, b"", 1]]
+        assert (await everything(redis))[ROLL] == {"902": "2", "903": "1", "sum": "3", "min": "902"}
 
     async def test_a_day_that_becomes_a_window_counts_as_just_used(self, redis: Redis) -> None:
         """What is in use of the day stands in the window's first bucket; nothing does where all is back."""
