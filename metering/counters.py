@@ -165,8 +165,6 @@ class Counters:
         if not self._groups:
             self._since = self._loop.time()
             self._rouse()
-            if self._timer is None:
-                self._timer = self._loop.call_at(self._since + self._deadline_s, self._watch)
         self._groups[take] = [now, done]
 
     def doubt(self, since: float) -> None:
