@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from metering.batches import Owed
+from metering.commands import Command
 from metering.counters import Outcome, Taken
 from metering.link import Answered
-from metering.names import day_name, touched_name
+from metering.names import day_name, names_of, touched_name
+from metering.scripts import SETTLE, TAKE
 from policies.decision import Reason
 from policies.quota import BUCKETS_IN_24H, Window, bucket_of
 from policies.waiver import Waiver
@@ -204,7 +207,9 @@ async def test_what_is_held_at_the_end_is_told(redis: Redis) -> None:
         async with asyncio.timeout(15):
             while not counters._held:
                 await asyncio.sleep(0.001)
+    assert counters._held_timer is None  # it is not to be tried again
     assert counters.pending == 1
+    assert counters.in_doubt() == []
     assert counters.unsettled() == {(KEY, DAY): Owed({"d:banned": 1})}
     assert (counters.unsettled(), counters.pending) == ({}, 0)
 
@@ -271,6 +276,30 @@ async def test_callers_mistake_costs_nobody_else_the_answer(redis: Redis) -> Non
     assert reported == [{"message": "a counted call failed", "exception": mistake}]
 
 
+async def test_what_was_answered_is_not_sent_again(redis: Redis) -> None:
+    """A round ends with its answer: sent again it would count nothing, and cost as much as the next one."""
+    async with counting(redis) as counters:
+        await settled(counters)
+        wire: Any = counters._wire
+        ask = wire.ask
+        sent: list[Sequence[Command]] = []
+
+        def answer(commands: Sequence[Command], answered: Answered) -> bool:
+            sent.append(commands)
+            asyncio.get_running_loop().call_soon(answered, [[7]])
+            return True
+
+        async def refuse(commands: Sequence[Command]) -> list[Any]:
+            sent.append(commands)
+            raise OSError("sent again")
+
+        wire.ask, wire.exchange = answer, refuse
+        assert await counted(counters, take()) == [Taken(Outcome.GRANTED, 7)]
+        await settled(counters)
+        assert len(sent) == 1
+        wire.ask = ask
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_answer_that_cannot_be_read_leaves_nobody_waiting(redis: Redis, at_once: bool) -> None:
     """A round whose answer makes no sense is given up and reported; the next one counts."""
@@ -302,6 +331,32 @@ async def test_answer_that_cannot_be_read_leaves_nobody_waiting(redis: Redis, at
         assert [each.outcome for each in await counted(counters, take())] == [Outcome.GRANTED]
 
 
+@pytest.mark.parametrize("replies", [[[1]], [[1, 1], [1]]], ids=["too short", "too long"])
+async def test_answer_of_another_length_is_reported(redis: Redis, replies: list[Any]) -> None:
+    """One that leaves a key out, or is followed by another, is not taken for that of a settlement."""
+    await put_record(redis)
+    reported: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    async with counting(redis) as counters:
+        await settled(counters)
+        wire: Any = counters._wire
+        ask = wire.ask
+
+        def ask_nonsense(_: object, answered: Answered) -> bool:
+            wire.ask = ask
+            loop.call_soon(answered, replies)
+            return True
+
+        wire.ask = ask_nonsense
+        for key_id in (KEY, OTHER_KEY):
+            counters.deny(key_id, DAY, Reason.BANNED)
+        await settled(counters)
+        assert [each["message"] for each in reported] == ["a round of counts failed"]
+        assert isinstance(reported[0]["exception"], ValueError)
+        assert [each.outcome for each in await counted(counters, take())] == [Outcome.GRANTED]
+
+
 async def test_call_that_cannot_be_written_is_given_up(redis: Redis) -> None:
     """A mistake of ours before anything was sent is reported and costs its round; the next one counts."""
     await put_record(redis)
@@ -313,6 +368,7 @@ async def test_call_that_cannot_be_written_is_given_up(redis: Redis) -> None:
         (after,) = await counted(counters, take())
     assert (unwritten.outcome, after) == (Outcome.UNAVAILABLE, Taken(Outcome.GRANTED, 2))
     assert [each["message"] for each in reported] == ["a round of counts failed"]
+    assert isinstance(reported[0]["exception"], UnicodeError)
 
 
 async def test_call_that_comes_when_all_was_sent_is_not_counted(redis: Redis) -> None:
@@ -454,6 +510,28 @@ async def test_calls_arriving_one_by_one_grant_exactly_the_limit(redis: Redis) -
     assert granted == 100
 
 
+async def test_where_a_command_is_of_one_shard_each_shard_has_its_own(redis: Redis) -> None:
+    """Calls and settlements of one round are told apart by the shard of their key, and all are counted."""
+    for key_id in (KEY, OTHER_KEY):
+        await put_record(redis, key_id)
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        wire: Any = counters._wire
+        wire.one_shard = True
+        heard = overhear(counters)
+        for key_id in (KEY, OTHER_KEY):
+            counters.deny(key_id, DAY, Reason.BANNED)
+        results = await counted(counters, take(), take(key_id=OTHER_KEY), take(method="Other"))
+        await settled(counters)
+    assert [each.outcome for each in results] == [Outcome.GRANTED] * 3
+    told_apart = {(command[1], *command[3 : 3 + int(command[2])]) for command in heard}
+    assert told_apart == {
+        (script.sha, *names_of(key_id, f"{key_id}:{DAY}"))
+        for script in (TAKE, SETTLE)
+        for key_id in (KEY, OTHER_KEY)
+    }
+
+
 async def test_more_entries_than_a_batch_holds_take_several(redis: Redis) -> None:
     """Calls and settlements of more keys than fit one script are all counted, so many of them at a time."""
     ids = [f"key_{number:016x}" for number in range(1200)]
@@ -469,7 +547,8 @@ async def test_more_entries_than_a_batch_holds_take_several(redis: Redis) -> Non
             counters.deny(key_id, DAY, Reason.BANNED)
         await settled(counters)
     assert Counter(each.outcome for each in results) == {Outcome.GRANTED: 1200}
-    sizes = [int(command[2]) // 3 for command in heard if command[0] == "EVALSHA"]
-    assert sum(sizes) >= 2 * 1200  # more when a slow answer is asked for again
-    assert max(sizes) == 512
+    for script in (TAKE, SETTLE):
+        sizes = [int(command[2]) // 3 for command in heard if command[1] == script.sha]
+        assert sum(sizes) >= 1200  # more when a slow answer is asked for again
+        assert max(sizes) == 512
     assert (await day_of_key(redis, ids[-1]))["d:banned"] == 1

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from gateway.stores import EmbeddedValkey
 from metering import names
 from metering.batches import Owed
 from metering.clients import connect
+from metering.commands import Command
 from metering.counters import Counters, Outcome, Taken
+from metering.link import Answered
 from policies.decision import Reason
 from policies.quota import Window
 from policies.waiver import Waiver
@@ -304,6 +306,30 @@ async def test_killed_server_keeps_what_it_answered(own_store: EmbeddedValkey, o
         assert (await day_of_key(client))["used"] == 400
 
 
+async def test_round_that_failed_at_once_is_known_to_have_failed(redis: Redis) -> None:
+    """What the first attempt came to is told while the second one is under way, and counts as an attempt."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        wire: Any = counters._wire
+        ask, exchange = wire.ask, wire.exchange
+        told: list[str | None] = []
+
+        def fail(_: object, answered: Answered) -> bool:
+            wire.ask = ask
+            asyncio.get_running_loop().call_soon(answered, OSError("cut off"))
+            return True
+
+        async def heard_exchange(commands: Sequence[Command]) -> list[Any]:
+            told.append(counters.last_error)
+            replies: list[Any] = await exchange(commands)
+            return replies
+
+        wire.ask, wire.exchange = fail, heard_exchange
+        assert await counted(counters, take()) == [Taken(Outcome.GRANTED, 2)]
+    assert told == ["cut off"]
+
+
 async def test_close_is_bounded_while_redis_is_away(tmp_path: Path) -> None:
     """Closing waits for the deadline at most, and answers whoever still waits."""
     client = connect(f"unix://{tmp_path}/nobody.sock", timeout_s=0.2)
@@ -388,6 +414,20 @@ async def test_each_call_has_the_whole_deadline(redis: Redis) -> None:
         assert counters._timer is None
 
 
+async def test_settlement_has_the_whole_deadline_too(redis: Redis) -> None:
+    """Without a call in it, a round is as old as itself, and not as the call before it."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        loop = asyncio.get_running_loop()
+        await counted(counters, take())
+        begun = loop.time()
+        counters.deny(KEY, DAY, Reason.BANNED)
+        while counters._flight is None:
+            await asyncio.sleep(0)
+        assert begun <= counters._flight.since <= loop.time()
+        await settled(counters)
+
+
 async def test_later_call_is_given_up_at_its_own_deadline(own_valkey: Redis) -> None:
     """A call that came while the timer of an earlier one ran is answered, and told why it was not counted."""
     server = (await own_valkey.info("server"))["process_id"]
@@ -433,6 +473,19 @@ async def test_a_needless_doubt_changes_nothing(redis: Redis) -> None:
     assert await redis.keys("*") == []
 
 
+async def test_a_doubt_while_a_round_is_under_way_is_answered_by_it(redis: Redis) -> None:
+    """Whether Redis answers is known soon without a sign of life of its own."""
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        heard = overhear(counters)
+        asked = asyncio.ensure_future(counted(counters, take()))
+        while counters._flight is None:
+            await asyncio.sleep(0)
+        counters.doubt(asyncio.get_running_loop().time())
+        await asked
+    assert ("PING",) not in heard
+
+
 @pytest.mark.parametrize(("waited", "left"), [(90, 25), (60, 40), (0, 100)])
 async def test_a_sign_of_life_has_a_quarter_of_the_deadline(redis: Redis, waited: int, left: int) -> None:
     """Whoever was not answered has waited already; what is left of the deadline is at least a quarter."""
@@ -442,6 +495,7 @@ async def test_a_sign_of_life_has_a_quarter_of_the_deadline(redis: Redis, waited
         change_the_deadline(counters, 100)
         begun = loop.time()
         counters.doubt(begun - waited)
+        counters.doubt(begun + 1)  # the first that was not answered is the one that counts
         await until(counters, lambda counters: counters._timer)
         assert counters._timer is not None
         assert begun - 0.001 <= counters._timer.when() - left <= loop.time() + 0.001
