@@ -21,6 +21,7 @@ def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends() -> None:
     breaker = Breaker(clock)
     told: list[Outage | None] = []
     breaker.listen(told.append)
+    assert (breaker.is_open, breaker.outage_s, breaker.openings, breaker.why) == (False, 0.0, 0, "")
     breaker.close()
     for why in ("refused", "timed out"):
         breaker.open(why)
@@ -30,6 +31,8 @@ def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends() -> None:
     breaker.close()
     assert told == [None, Outage(4.0, "refused")]
     assert (breaker.is_open, breaker.outage_s, breaker.openings) == (False, 0.0, 1)
+    breaker.open("refused again")
+    assert (breaker.outage_s, breaker.openings, breaker.why) == (0.0, 2, "refused again")
 
 
 def test_an_ended_breaker_stays_open_in_silence() -> None:
@@ -38,5 +41,5 @@ def test_an_ended_breaker_stays_open_in_silence() -> None:
     told: list[Outage | None] = []
     breaker.listen(told.append)
     breaker.end()
-    assert breaker.is_open
+    assert (breaker.is_open, breaker.why) == (True, "counting has ended")
     assert told == []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hiredis import ReplyError
 from redis.asyncio import Redis
 
 from gateway.data_dir import run_directory
@@ -200,6 +201,31 @@ async def test_flushed_scripts_are_loaded_again(redis: Redis) -> None:
         await settled(counters)
     counts = await day_of_key(redis)
     assert (counts["used"], counts["d:banned"]) == (3, 3)
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+async def test_server_that_cannot_load_the_scripts_is_left(redis: Redis, is_loaded: bool) -> None:
+    """Where they were loaded, the round is sent again at once; where not, it is as with any refusal."""
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        wire: Any = counters._wire
+        ask, exchange, close = wire.ask, wire.exchange, wire.close
+        unknown = ReplyError("NOSCRIPT No matching script.")
+        refused = ReplyError("READONLY You can't write against a read only replica.")
+        answers = [[unknown], [b"sha", b"sha" if is_loaded else refused], [[7]]]
+        done: list[object] = []
+
+        async def answer(commands: Sequence[Command]) -> list[Any]:
+            done.append(commands[0][0])
+            return answers.pop(0)
+
+        async def note_close() -> None:
+            done.append("closed")
+
+        wire.ask, wire.exchange, wire.close = lambda *_: False, answer, note_close
+        assert await counted(counters, take()) == [Taken(Outcome.GRANTED, 7)]
+        wire.ask, wire.exchange, wire.close = ask, exchange, close
+    assert done == ["EVALSHA", "SCRIPT", *([] if is_loaded else ["closed"]), "EVALSHA"]
 
 
 @pytest.mark.parametrize("blocked", ["oom", "readonly"])
