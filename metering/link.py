@@ -49,7 +49,7 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            while (reply := self._reader.gets(False)) is not _INCOMPLETE:
+            while (reply := self._reader.gets()) is not _INCOMPLETE:
                 self._replies.append(reply)
         except hiredis.HiredisError as error:
             self._fail(RedisConnectionError(f"Redis sent what is no reply: {error}"))
