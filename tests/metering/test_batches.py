@@ -100,3 +100,16 @@ def test_what_is_owed_is_the_same_in_any_order() -> None:
     assert merged[0] == merged[1]
     assert merged[0][0]["used"] == 3
     assert merged[0][1:] == ({call.bucket: 2}, 1000)
+
+
+@pytest.mark.parametrize("window", Window)
+@pytest.mark.parametrize("billable", [True, False])
+def test_further_units_of_a_free_call_are_waived_too(window: Window, billable: bool) -> None:
+    """They use quota like those of a paid one, in the call's window, and are not paid for."""
+    call = take(window=window, billable=billable)
+    owed = Owed()
+    for units in (4, 3):
+        batches.charge_more(owed, call, units)
+    waived = {} if billable else {"w:SearchItemsFrame|search": 7, "v:free_method": 7}
+    assert owed.fields == {"t:SearchItemsFrame|search": 7, "used": 7, **waived}
+    assert owed.buckets == ({call.bucket: 7} if window is Window.ROLLING_24H else {})
