@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis.asyncio import Redis
 
 from metering import batches
-from metering.batches import Owed, settlement
+from metering.batches import Outcome, Owed, Take, TakeBatch, Taken, settlement
 from metering.clients import wire_to
-from metering.names import day_name
-from metering.scripts import SETTLE
+from metering.commands import evalsha
+from metering.names import day_name, names_of, roll_name
+from metering.scripts import SETTLE, TAKE
 from policies.quota import Window, bucket_of
 from policies.waiver import Waiver
 from tests.metering.samples import (
     DAY,
     KEY,
     NOW,
+    OTHER_KEY,
     counted,
     counting,
     day_of_key,
     put_record,
+    record,
     take,
     window_of_key,
 )
@@ -113,3 +118,76 @@ def test_further_units_of_a_free_call_are_waived_too(window: Window, billable: b
     waived = {} if billable else {"w:SearchItemsFrame|search": 7, "v:free_method": 7}
     assert owed.fields == {"t:SearchItemsFrame|search": 7, "used": 7, **waived}
     assert owed.buckets == ({call.bucket: 7} if window is Window.ROLLING_24H else {})
+
+
+def alike(call: Take, number: int, now: float = NOW) -> tuple[Take, list[Any]]:
+    """A group: calls that are alike, the first of which came at `now`."""
+    return call, [now, *range(number)]
+
+
+def test_calls_are_written_as_the_script_reads_them() -> None:
+    """Each key has its names and its groups, each group what it is counted by."""
+    rolling = take(
+        key_id=OTHER_KEY, cost=0, priced_later=True, window=Window.ROLLING_24H, bucket=9, revision=4
+    )
+    free = take(limit=5, cost=2, billable=False, method="Other")
+    groups = dict([alike(take(), 2), alike(rolling, 1, NOW + 1), alike(free, 3, NOW + 2)])
+    one, other = f"{KEY}:{DAY}", f"{OTHER_KEY}:{DAY}"
+    keys = [*names_of(KEY, one), *names_of(OTHER_KEY, other), roll_name(OTHER_KEY)]
+    arguments = ["w", 3, 60]
+    arguments += [one, int(NOW * 1000), 2, 0]
+    arguments += [1, -1, "SearchItemsFrame|search", 2, 1, 0, -1]
+    arguments += [1, 5, "Other|search", 3, 2, 1, -1]
+    arguments += [other, int((NOW + 1) * 1000), 1, 1]
+    arguments += [4, -1, "SearchItemsFrame|search", 1, 0, 2, 9]
+    assert TakeBatch(groups, "w", 3, 60).command == evalsha(TAKE, keys, arguments)
+
+
+class TestReplies:
+    """What the script answered to two groups of one key, of two calls and of one."""
+
+    BATCH = TakeBatch(dict([alike(take(), 2), alike(take(method="Other"), 1)]), "w", 1, 60)
+
+    def read(self, *replies: Any) -> list[tuple[int, Taken, Taken]]:
+        """How many of each group are granted, what these are told, and what the others are."""
+        found = list(self.BATCH.read(list(replies)))
+        assert [(call.method, len(waiting) - 1) for call, waiting, *_ in found] == [
+            ("SearchItemsFrame", 2),
+            ("Other", 1),
+        ]
+        return [(calls, granted, otherwise) for _, _, calls, granted, otherwise in found]
+
+    @pytest.mark.parametrize("used", [0, 1, 7])
+    def test_all_are_granted(self, used: int) -> None:
+        """Also where nothing is in use: what costs nothing may be all there is."""
+        granted = Taken(Outcome.GRANTED, used)
+        assert self.read(used) == [(2, granted, granted), (1, granted, granted)]
+
+    @pytest.mark.parametrize(
+        ("reply", "outcome"), [(-1, Outcome.MISSING), (-2, Outcome.UNAVAILABLE), (-3, Outcome.UNAVAILABLE)]
+    )
+    def test_none_was_counted(self, reply: int, outcome: Outcome) -> None:
+        """So that none is waived later."""
+        none = Taken(outcome, 0)
+        assert self.read(reply) == [(0, none, none)] * 2
+
+    @pytest.mark.parametrize(("oldest", "bucket"), [(-1, None), (0, 0), (1, 1)])
+    def test_some_are_granted(self, oldest: int, bucket: int | None) -> None:
+        """As many of each group as the script says; the others learn what is in use."""
+        granted, exhausted = (Taken(each, 7, None, bucket) for each in (Outcome.GRANTED, Outcome.EXHAUSTED))
+        assert self.read([7, oldest, b"", 1, 0]) == [(1, granted, exhausted), (0, granted, exhausted)]
+
+    def test_stale_ones_learn_the_record(self) -> None:
+        """One that cannot be read is as good as none."""
+        new, granted = record(revision=2), Taken(Outcome.GRANTED, 7)
+        exhausted = Taken(Outcome.EXHAUSTED, 7)
+        stale = Taken(Outcome.STALE, 0, new)
+        assert self.read([7, -1, new.to_json(), -1, 1]) == [(0, granted, stale), (1, granted, exhausted)]
+        missing = Taken(Outcome.MISSING, 0)
+        assert self.read([7, -1, b"{", 1, -1]) == [(1, granted, exhausted), (0, granted, missing)]
+
+    @pytest.mark.parametrize("replies", [[], [7, 7], [[7, -1, b"", 1]], [[7, -1, b"", 1, 1, 1]]])
+    def test_an_answer_to_something_else_is_refused(self, replies: list[Any]) -> None:
+        """A batch has a reply for each key, and one of some grants a number for each group."""
+        with pytest.raises(ValueError, match="argument"):
+            list(self.BATCH.read(replies))

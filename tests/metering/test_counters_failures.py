@@ -371,6 +371,39 @@ async def test_close_is_bounded_while_redis_is_away(tmp_path: Path) -> None:
     await client.aclose()
 
 
+async def test_answer_that_comes_after_the_end_changes_nothing(redis: Redis) -> None:
+    """What was in doubt when counting ended is kept as such, and must not be settled meanwhile."""
+    await put_record(redis)
+    async with counting(redis) as counters:
+        await counted(counters, take())
+        change_the_deadline(counters, 0.05)
+        kept: list[Answered] = []
+
+        def keep(_: object, answered: Answered) -> bool:
+            kept.append(answered)
+            return True
+
+        wire: Any = counters._wire
+        wire.ask = keep
+        counters.deny(KEY, DAY, Reason.BANNED)
+        await counters.close()
+        (answered,) = kept
+        answered([[1]])
+        assert [each.owed for each in counters.in_doubt()] == [{(KEY, DAY): Owed({"d:banned": 1})}]
+
+
+async def test_counts_that_too_few_replicas_have_are_not_granted(valkey_url: str, redis: Redis) -> None:
+    """A server that stands alone has none: why the round is sent again is told."""
+    await put_record(redis)
+    client = connect(valkey_url, timeout_s=0.2)
+    counters = Counters(client, writer="w0", deadline_s=0.5, retention_days=35, replicas=1)
+    await counters.start()
+    assert [each.outcome for each in await counted(counters, take())] == [Outcome.UNAVAILABLE]
+    await until(counters, lambda counters: "0 of 1 replicas" in str(counters.last_error))
+    await counters.close()
+    await client.aclose()
+
+
 async def test_close_ends_though_a_cancellation_was_swallowed(redis: Redis) -> None:
     """`asyncio.wait_for` of Python 3.11, which the client library uses, may swallow one that comes late."""
     deaf = [asyncio.CancelledError]
