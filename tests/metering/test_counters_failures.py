@@ -332,7 +332,10 @@ async def test_killed_server_keeps_what_it_answered(own_store: EmbeddedValkey, o
         assert (await day_of_key(client))["used"] == 400
 
 
-async def test_round_that_failed_at_once_is_known_to_have_failed(redis: Redis) -> None:
+@pytest.mark.parametrize(("error", "said"), [(OSError("cut off"), "cut off"), (OSError(), "OSError")])
+async def test_round_that_failed_at_once_is_known_to_have_failed(
+    redis: Redis, error: Exception, said: str
+) -> None:
     """What the first attempt came to is told while the second one is under way, and counts as an attempt."""
     await put_record(redis)
     async with counting(redis) as counters:
@@ -343,7 +346,7 @@ async def test_round_that_failed_at_once_is_known_to_have_failed(redis: Redis) -
 
         def fail(_: object, answered: Answered) -> bool:
             wire.ask = ask
-            asyncio.get_running_loop().call_soon(answered, OSError("cut off"))
+            asyncio.get_running_loop().call_soon(answered, error)
             return True
 
         async def heard_exchange(commands: Sequence[Command]) -> list[Any]:
@@ -353,7 +356,7 @@ async def test_round_that_failed_at_once_is_known_to_have_failed(redis: Redis) -
 
         wire.ask, wire.exchange = fail, heard_exchange
         assert await counted(counters, take()) == [Taken(Outcome.GRANTED, 2)]
-    assert told == ["cut off"]
+    assert told == [said]
 
 
 async def test_close_is_bounded_while_redis_is_away(tmp_path: Path) -> None:
