@@ -182,7 +182,10 @@ class TestReplies:
         new, granted = record(revision=2), Taken(Outcome.GRANTED, 7)
         exhausted = Taken(Outcome.EXHAUSTED, 7)
         stale = Taken(Outcome.STALE, 0, new)
-        assert self.read([7, -1, new.to_json(), -1, 1]) == [(0, granted, stale), (1, granted, exhausted)]
+        assert self.read([7, -1, new.to_json().encode(), -1, 1]) == [
+            (0, granted, stale),
+            (1, granted, exhausted),
+        ]
         missing = Taken(Outcome.MISSING, 0)
         assert self.read([7, -1, b"{", 1, -1]) == [(1, granted, exhausted), (0, granted, missing)]
 
