@@ -68,7 +68,7 @@ def test_the_printed_calls_work_as_they_are_pasted(program: Serving) -> None:
 
 
 def test_every_process_tells_its_build(program: Serving) -> None:
-    """Workers tell it to Prometheus, and they and the control process in their first line of the log."""
+    """Workers tell it to Prometheus, and they and the control process to the log when they are ready."""
     figures = program.control_text("/metrics")
     for worker in (0, 1):
         labels = f'data_path="{BUILD.data_path}",python="{BUILD.python}",version="{BUILD.version}"'
