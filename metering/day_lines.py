@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 
-from metering.snapshot import METHOD_PREFIXES, Snapshot, read_hash, reason_of
+from metering.snapshot import METHOD_PREFIXES, Method, Snapshot, read_hash, reason_of
 
 NULL = rb"\N"
+_ARRAY_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\""})
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _NAMES_MAX = 100_000
 _CALLS, _TAKEN, _WAIVED = (prefix.encode() for prefix in METHOD_PREFIXES)
@@ -26,17 +27,15 @@ class DayLines:
 
     key_id: str
     day: date
-    methods: bytes  # of `usage_daily`
-    reasons: bytes  # of `usage_reasons_daily`
     facts: bytes  # of `key_days`
+    reasons: bytes  # of `usage_reasons_daily`
     is_empty: bool  # whether nothing was ever counted here
-    numbers: int  # of the methods' lines, added up
     units: int  # of the reasons' lines, added up
 
     @property
-    def facts_with_sums(self) -> bytes:
-        """The line of `key_days` with two columns more: the sums."""
-        return b"%b\t%d\t%d\n" % (self.facts[:-1], self.numbers, self.units)
+    def facts_with_units(self) -> bytes:
+        """The line of `key_days` with one column more: the sum of the reasons."""
+        return b"%b\t%d\n" % (self.facts[:-1], self.units)
 
 
 def lines_of_hash(
@@ -46,15 +45,15 @@ def lines_of_hash(
     counters = dict(zip(pairs[::2], pairs[1::2], strict=True))
     get = counters.get
     place = _place(key_id, day)
-    methods, reasons = [], []
-    alone = numbers = units = 0
+    methods: list[_Line] = []
+    reasons: list[bytes] = []
+    alone = units = 0
     for name, value in counters.items():
         columns = _COLUMNS[name]
         if columns is None:
             continue
-        taken_name, waived_name, text = columns
-        if taken_name:
-            taken, waived = get(taken_name), get(waived_name)
+        if isinstance(columns, _MethodColumns):
+            taken, waived = get(columns.taken), get(columns.waived)
             if taken is None:
                 taken = b"0"
             else:
@@ -63,17 +62,13 @@ def lines_of_hash(
                 waived = b"0"
             else:
                 alone -= 1
-            methods.append(b"%b%b\t%b\t%b\t%b\n" % (place, text, value, taken, waived))
-            try:  # noqa: SIM105 - this is done for every number there is, and `suppress` takes as long as all
-                numbers += int(value) + int(taken) + int(waived)
-            except ValueError:
-                pass  # the ledger refuses the line
-        elif text:
-            try:  # noqa: SIM105 - as above
+            methods.append((columns.order, columns.method, columns.klass, value, taken, waived))
+        elif columns:
+            try:  # noqa: SIM105 - this is done for every reason there is, and `suppress` takes as long as all
                 units += int(value)
             except ValueError:
-                pass
-            reasons.append(b"%b%b\t%b\n" % (place, text, value))
+                pass  # the ledger refuses the line
+            reasons.append(b"%b%b\t%b\n" % (place, columns, value))
         else:
             alone += 1
     if alone:  # units of a method without its calls: a part of the hash is gone
@@ -86,11 +81,9 @@ def lines_of_hash(
     return DayLines(
         key_id,
         day,
-        b"".join(methods),
+        b"%b\t%b\t%b\t%b\t%b%b\n" % (place, used, back, first_at, _window(buckets), _arrays(methods)),
         b"".join(reasons),
-        b"%b\t%b\t%b\t%b\t%b\n" % (place, used, back, first_at, _window(buckets)),
         not (methods or reasons) and int(used) == int(back) == 0,
-        numbers,
         units,
     )
 
@@ -98,22 +91,43 @@ def lines_of_hash(
 def lines_of(snapshot: Snapshot) -> DayLines:
     """Return the lines of a snapshot."""
     place = _place(snapshot.key_id, snapshot.day)
-    methods = [
-        b"%b%b\t%d\t%d\t%d\n" % (place, _text(*method), calls, taken, waived)
-        for method, (calls, taken, waived) in snapshot.methods.items()
+    methods: list[_Line] = [
+        (name, _quoted(name[0]), _quoted(name[1]), b"%d" % calls, b"%d" % taken, b"%d" % waived)
+        for name, (calls, taken, waived) in snapshot.methods.items()
     ]
     reasons = [b"%b%b\t%d\n" % (place, _text(*reason), units) for reason, units in snapshot.reasons.items()]
     first_at = NULL if snapshot.first_at is None else str(snapshot.first_at).encode()
-    buckets = snapshot.buckets if snapshot.rolling else None
+    window = _window(snapshot.buckets if snapshot.rolling else None)
+    numbers = (snapshot.used, snapshot.back)
     return DayLines(
         snapshot.key_id,
         snapshot.day,
-        b"".join(methods),
+        b"%b\t%d\t%d\t%b\t%b%b\n" % (place, *numbers, first_at, window, _arrays(methods)),
         b"".join(reasons),
-        b"%b\t%d\t%d\t%b\t%b\n" % (place, snapshot.used, snapshot.back, first_at, _window(buckets)),
         snapshot.is_empty,
-        sum(map(sum, snapshot.methods.values())),
         sum(snapshot.reasons.values()),
+    )
+
+
+# A method and its class, the same as elements of arrays, and calls, units taken and units waived.
+_Line = tuple[Method, bytes, bytes, bytes, bytes, bytes]
+
+
+def _arrays(lines: list[_Line]) -> bytes:
+    """Return the five arrays of methods, each with a tab before it.
+
+    They are in the order of names, so that the same methods always make the same arrays.
+    """
+    if not lines:
+        return b"\t{}" * 5
+    lines.sort()
+    _, methods, classes, calls, taken, waived = zip(*lines, strict=True)
+    return b"\t{%b}\t{%b}\t{%b}\t{%b}\t{%b}" % (
+        b",".join(methods),
+        b",".join(classes),
+        b",".join(calls),
+        b",".join(taken),
+        b",".join(waived),
     )
 
 
@@ -146,15 +160,32 @@ def _text(*names: str) -> bytes:
     return "".join(f"\t{name.translate(_ESCAPES)}" for name in names).encode()
 
 
-_Columns = tuple[bytes, bytes, bytes] | None
-_OF_A_METHOD: _Columns = (b"", b"", b"")
+def _quoted(name: str) -> bytes:
+    """Return a name as an element of an array, which is quoted before COPY's own signs are."""
+    plain = name.translate(_ARRAY_ESCAPES).translate(_ESCAPES)
+    return f'"{plain}"'.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _MethodColumns:
+    """The fields of a method's units, taken and waived, and what the ledger's line says of it."""
+
+    taken: bytes
+    waived: bytes
+    order: Method
+    method: bytes
+    klass: bytes
+
+
+_Columns = _MethodColumns | bytes | None
+_OF_A_METHOD = b""
 
 
 class _ColumnsByName(dict[bytes, _Columns]):
     """What becomes of a hash's fields; few are different, and they come again for every key.
 
-    A method's calls: the names of its units, taken and waived, and its columns. A reason: its columns alone.
-    Units of a method, which are written with its calls: nothing. What the ledger's lines do not tell: None.
+    A reason: its columns. Units of a method, which are written with its calls: nothing. What the ledger's
+    lines do not tell: None.
     """
 
     def __missing__(self, raw: bytes) -> _Columns:
@@ -168,11 +199,12 @@ def _columns_of(raw: bytes) -> _Columns:
     prefix, colon, rest = raw.partition(b":")
     if prefix == _CALLS and colon:
         method, _, klass = rest.decode().rpartition("|")
-        return _TAKEN + b":" + rest, _WAIVED + b":" + rest, _text(method, klass)
+        names = (_TAKEN + b":" + rest, _WAIVED + b":" + rest)
+        return _MethodColumns(*names, (method, klass), _quoted(method), _quoted(klass))
     if prefix in (_TAKEN, _WAIVED) and colon:
         return _OF_A_METHOD
     reason = reason_of(raw.decode())
-    return None if reason is None else (b"", b"", _text(*reason))
+    return None if reason is None else _text(*reason)
 
 
 _COLUMNS = _ColumnsByName()

@@ -36,7 +36,7 @@ from metering.watch import Watch
 from metering.wire import Wire, refuse_errors
 from policies.period import day_of
 
-LANES = 3  # connections to PostgreSQL that one roll-up works on, beside that of its lock
+LANES = 1
 SHARDS_TOGETHER, ASKED_TOGETHER = 64, 1_000  # shards and members in one exchange: calls wait for it
 REMOVED_TOGETHER = 8_000
 WITHOUT_A_CALL_MAX = 10_000  # keys that are remembered during a roll-up
@@ -58,7 +58,7 @@ class Raised:
 class RollupReport:
     """What a roll-up did.
 
-    `rows` counts rows of `usage_daily` that changed. `lost` says that Redis came back without its data and
+    `rows` counts key days that changed in the ledger. `lost` says that Redis came back without its data and
     `older` that it came back with older data: either way the counters and records are to be rebuilt.
     `new` says that there was never a roll-up, and Redis is to be filled for the first time. `interruptions`
     are those that it noticed, `proven` earlier ones that turned out to have lost nothing; with `unsure`

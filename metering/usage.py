@@ -106,7 +106,7 @@ async def usage(engine: AsyncEngine, redis: Client, query: UsageQuery) -> UsageP
                 for row in await connection.execute(statement)
             ]
 
-        rows = await _paged(connection, tables.usage_daily, query, len(query.group_by), live, rows_of)
+        rows = await _paged(connection, tables.key_days, query, len(query.group_by), live, rows_of)
     page = page_of(rows, limit, lambda row: tuple(row.group.values()))
     return UsagePage(page.items, page.next_cursor)
 

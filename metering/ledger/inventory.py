@@ -13,6 +13,7 @@ from metering.ledger.engine import revisions
 from metering.ledger.marks import ROLLUP
 
 REVISION_TABLE = "alembic_version"
+FORMER_TABLES = ("usage_daily",)  # of earlier schemas, which have it as a table; it is a view now
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ async def snapshot_for_others(connection: AsyncConnection) -> str:
 
 async def clearing(connection: AsyncConnection, tables: Collection[str]) -> list[str]:
     """Return the statements that remove these tables, this version's, and their triggers' functions."""
-    ours = {*tables, *metadata.tables, REVISION_TABLE}
+    ours = {*tables, *metadata.tables, *FORMER_TABLES, REVISION_TABLE}
     present = [name for name in await _tables(connection) if name in ours]
     if not present:
         return []

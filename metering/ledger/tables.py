@@ -88,22 +88,6 @@ credentials = sa.Table(
     sa.Index(None, "pepper_id", "digest"),
 )
 
-usage_daily = sa.Table(
-    "usage_daily",
-    metadata,
-    sa.Column("key_id", sa.Text, primary_key=True),
-    sa.Column("day", sa.Date, primary_key=True),
-    sa.Column("method", sa.Text, primary_key=True),
-    sa.Column("class", sa.Text, primary_key=True),
-    sa.Column("calls", sa.BigInteger, nullable=False),
-    sa.Column("taken", sa.BigInteger, nullable=False),
-    sa.Column("waived", sa.BigInteger, nullable=False),
-    # Rows of a day lie together on disk, so a block range index finds a month and costs next to nothing to
-    # keep.
-    sa.Index(None, "day", postgresql_using="brin"),
-    postgresql_with=ROOM_FOR_UPDATES,
-)
-
 usage_reasons_daily = sa.Table(
     "usage_reasons_daily",
     metadata,
@@ -117,7 +101,9 @@ usage_reasons_daily = sa.Table(
     postgresql_with=ROOM_FOR_UPDATES,
 )
 
-# What the quota of a key needs beside its usage, so that an emptied Redis can be filled again.
+# What was counted of a key on a day. Its methods are arrays, a place in each of the five for every method, as
+# a roll-up brings them all at once; `usage_daily` shows them as rows. Beside them stands what the quota of a
+# key needs, so that an emptied Redis can be filled again.
 key_days = sa.Table(
     "key_days",
     metadata,
@@ -127,8 +113,33 @@ key_days = sa.Table(
     sa.Column("back", sa.BigInteger, nullable=False),
     sa.Column("first_at", Instant),
     sa.Column("buckets", Json),  # rolling window: {"bucket number": units} as last seen
+    *(
+        sa.Column(name, sa.ARRAY(kind), nullable=False, server_default=sa.text("'{}'"))
+        for name, kind in (
+            ("methods", sa.Text),
+            ("classes", sa.Text),
+            ("calls", sa.BigInteger),
+            ("taken", sa.BigInteger),
+            ("waived", sa.BigInteger),
+        )
+    ),
+    # Rows of a day lie together on disk, so a block range index finds a month and costs next to nothing to
+    # keep.
     sa.Index(None, "day", postgresql_using="brin"),
     postgresql_with=ROOM_FOR_UPDATES,
+)
+
+# A view: the methods of `key_days`, a row each.
+usage_daily = sa.Table(
+    "usage_daily",
+    sa.MetaData(),
+    sa.Column("key_id", sa.Text),
+    sa.Column("day", sa.Date),
+    sa.Column("method", sa.Text),
+    sa.Column("class", sa.Text),
+    sa.Column("calls", sa.BigInteger),
+    sa.Column("taken", sa.BigInteger),
+    sa.Column("waived", sa.BigInteger),
 )
 
 tokens = sa.Table(

@@ -38,47 +38,91 @@ _KEPT = sa.text(
     """
 )
 
-_METHODS, _REASONS, _DAYS = "usage_daily", "usage_reasons_daily", "key_days"
+_REASONS, _DAYS = "usage_reasons_daily", "key_days"
 
 # What is in the ledger already comes to it by way of tables that are emptied with the transaction.
 _GIVEN = "given_"
 _STAGE = """
-    CREATE TEMPORARY TABLE IF NOT EXISTS given_usage_daily (LIKE usage_daily) ON COMMIT DELETE ROWS;
     CREATE TEMPORARY TABLE IF NOT EXISTS given_usage_reasons_daily (LIKE usage_reasons_daily)
         ON COMMIT DELETE ROWS;
-    CREATE TEMPORARY TABLE IF NOT EXISTS given_key_days
-        (LIKE key_days, numbers numeric NOT NULL, units numeric NOT NULL) ON COMMIT DELETE ROWS;
+    CREATE TEMPORARY TABLE IF NOT EXISTS given_key_days (LIKE key_days, units numeric NOT NULL)
+        ON COMMIT DELETE ROWS;
     DO $$ BEGIN
         IF EXISTS (SELECT FROM given_key_days) THEN
-            TRUNCATE given_usage_daily, given_usage_reasons_daily, given_key_days;
+            TRUNCATE given_usage_reasons_daily, given_key_days;
         END IF;
     END $$
     """
 
-# Rows that stand as they are given are not even locked, which would be logged for each of them. Whoever
-# writes the same day meanwhile waits, or is waited for, at its row of `key_days`, which comes first.
-_WRITE_METHODS = sa.text(
+# Rows that stand as they are given are not even locked, which would be logged for each of them. A day hardly
+# ever has other methods than it had a moment before, so numbers are compared and raised place by place; where
+# it has, all lines are brought together. The window is replaced, not raised: what is given back lowers a
+# bucket. One that comes with counters behind the ledger is out of date like them.
+_WRITE_DAYS = sa.text(
     """
-    WITH found AS MATERIALIZED (
-        SELECT given.*, old.ctid AS place
-        FROM given_usage_daily AS given
-        LEFT JOIN usage_daily AS old ON (old.key_id, old.day, old.method, old.class)
-            = (given.key_id, given.day, given.method, given.class)
-        WHERE old.key_id IS NULL
-            OR old.calls < given.calls OR old.taken < given.taken OR old.waived < given.waived
-    ), raised AS (
-        UPDATE usage_daily AS old SET
-            calls = GREATEST(old.calls, found.calls),
-            taken = GREATEST(old.taken, found.taken),
-            waived = GREATEST(old.waived, found.waived)
-        FROM found WHERE old.ctid = found.place
-        RETURNING 1
-    ), added AS (
-        INSERT INTO usage_daily (key_id, day, method, class, calls, taken, waived)
-        SELECT key_id, day, method, class, calls, taken, waived FROM found WHERE place IS NULL
-        ORDER BY 1, 2, 3, 4
-        RETURNING 1
-    ) SELECT (SELECT count(*) FROM raised) + (SELECT count(*) FROM added)
+    INSERT INTO key_days AS old
+        (key_id, day, used, back, first_at, buckets, methods, classes, calls, taken, waived)
+    SELECT given.key_id, given.day, given.used, given.back, given.first_at, given.buckets,
+        given.methods, given.classes, given.calls, given.taken, given.waived
+    FROM given_key_days AS given LEFT JOIN key_days AS kept USING (key_id, day)
+    WHERE (given.used, given.back, given.first_at, given.buckets) IS DISTINCT FROM
+            (kept.used, kept.back, kept.first_at, kept.buckets)
+        OR (given.methods, given.classes, given.calls, given.taken, given.waived) IS DISTINCT FROM
+            (kept.methods, kept.classes, kept.calls, kept.taken, kept.waived)
+    ORDER BY 1, 2
+    ON CONFLICT (key_id, day) DO UPDATE SET
+        used = GREATEST(old.used, excluded.used),
+        back = GREATEST(old.back, excluded.back),
+        first_at = LEAST(old.first_at, excluded.first_at),
+        buckets = CASE WHEN excluded.used >= old.used AND excluded.back >= old.back
+            THEN COALESCE(excluded.buckets, old.buckets) ELSE old.buckets END,
+        (methods, classes, calls, taken, waived) = (
+            SELECT old.methods, old.classes, COALESCE(array_agg(GREATEST(calls, new_calls)), '{}'),
+                COALESCE(array_agg(GREATEST(taken, new_taken)), '{}'),
+                COALESCE(array_agg(GREATEST(waived, new_waived)), '{}')
+            FROM unnest(old.calls, old.taken, old.waived, excluded.calls, excluded.taken, excluded.waived)
+                AS line (calls, taken, waived, new_calls, new_taken, new_waived)
+            HAVING (old.methods, old.classes) = (excluded.methods, excluded.classes)
+            UNION ALL
+            SELECT array_agg(method ORDER BY place), array_agg(class ORDER BY place),
+                array_agg(calls ORDER BY place), array_agg(taken ORDER BY place),
+                array_agg(waived ORDER BY place)
+            FROM (
+                SELECT method, class, max(calls) AS calls, max(taken) AS taken, max(waived) AS waived,
+                    row_number() OVER (ORDER BY method COLLATE "C", class COLLATE "C") AS place
+                FROM (
+                    SELECT * FROM unnest(old.methods, old.classes, old.calls, old.taken, old.waived)
+                    UNION ALL
+                    SELECT * FROM unnest(
+                        excluded.methods, excluded.classes, excluded.calls, excluded.taken, excluded.waived)
+                ) AS line (method, class, calls, taken, waived)
+                GROUP BY 1, 2
+            ) AS greatest
+            HAVING (old.methods, old.classes) <> (excluded.methods, excluded.classes)
+        )
+    WHERE old.used < excluded.used OR old.back < excluded.back
+        OR old.first_at IS DISTINCT FROM LEAST(old.first_at, excluded.first_at)
+        OR (excluded.used = old.used AND excluded.back = old.back
+            AND COALESCE(excluded.buckets, old.buckets) IS DISTINCT FROM old.buckets)
+        OR CASE WHEN (old.methods, old.classes) = (excluded.methods, excluded.classes) THEN EXISTS (
+            SELECT
+            FROM unnest(old.calls, old.taken, old.waived, excluded.calls, excluded.taken, excluded.waived)
+                AS line (calls, taken, waived, new_calls, new_taken, new_waived)
+            WHERE calls < new_calls OR taken < new_taken OR waived < new_waived
+        ) ELSE EXISTS (
+            SELECT
+            FROM (
+                SELECT *, false FROM unnest(old.methods, old.classes, old.calls, old.taken, old.waived)
+                UNION ALL
+                SELECT *, true FROM unnest(
+                    excluded.methods, excluded.classes, excluded.calls, excluded.taken, excluded.waived)
+            ) AS line (method, class, calls, taken, waived, is_new)
+            GROUP BY method, class
+            HAVING bool_and(is_new)
+                OR max(calls) > min(calls) FILTER (WHERE NOT is_new)
+                OR max(taken) > min(taken) FILTER (WHERE NOT is_new)
+                OR max(waived) > min(waived) FILTER (WHERE NOT is_new)
+        ) END
     """
 )
 
@@ -91,35 +135,16 @@ _WRITE_REASONS = sa.text(
     """
 )
 
-# The window is replaced, not raised: what is given back lowers a bucket. One that comes with counters behind
-# the ledger is out of date like them.
-_WRITE_DAYS = sa.text(
-    """
-    INSERT INTO key_days AS old (key_id, day, used, back, first_at, buckets)
-    SELECT key_id, day, used, back, first_at, buckets FROM given_key_days ORDER BY 1, 2
-    ON CONFLICT (key_id, day) DO UPDATE SET
-        used = GREATEST(old.used, excluded.used),
-        back = GREATEST(old.back, excluded.back),
-        first_at = LEAST(old.first_at, excluded.first_at),
-        buckets = CASE WHEN excluded.used >= old.used AND excluded.back >= old.back
-            THEN COALESCE(excluded.buckets, old.buckets) ELSE old.buckets END
-    WHERE old.used < excluded.used OR old.back < excluded.back
-        OR old.first_at IS DISTINCT FROM LEAST(old.first_at, excluded.first_at)
-        OR (excluded.used = old.used AND excluded.back = old.back
-            AND COALESCE(excluded.buckets, old.buckets) IS DISTINCT FROM old.buckets)
-    """
-)
-
-# No row is lower than what was just written, so the sums are equal exactly when no row is higher either.
+# No number is lower than what was just written, so whatever differs is higher. Of reasons the sums are equal
+# exactly when no row is higher.
 _HIGHER = sa.text(
     """
     SELECT given.key_id, given.day
     FROM given_key_days AS given
     JOIN key_days AS kept USING (key_id, day)
-    WHERE kept.used > given.used OR kept.back > given.back
-        OR given.numbers < (
-            SELECT COALESCE(sum(calls + taken + waived), 0) FROM usage_daily AS rows
-            WHERE rows.key_id = given.key_id AND rows.day = given.day)
+    WHERE (kept.used, kept.back, kept.methods, kept.classes, kept.calls, kept.taken, kept.waived)
+            IS DISTINCT FROM
+            (given.used, given.back, given.methods, given.classes, given.calls, given.taken, given.waived)
         OR given.units < (
             SELECT COALESCE(sum(units), 0) FROM usage_reasons_daily AS rows
             WHERE rows.key_id = given.key_id AND rows.day = given.day)
@@ -129,13 +154,13 @@ _HIGHER = sa.text(
 
 
 async def write(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> int:
-    """Raise the ledger's rows to these numbers, and return how many rows of `usage_daily` that changed."""
+    """Raise the ledger's rows to these numbers, and return how many rows of `key_days` that changed."""
     return (await write_lines(connection, [lines_of(snapshot) for snapshot in snapshots])).rows
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How many rows of `usage_daily` changed, and which key days were in the ledger before."""
+    """How many rows of `key_days` changed, and which were in the ledger before."""
 
     rows: int
     kept: Sequence[DayLines]
@@ -162,11 +187,9 @@ async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> 
             kept = list(days)
     if kept:
         await (await driver_of(connection)).execute(_STAGE)
-        await _copy(connection, _GIVEN + _DAYS, [each.facts_with_sums for each in kept])
+        await _copy(connection, _GIVEN + _DAYS, [each.facts_with_units for each in kept])
         await _copy(connection, _GIVEN + _REASONS, [each.reasons for each in kept])
-        await _copy(connection, _GIVEN + _METHODS, [each.methods for each in kept])
-        await connection.execute(_WRITE_DAYS)
-        rows += (await connection.execute(_WRITE_METHODS)).scalar_one()
+        rows += (await connection.execute(_WRITE_DAYS)).rowcount
         if any(each.reasons for each in kept):
             await connection.execute(_WRITE_REASONS)
     return Written(rows, kept)
@@ -184,13 +207,12 @@ async def higher_than(connection: AsyncConnection, written: Written) -> list[Sna
 
 
 async def _copy_days(connection: AsyncConnection, days: Sequence[DayLines]) -> int:
-    """Copy days that the ledger does not have, and return the rows of methods.
+    """Copy days that the ledger does not have, and return how many that was.
 
     The transaction has begun: SQLAlchemy begins it with its own first statement only.
     """
-    await _copy(connection, _DAYS, [each.facts for each in days])
     await _copy(connection, _REASONS, [each.reasons for each in days])
-    return await _copy(connection, _METHODS, [each.methods for each in days])
+    return await _copy(connection, _DAYS, [each.facts for each in days])
 
 
 async def _copy(connection: AsyncConnection, table: str, lines: Sequence[bytes]) -> int:
@@ -217,15 +239,14 @@ async def read(connection: AsyncConnection, places: Sequence[Place]) -> list[Sna
     if not found:
         return []
     wanted = _wanted(list(found))
-    days, methods, reasons = tables.key_days, tables.usage_daily, tables.usage_reasons_daily
+    days, reasons = tables.key_days, tables.usage_reasons_daily
     for row in await connection.execute(sa.select(days).join(wanted, _same_place(days, wanted))):
         snapshot = found[(row.key_id, row.day)]
         snapshot.used, snapshot.back, snapshot.first_at = row.used, row.back, row.first_at
         snapshot.buckets = row.buckets or {}
         snapshot.rolling = row.buckets is not None
-    for row in await connection.execute(sa.select(methods).join(wanted, _same_place(methods, wanted))):
-        numbers = [row.calls, row.taken, row.waived]
-        found[(row.key_id, row.day)].methods[(row.method, row._mapping["class"])] = numbers
+        numbers = map(list, zip(row.calls, row.taken, row.waived, strict=True))
+        snapshot.methods = dict(zip(zip(row.methods, row.classes, strict=True), numbers, strict=True))
     for row in await connection.execute(sa.select(reasons).join(wanted, _same_place(reasons, wanted))):
         found[(row.key_id, row.day)].reasons[(row.effect, row.reason)] = row.units
     return list(found.values())

@@ -23,27 +23,28 @@ def pairs_of(counts: Mapping[str, int]) -> list[bytes]:
 
 
 def both(counts: Mapping[str, int], buckets: dict[str, int] | None = None) -> tuple[DayLines, DayLines]:
-    """The lines of a hash, straight and by way of its snapshot, with the lines of each in order."""
+    """The lines of a hash, straight and by way of its snapshot, with those of reasons in order."""
     pairs = pairs_of(counts)
     snapshot = read_hash(KEY, TODAY, pairs)
     snapshot.buckets, snapshot.rolling = buckets or {}, buckets is not None
     told = lines_of_hash(KEY, TODAY, pairs, buckets), lines_of(snapshot)
     for lines in told:
-        for name in ("methods", "reasons"):
-            setattr(lines, name, b"".join(sorted(getattr(lines, name).splitlines(keepends=True))))
+        lines.reasons = b"".join(sorted(lines.reasons.splitlines(keepends=True)))
         # PostgreSQL reads both ways to write an instant.
         lines.facts = lines.facts.replace(b".500000+00:00", b".500+00")
     return told
 
 
 def test_each_table_gets_its_columns() -> None:
-    """Methods with their three numbers, reasons, and the facts of the day; batch numbers are none."""
+    """The facts of the day, methods with their three numbers, and reasons; batch numbers are none."""
     counts = {
         "used": 9,
         "c:GetItem|item": 3,
         "bt:w0": 7,
         "t:GetItem|item": 9,
         "w:GetItem|item": 2,
+        "c:Find|search": 1,
+        "c:Find|item": 4,
         "back": 2,
         "v:error_code": 2,
         "d:quota_exceeded": 4,
@@ -51,13 +52,15 @@ def test_each_table_gets_its_columns() -> None:
         "rolling": 1,
     }
     lines = lines_of_hash(KEY, TODAY, pairs_of(counts), {"100": 3})
-    assert lines.methods == PLACE + b"GetItem\titem\t3\t9\t2\n"
     assert lines.reasons.splitlines() == [
         PLACE + b"waived\terror_code\t2",
         PLACE + b"denied\tquota_exceeded\t4",
     ]
-    assert lines.facts == PLACE + b'9\t2\t2026-11-21 12:00:00.500+00\t{"100": 3}\n'
-    assert lines.facts_with_sums == lines.facts[:-1] + b"\t14\t6\n"
+    assert lines.facts == PLACE + (
+        b'9\t2\t2026-11-21 12:00:00.500+00\t{"100": 3}\t{"Find","Find","GetItem"}\t{"item","search","item"}'
+        b"\t{4,1,3}\t{0,0,9}\t{0,0,2}\n"
+    )
+    assert lines.facts_with_units == lines.facts[:-1] + b"\t6\n"
     assert not lines.is_empty
 
 
@@ -66,7 +69,7 @@ def test_missing_hash_is_an_empty_day() -> None:
     straight, by_snapshot = both({})
     assert straight == by_snapshot
     assert straight.is_empty
-    assert straight.facts == PLACE + rb"0\t0\t\N\t\N".replace(rb"\t", b"\t") + b"\n"
+    assert straight.facts == PLACE + b"0\t0\t\\N\t\\N\t{}\t{}\t{}\t{}\t{}\n"
 
 
 def test_units_without_their_calls_are_told_too() -> None:
@@ -74,13 +77,14 @@ def test_units_without_their_calls_are_told_too() -> None:
     for counts in ({"t:GetItem|item": 4}, {"w:GetItem|item": 4, "c:Other|item": 1, "t:Other|item": 1}):
         straight, by_snapshot = both(counts | {"rolling": 1}, {"7": 1})
         assert straight == by_snapshot
-        assert b"GetItem\titem\t0\t" in straight.methods
+        assert b'"GetItem"' in straight.facts
 
 
 def test_names_cannot_break_out_of_their_column() -> None:
-    """Tabs, ends of lines and backslashes in a method's name are written as COPY reads them."""
-    lines = lines_of_hash(KEY, TODAY, pairs_of({"c:a\tb\nc\\d\r|item": 1}), None)
-    assert lines.methods == PLACE + rb"a\tb\nc\\d\r" + b"\titem\t1\t0\t0\n"
+    """Tabs, ends of lines, quotes and backslashes in a method's name are written as COPY reads them."""
+    lines = lines_of_hash(KEY, TODAY, pairs_of({'c:a\tb\nc\\d"\r|item': 1}), None)
+    name = rb'{"a\tb\nc\\\\d\\"\r"}'
+    assert lines.facts == PLACE + b"0\t0\t\\N\t\\N\t" + name + b'\t{"item"}\t{1}\t{0}\t{0}\n'
 
 
 def test_what_is_remembered_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

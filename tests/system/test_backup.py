@@ -66,7 +66,8 @@ async def _make_customer_of_last_month(url: str, key_id: str, day: datetime) -> 
         await connection.execute("UPDATE keys SET created_at = $2 WHERE id = $1", key_id, since)
         await connection.execute("UPDATE accounts SET created_at = $1", since)
         await connection.execute(
-            "INSERT INTO usage_daily VALUES ($1, $2, 'SearchItemsFrame', 'search', 70, 70, 0)",
+            "INSERT INTO key_days (key_id, day, used, back, methods, classes, calls, taken, waived)"
+            " VALUES ($1, $2, 70, 0, '{SearchItemsFrame}', '{search}', '{70}', '{70}', '{0}')",
             key_id,
             day.date(),
         )
@@ -195,7 +196,7 @@ def test_a_ledger_that_is_not_empty_is_replaced_only_when_told_to(lost: Lost) ->
     assert run_cli(lost.config_file, "restore", str(lost.backup), "--yes").returncode == 0
     shown = run_cli(lost.config_file, "restore", str(lost.backup), "--dry-run")
     assert shown.returncode == 0
-    assert "usage_daily" in shown.stdout
+    assert "key_days" in shown.stdout
     assert "Would: restore the ledger" in shown.stderr
     refused = run_cli(lost.config_file, "restore", str(lost.backup), "--yes")
     assert refused.returncode == 1

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from metering.ledger import tables
 from tests.gateway.control.conftest import Answer, Api, Clock
+from tests.metering.ledger_lines import put_line
 
 # A moment in September, before the counts, at which the account and the key are made.
 SEPTEMBER = datetime(2026, 9, 1, 9, 0, tzinfo=UTC)
@@ -50,11 +49,8 @@ class Shop:
 
     async def count(self, day: date, calls: int) -> None:
         """Write counts to the ledger, as a roll-up would."""
-        row = {"key_id": self.key, "day": day, "method": "SearchItemsFrame", "class": "search"}
         async with self.engine.begin() as connection:
-            await connection.execute(
-                sa.insert(tables.usage_daily).values(**row, calls=calls, taken=calls, waived=0)
-            )
+            await put_line(connection, self.key, day, ("SearchItemsFrame", "search"), calls, calls, 0)
 
     async def post(self, path: str, body: Any) -> Answer:
         """POST under an idempotency key of its own."""

@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from metering.billing import payments
@@ -18,7 +17,7 @@ from metering.billing.close import CloseReport, close
 from metering.billing.issue import IssueReport, issue
 from metering.billing.payments import NewPayment
 from metering.billing.terms import Terms
-from metering.ledger import accounts, invoice_lines, invoices, keys, plan_versions, tables
+from metering.ledger import accounts, invoice_lines, invoices, keys, plan_versions
 from metering.ledger.audit import Author
 from metering.ledger.credentials import NewCredential
 from metering.ledger.invoice_lines import InvoiceLine
@@ -32,6 +31,7 @@ from policies.plans import Plan
 from policies.pricing import Model, Price, Tier
 from policies.standing import Standing, Step
 from policies.trial import TrialTerms
+from tests.metering.ledger_lines import put_line
 
 MOSCOW = ZoneInfo("Europe/Moscow")
 BY = Author("tok_0000000000000001", "req_1")
@@ -109,17 +109,9 @@ class Books:
         self, key_id: str, day: str, units: int, waived: int = 0, method: str = "SearchItemsFrame"
     ) -> None:
         """Set what the ledger has of a key's day."""
-        row = {"calls": units, "taken": units, "waived": waived}
-        place = {
-            "key_id": key_id,
-            "day": date.fromisoformat(day),
-            "method": method,
-            "class": "search",
-        }
         async with self.engine.begin() as connection:
-            table = tables.usage_daily
-            await connection.execute(sa.delete(table).filter_by(**place))
-            await connection.execute(sa.insert(table).values(**place, **row))
+            line = (method, "search")
+            await put_line(connection, key_id, date.fromisoformat(day), line, units, units, waived)
 
     async def close(self, text: str, on: str | None = None, **options: Any) -> CloseReport:
         """Close a month, on the first second after it unless it is said."""

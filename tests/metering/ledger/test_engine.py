@@ -55,7 +55,7 @@ async def test_migrations_at_once_wait_for_each_other(empty_url: str) -> None:
     engines = [make_engine(empty_url) for _ in range(3)]
     await asyncio.gather(*map(migrate, engines))
     await migrate(engines[0])
-    assert "usage_daily" in await tables_of(engines[0])
+    assert "key_days" in await tables_of(engines[0])
     for engine in engines:
         await engine.dispose()
 
