@@ -33,9 +33,9 @@ class DayLines:
     units: int  # of the reasons' lines, added up
 
     @property
-    def facts_with_units(self) -> bytes:
-        """The line of `key_days` with one column more: the sum of the reasons."""
-        return b"%b\t%d\n" % (self.facts[:-1], self.units)
+    def facts_with_sums(self) -> bytes:
+        """The line of `key_days` with two columns more: the sum of the reasons, and whether it is empty."""
+        return b"%b\t%d\t%b\n" % (self.facts[:-1], self.units, b"t" if self.is_empty else b"f")
 
 
 def lines_of_hash(

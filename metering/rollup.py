@@ -208,9 +208,8 @@ class _Carried:
     ) -> tuple[list[Snapshot], Collection[str]]:
         """Write what was found; return what the ledger has more of, and the keys that are to be stamped."""
         days = [lines_of_hash(each.key_id, each.day, each.pairs, each.buckets) for each in found]
-        written = await usage.write_lines(connection, days)
-        self.rows += written.rows
-        higher = await usage.higher_than(connection, written)
+        self.rows += await usage.write_lines(connection, days)
+        higher = await usage.higher_than(connection, days)
         unstamped = await self._unstamped(connection, {each.key_id for each in days if not each.is_empty})
         await connection.commit()
         return higher, unstamped

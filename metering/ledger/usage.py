@@ -7,10 +7,8 @@ greatest that was ever seen, and a row that holds it already is not touched.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 
-import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,26 +25,13 @@ _BY_INDEX = sa.text(
     "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
 )
 
-# Which of some key days are in the ledger. What is not is copied straight in, for a third of the price:
-# roll-ups wait for each other, so that nobody else brings it. If somebody did, the primary key tells.
-_KEPT = sa.text(
-    """
-    SELECT given.number
-    FROM unnest(string_to_array(:key_ids, ' '), string_to_array(:days, ' ')::date[])
-        WITH ORDINALITY AS given (key_id, day, number)
-    JOIN key_days USING (key_id, day)
-    """
-)
-
-_REASONS, _DAYS = "usage_reasons_daily", "key_days"
-
-# What is in the ledger already comes to it by way of tables that are emptied with the transaction.
-_GIVEN = "given_"
+# What is given comes to the ledger by way of tables that are emptied with the transaction.
+_DAYS, _REASONS = "given_key_days", "given_usage_reasons_daily"
 _STAGE = """
     CREATE TEMPORARY TABLE IF NOT EXISTS given_usage_reasons_daily (LIKE usage_reasons_daily)
         ON COMMIT DELETE ROWS;
-    CREATE TEMPORARY TABLE IF NOT EXISTS given_key_days (LIKE key_days, units numeric NOT NULL)
-        ON COMMIT DELETE ROWS;
+    CREATE TEMPORARY TABLE IF NOT EXISTS given_key_days
+        (LIKE key_days, units numeric NOT NULL, is_empty boolean NOT NULL) ON COMMIT DELETE ROWS;
     DO $$ BEGIN
         IF EXISTS (SELECT FROM given_key_days) THEN
             TRUNCATE given_usage_reasons_daily, given_key_days;
@@ -65,10 +50,11 @@ _WRITE_DAYS = sa.text(
     SELECT given.key_id, given.day, given.used, given.back, given.first_at, given.buckets,
         given.methods, given.classes, given.calls, given.taken, given.waived
     FROM given_key_days AS given LEFT JOIN key_days AS kept USING (key_id, day)
-    WHERE (given.used, given.back, given.first_at, given.buckets) IS DISTINCT FROM
-            (kept.used, kept.back, kept.first_at, kept.buckets)
-        OR (given.methods, given.classes, given.calls, given.taken, given.waived) IS DISTINCT FROM
-            (kept.methods, kept.classes, kept.calls, kept.taken, kept.waived)
+    WHERE CASE WHEN kept.key_id IS NULL THEN NOT given.is_empty
+        ELSE (given.used, given.back, given.first_at, given.buckets) IS DISTINCT FROM
+                (kept.used, kept.back, kept.first_at, kept.buckets)
+            OR (given.methods, given.classes, given.calls, given.taken, given.waived) IS DISTINCT FROM
+                (kept.methods, kept.classes, kept.calls, kept.taken, kept.waived) END
     ORDER BY 1, 2
     ON CONFLICT (key_id, day) DO UPDATE SET
         used = GREATEST(old.used, excluded.used),
@@ -77,12 +63,12 @@ _WRITE_DAYS = sa.text(
         buckets = CASE WHEN excluded.used >= old.used AND excluded.back >= old.back
             THEN COALESCE(excluded.buckets, old.buckets) ELSE old.buckets END,
         (methods, classes, calls, taken, waived) = (
-            SELECT old.methods, old.classes, COALESCE(array_agg(GREATEST(calls, new_calls)), '{}'),
-                COALESCE(array_agg(GREATEST(taken, new_taken)), '{}'),
-                COALESCE(array_agg(GREATEST(waived, new_waived)), '{}')
-            FROM unnest(old.calls, old.taken, old.waived, excluded.calls, excluded.taken, excluded.waived)
-                AS line (calls, taken, waived, new_calls, new_taken, new_waived)
-            HAVING (old.methods, old.classes) = (excluded.methods, excluded.classes)
+            SELECT excluded.methods, excluded.classes, excluded.calls, excluded.taken, excluded.waived
+            WHERE (old.methods, old.classes) = (excluded.methods, excluded.classes) AND NOT EXISTS (
+                SELECT
+                FROM unnest(old.calls, old.taken, old.waived, excluded.calls, excluded.taken, excluded.waived)
+                    AS line (calls, taken, waived, new_calls, new_taken, new_waived)
+                WHERE calls > new_calls OR taken > new_taken OR waived > new_waived)
             UNION ALL
             SELECT array_agg(method ORDER BY place), array_agg(class ORDER BY place),
                 array_agg(calls ORDER BY place), array_agg(taken ORDER BY place),
@@ -97,8 +83,8 @@ _WRITE_DAYS = sa.text(
                         excluded.methods, excluded.classes, excluded.calls, excluded.taken, excluded.waived)
                 ) AS line (method, class, calls, taken, waived)
                 GROUP BY 1, 2
-            ) AS greatest
-            HAVING (old.methods, old.classes) <> (excluded.methods, excluded.classes)
+            ) AS line
+            LIMIT 1
         )
     WHERE old.used < excluded.used OR old.back < excluded.back
         OR old.first_at IS DISTINCT FROM LEAST(old.first_at, excluded.first_at)
@@ -155,82 +141,47 @@ _HIGHER = sa.text(
 
 async def write(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> int:
     """Raise the ledger's rows to these numbers, and return how many rows of `key_days` that changed."""
-    return (await write_lines(connection, [lines_of(snapshot) for snapshot in snapshots])).rows
+    return await write_lines(connection, [lines_of(snapshot) for snapshot in snapshots])
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """How many rows of `key_days` changed, and which were in the ledger before."""
-
-    rows: int
-    kept: Sequence[DayLines]
-
-
-async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> Written:
+async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> int:
     """Raise the ledger's rows as `write` does."""
     if not days:
-        return Written(0, ())
-    given = {
-        "key_ids": " ".join([each.key_id for each in days]),
-        "days": " ".join([each.day.isoformat() for each in days]),
-    }
+        return 0
     await connection.execute(_BY_INDEX)
-    known = set((await connection.execute(_KEPT, given)).scalars())
-    kept = [each for number, each in enumerate(days, 1) if number in known]
-    fresh = [each for number, each in enumerate(days, 1) if number not in known and not each.is_empty]
-    rows = 0
-    if fresh:
-        try:
-            async with connection.begin_nested():
-                rows = await _copy_days(connection, fresh)
-        except sa.exc.IntegrityError:
-            kept = list(days)
-    if kept:
-        await (await driver_of(connection)).execute(_STAGE)
-        await _copy(connection, _GIVEN + _DAYS, [each.facts_with_units for each in kept])
-        await _copy(connection, _GIVEN + _REASONS, [each.reasons for each in kept])
-        rows += (await connection.execute(_WRITE_DAYS)).rowcount
-        if any(each.reasons for each in kept):
-            await connection.execute(_WRITE_REASONS)
-    return Written(rows, kept)
+    await (await driver_of(connection)).execute(_STAGE)
+    await _copy(connection, _DAYS, [each.facts_with_sums for each in days])
+    await _copy(connection, _REASONS, [each.reasons for each in days])
+    rows: int = (await connection.execute(_WRITE_DAYS)).rowcount
+    if any(each.reasons for each in days):
+        await connection.execute(_WRITE_REASONS)
+    return rows
 
 
-async def higher_than(connection: AsyncConnection, written: Written) -> list[Snapshot]:
+async def higher_than(connection: AsyncConnection, days: Sequence[DayLines]) -> list[Snapshot]:
     """Return the ledger's own numbers of key days where one of them is higher than what was written.
 
-    It looks at what was last written in the same transaction.
+    These days are what was last written, in the same transaction.
     """
-    if not written.kept:
+    if not days:
         return []
     rows = await connection.execute(_HIGHER)
     return await read(connection, [(row.key_id, row.day) for row in rows])
 
 
-async def _copy_days(connection: AsyncConnection, days: Sequence[DayLines]) -> int:
-    """Copy days that the ledger does not have, and return how many that was.
-
-    The transaction has begun: SQLAlchemy begins it with its own first statement only.
-    """
-    await _copy(connection, _REASONS, [each.reasons for each in days])
-    return await _copy(connection, _DAYS, [each.facts for each in days])
-
-
-async def _copy(connection: AsyncConnection, table: str, lines: Sequence[bytes]) -> int:
-    """Copy lines into a table, and return how many that was."""
+async def _copy(connection: AsyncConnection, table: str, lines: Sequence[bytes]) -> None:
+    """Copy lines into a table."""
     text = b"".join(lines)
     if not text:
-        return 0
+        return
 
     async def source() -> AsyncIterator[bytes]:
         yield text
 
     try:
-        done: str = await (await driver_of(connection)).copy_to_table(table, source=source())
-    except asyncpg.UniqueViolationError as error:
-        raise sa.exc.IntegrityError(f"COPY {table}", None, error) from error
+        await (await driver_of(connection)).copy_to_table(table, source=source())
     except DRIVER_ERRORS as error:
         raise sa.exc.DBAPIError(f"COPY {table}", None, error) from error
-    return int(done.rpartition(" ")[2])
 
 
 async def read(connection: AsyncConnection, places: Sequence[Place]) -> list[Snapshot]:

@@ -60,7 +60,7 @@ def test_each_table_gets_its_columns() -> None:
         b'9\t2\t2026-11-21 12:00:00.500+00\t{"100": 3}\t{"Find","Find","GetItem"}\t{"item","search","item"}'
         b"\t{4,1,3}\t{0,0,9}\t{0,0,2}\n"
     )
-    assert lines.facts_with_units == lines.facts[:-1] + b"\t6\n"
+    assert lines.facts_with_sums == lines.facts[:-1] + b"\t6\tf\n"
     assert not lines.is_empty
 
 
