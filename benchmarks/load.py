@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.machine import placed_on, python
 from benchmarks.workloads import KEY_MARK, MARK, VARIANTS, Request, Workload
+from gateway.leashing import leashed
 
 _GRACE_S = 600.0  # of which the least is needed on a quiet machine
 
@@ -81,13 +83,23 @@ def drive(
 
 @contextmanager
 def driven(
-    port: int, request: Request, workload: Workload, cores: frozenset[int], folder: Path, rate: float
+    port: int,
+    request: Request,
+    workload: Workload,
+    cores: frozenset[int],
+    folder: Path,
+    rate: float,
+    *,
+    turn_ns: int = 0,
 ) -> Iterator[Callable[[], Load]]:
-    """Ask a peer at a `rate` while the block lasts; gives what ends the load and returns what it measured."""
+    """Ask a peer at a `rate` while the block lasts; gives what ends the load and returns what it measured.
+
+    With `turn_ns` it takes its turns on a core as what the gateway starts does.
+    """
     asked = _asked(port, request, workload, rate=rate)
     with (folder / "driven.log").open("w+") as told, placed_on(cores):
         process = subprocess.Popen(
-            python("benchmarks.drive"),
+            leashed(python("benchmarks.drive"), on_parent_death=signal.SIGTERM, turn_ns=turn_ns),
             stdin=subprocess.PIPE,
             stdout=told,
             stderr=subprocess.STDOUT,

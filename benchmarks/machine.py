@@ -86,6 +86,7 @@ class Process:
         cores: frozenset[int],
         folder: Path,
         env: Mapping[str, str] | None = None,
+        turn_ns: int = 0,
     ) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
@@ -93,7 +94,9 @@ class Process:
         with placed_on(cores), self._log.open("wb") as log:
             self._child = subprocess.Popen(
                 leashed(
-                    [shutil.which(command[0]) or command[0], *command[1:]], on_parent_death=signal.SIGTERM
+                    [shutil.which(command[0]) or command[0], *command[1:]],
+                    on_parent_death=signal.SIGTERM,
+                    turn_ns=turn_ns,
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -26,9 +26,12 @@ _TOKEN_BYTES = 4000  # nginx refuses configuration words beyond 4 KB
 
 
 class Origin:
-    """A running upstream whose answers are `answer_bytes` long."""
+    """A running upstream whose answers are `answer_bytes` long.
 
-    def __init__(self, answer_bytes: int, cores: frozenset[int], folder: Path) -> None:
+    With `turn_ns` it takes its turns on a core as what the gateway starts does.
+    """
+
+    def __init__(self, answer_bytes: int, cores: frozenset[int], folder: Path, *, turn_ns: int = 0) -> None:
         self.port, self._count_port = free_port(), free_port()
         self.is_nginx = nginx.binary() is not None
         if self.is_nginx:
@@ -36,7 +39,7 @@ class Origin:
             command = nginx.write(folder, f"origin-{answer_bytes}", text)
         else:
             command = python("benchmarks.origin", str(self.port), str(self._count_port), str(answer_bytes))
-        self._process = Process(f"origin-{answer_bytes}", command, cores, folder)
+        self._process = Process(f"origin-{answer_bytes}", command, cores, folder, turn_ns=turn_ns)
         self._asked = 0
 
     def __enter__(self) -> Origin:

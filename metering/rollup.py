@@ -38,7 +38,7 @@ from policies.period import day_of
 
 LANES = 1
 SHARDS_TOGETHER, ASKED_TOGETHER = 64, 1_000  # shards and members in one exchange: calls wait for it
-REMOVED_TOGETHER = 8_000
+REMOVED_TOGETHER, REMOVED_AT_ONCE = 8_000, 200
 WITHOUT_A_CALL_MAX = 10_000  # keys that are remembered during a roll-up
 AUTHOR = Author("rollup")
 
@@ -282,7 +282,7 @@ class _Done:
         for shard, members in by_shard.items():
             commands.append(("SREM", collected_name(shard.decode()), *members))
             size += len(members)
-            if size >= ASKED_TOGETHER:
+            if size >= REMOVED_AT_ONCE:
                 refuse_errors(await self._wire.exchange(commands))
                 commands, size = [], 0
         if commands:

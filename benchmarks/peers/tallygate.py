@@ -15,6 +15,7 @@ import redis.asyncio
 from benchmarks.machine import Process, free_port, python
 from benchmarks.peers import DAY_LIMIT, MissingError, Peer
 from gateway import config
+from gateway.leashing import SHORT_TURN_NS
 from gateway.settings import Settings
 from metering.projection import project
 from policies import keys
@@ -67,7 +68,12 @@ class Tallygate(Peer):
         """Start the worker with this index on its core."""
         command = python("gateway.worker", "--index", str(index))
         self.process = Process(
-            f"{self.name}-{index}", command, self.bench.layout.proxy, self.bench.folder, environment
+            f"{self.name}-{index}",
+            command,
+            self.bench.layout.proxy,
+            self.bench.folder,
+            environment,
+            turn_ns=SHORT_TURN_NS,
         )
         self.process.wait_for_port(self.port)
 

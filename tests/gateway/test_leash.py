@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import pwd
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,21 @@ from gateway.leashing import LEASH, Identity, OrphanError, end_orphan, leashed
 
 SESSION_GROUP = "/proc/self/autogroup"  # of a process that is in no session yet, it is empty
 SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
+
+
+# Prints its niceness, the length of its turns and that of a child's, out of Linux's `struct sched_attr`.
+TURN = """
+import ctypes, os, platform
+number = {"x86_64": 315, "aarch64": 275}[platform.machine()]
+told = (ctypes.c_uint64 * 6)()
+ctypes.CDLL(None).syscall(number, 0, told, ctypes.sizeof(told), 0)
+print(os.nice(0), told[3], flush=True)
+if os.fork() == 0:
+    ctypes.CDLL(None).syscall(number, 0, told, ctypes.sizeof(told), 0)
+    print(told[3])
+else:
+    os.wait()
+"""
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -49,6 +66,19 @@ def test_a_command_that_may_wait_takes_its_session_with_it(steps: int, niceness:
     shown = [sys.executable, "-c", f"print(open({SESSION_GROUP!r}).read())"]
     done = run(leashed(shown, on_parent_death=signal.SIGTERM, nice=steps))
     assert done.stdout.split()[-2:] == ["nice", str(niceness)]
+
+
+@pytest.mark.skipif(
+    tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2]) < (6, 12),
+    reason="this kernel gives all the same turns",
+)
+def test_a_command_that_answers_calls_takes_short_turns() -> None:
+    """It and whatever it starts ask for turns of that length, as nice as it is; otherwise of the usual one."""
+    shown = [sys.executable, "-c", TURN]
+    usual = run(leashed(shown, on_parent_death=signal.SIGTERM))
+    short = run(leashed(shown, on_parent_death=signal.SIGTERM, nice=3, turn_ns=200_000))
+    assert [int(part) for part in short.stdout.split()] == [min(19, os.nice(0) + 3), 200_000, 200_000]
+    assert int(usual.stdout.split()[1]) > 200_000
 
 
 def test_a_command_whose_starter_is_gone_is_not_run() -> None:
