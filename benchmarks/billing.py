@@ -75,12 +75,15 @@ KEYS = """
     FROM generate_series(1, :accounts) AS i"""
 # In the order in which roll-ups write: a day after the other.
 USAGE = """
-    INSERT INTO usage_daily (key_id, day, method, class, calls, taken, waived)
-    SELECT 'key_' || substr(md5(i::text), 1, 16), :day, 'Method' || m, 'class' || m,
-        1 + (i * 7 + m) % 900, 1 + (i * 7 + m) % 900, (i + m) % 2
-    FROM generate_series(1, :accounts) AS i, generate_series(1, :methods) AS m"""
+    INSERT INTO key_days (key_id, day, used, back, methods, classes, calls, taken, waived)
+    SELECT 'key_' || substr(md5(i::text), 1, 16), :day, sum(calls), sum(waived),
+        array_agg('Method' || m), array_agg('class' || m), array_agg(calls), array_agg(calls),
+        array_agg(waived)
+    FROM generate_series(1, :accounts) AS i, generate_series(1, :methods) AS m,
+        LATERAL (SELECT 1 + (i * 7 + m) % 900 AS calls, (i + m) % 2 AS waived) AS line
+    GROUP BY i"""
 
-INDEX = "ALTER TABLE usage_daily ADD CONSTRAINT pk_usage_daily PRIMARY KEY (key_id, day, method, class)"
+INDEX = "ALTER TABLE key_days ADD CONSTRAINT pk_key_days PRIMARY KEY (key_id, day)"
 BILLED = "SELECT sum(quantity) FROM invoice_lines WHERE kind IN ('usage', 'trial', 'late')"
 
 
@@ -132,7 +135,7 @@ async def _fill(engine: AsyncEngine, accounts: int, bars: Progress) -> None:
         for statement in (ACCOUNTS, KEYS):
             await connection.execute(sa.text(statement), {"accounts": accounts})
         # An index on rows that are there already is made in a fraction of the time.
-        await connection.execute(sa.text("ALTER TABLE usage_daily DROP CONSTRAINT pk_usage_daily"))
+        await connection.execute(sa.text("ALTER TABLE key_days DROP CONSTRAINT pk_key_days"))
     for day in range(DAYS):
         async with engine.begin() as connection:
             given = {"day": MONTH.first.replace(day=1 + day), "accounts": accounts, "methods": METHODS}

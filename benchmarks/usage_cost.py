@@ -31,11 +31,12 @@ CHUNK = 1_000  # keys filled in at once
 PAGES = 15
 _FILL = sa.text(
     """
-    INSERT INTO usage_daily (key_id, day, method, class, calls, taken, waived)
-    SELECT 'key_' || lpad(to_hex(number), 16, '0'), date '2026-10-01' + day, 'Method' || method, 'item',
-        3, 3, 0
+    INSERT INTO key_days (key_id, day, used, back, methods, classes, calls, taken, waived)
+    SELECT 'key_' || lpad(to_hex(number), 16, '0'), date '2026-10-01' + day, 60, 0,
+        array_agg('Method' || method), array_agg('item'), array_agg(3), array_agg(3), array_agg(0)
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS number,
         generate_series(0, 30) AS day, generate_series(1, 20) AS method
+    GROUP BY number, day
     """
 )
 
@@ -58,7 +59,7 @@ async def fill(engine: AsyncEngine, keys: int) -> None:
             print(f"\rfilled in {min(keys, first + CHUNK):,} keys", end="", file=sys.stderr, flush=True)
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(sa.text("VACUUM ANALYZE usage_daily"))
+        await connection.execute(sa.text("VACUUM ANALYZE key_days"))
     rows = keys * METHODS * DAYS
     print(f"\r{keys:,} keys, {rows:,} rows, filled in {time.perf_counter() - began:.0f} s")
 

@@ -85,7 +85,7 @@ def stand_behind(process: str, steps: int) -> None:
 
 
 class _Attributes(ctypes.Structure):
-    """Linux's `struct sched_attr` as it was first; `runtime` is the length of a turn of an ordinary process."""
+    """Linux's `struct sched_attr` as it was first; `runtime` is the length of an ordinary process's turn."""
 
     _fields_ = (
         ("size", ctypes.c_uint32),

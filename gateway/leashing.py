@@ -16,8 +16,8 @@ LEASH = Path(__file__).with_name("leash.py")
 ORPHAN_DEADLINE_S = 20.0
 # Steps of niceness of what may wait: with all cores busy it gets a tenth of what a worker gets.
 BEHIND_CALLS = 10
-# A turn on a core of what a call passes. With the usual 3 ms it often waits as long, as soon as a program that
-# may wait shares its core, however nice that is; docs/capacity.md has the figures.
+# A turn on a core of what a call passes. With the usual 3 ms it often waits as long for a program that shares
+# its core, however nice that is; docs/capacity.md has the figures.
 SHORT_TURN_NS = 100_000
 
 

@@ -11,9 +11,8 @@ and reported: never billed less in silence, never twice.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -36,7 +35,6 @@ from metering.watch import Watch
 from metering.wire import Wire, refuse_errors
 from policies.period import day_of
 
-LANES = 1
 SHARDS_TOGETHER, ASKED_TOGETHER = 64, 1_000  # shards and members in one exchange: calls wait for it
 REMOVED_TOGETHER, REMOVED_AT_ONCE = 8_000, 200
 WITHOUT_A_CALL_MAX = 10_000  # keys that are remembered during a roll-up
@@ -161,34 +159,24 @@ class _Carried:
         self._to_be_stamped: list[bytes] = []  # members of such keys
 
     async def carry(self, redis: Client, engine: AsyncEngine, names: Collection[bytes]) -> None:
-        """Carry counters in lanes: while PostgreSQL takes the chunk of one, another reads from Redis."""
+        """Carry counters, a chunk after the other: to do more at once would take the cores from calls."""
+        if not names:
+            return
         members = sorted(names)
         self.key_days += len(members)
-        if len(members) > CHUNK and self._sandbox_plans and not self._are_asked:
-            # Asked once, so that hardly any chunk has to ask for its own keys. One that is made later is in
-            # the next roll-up, as its calls are.
-            self._are_asked = True
-            async with engine.connect() as connection:
-                self._without_a_call = await accounts.keys_without_first_request(
-                    connection, self._sandbox_plans, most=WITHOUT_A_CALL_MAX
-                )
-        chunks = iter([members[first : first + CHUNK] for first in range(0, len(members), CHUNK)])
-        count = min(LANES, -(-len(members) // CHUNK))
-        lanes = [asyncio.ensure_future(self._lane(redis, engine, chunks)) for _ in range(count)]
-        try:
-            await asyncio.gather(*lanes)
-        finally:
-            for lane in lanes:
-                lane.cancel()
-            if lanes:
-                await asyncio.wait(lanes)
-
-    async def _lane(self, redis: Client, engine: AsyncEngine, chunks: Iterator[Sequence[bytes]]) -> None:
         wire = wire_to(redis)
         done = _Done(wire)
         try:
             async with engine.connect() as connection:
-                for chunk in chunks:
+                if len(members) > CHUNK and self._sandbox_plans and not self._are_asked:
+                    # Asked once, so that hardly any chunk has to ask for its own keys. One that is made later
+                    # is in the next roll-up, as its calls are.
+                    self._are_asked = True
+                    self._without_a_call = await accounts.keys_without_first_request(
+                        connection, self._sandbox_plans, most=WITHOUT_A_CALL_MAX
+                    )
+                for first in range(0, len(members), CHUNK):
+                    chunk = members[first : first + CHUNK]
                     found = await find(wire, [member.decode() for member in chunk])
                     higher, unstamped = await self._write(connection, found)
                     await self._raise(wire, found, higher)

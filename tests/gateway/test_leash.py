@@ -73,7 +73,7 @@ def test_a_command_that_may_wait_takes_its_session_with_it(steps: int, niceness:
     reason="this kernel gives all the same turns",
 )
 def test_a_command_that_answers_calls_takes_short_turns() -> None:
-    """It and whatever it starts ask for turns of that length, as nice as it is; otherwise of the usual one."""
+    """It and what it starts have turns of that length, as nice as it is; otherwise the usual ones."""
     shown = [sys.executable, "-c", TURN]
     usual = run(leashed(shown, on_parent_death=signal.SIGTERM))
     short = run(leashed(shown, on_parent_death=signal.SIGTERM, nice=3, turn_ns=200_000))

@@ -455,7 +455,6 @@ async def test_a_crash_leaves_the_first_request_to_the_next_roll_up(
 ) -> None:
     """An account is stamped with the first of all its calls, at whichever of its changes a roll-up dies."""
     monkeypatch.setattr(rollup, "CHUNK", 1)
-    monkeypatch.setattr(rollup, "LANES", 1)
     made = [await make_key(engine, name=name, plan="sandbox") for name in "ab"]
     async with engine.begin() as connection:
         moved = sa.update(tables.keys).where(tables.keys.c.id.in_([key.id for key in made]))
