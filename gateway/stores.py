@@ -190,6 +190,8 @@ class EmbeddedPostgres:
             "shared_buffers": "64MB",
             # What a roll-up of a million keys writes: behind a checkpoint whole pages are logged anew.
             "max_wal_size": "2GB",
+            # That is most of what a large roll-up writes, and a busy disk holds up Redis, which calls wait for.
+            "wal_compression": "on",
             "dynamic_shared_memory_type": "mmap",  # containers often have a tiny /dev/shm
             "max_parallel_workers_per_gather": "0",  # the other cores are for calls
         }

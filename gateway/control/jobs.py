@@ -33,7 +33,7 @@ class RolledUp(Output):
     """What a roll-up did."""
 
     key_days: int = Field(description="Days of keys that were looked at.")
-    rows: int = Field(description="Rows of the ledger that changed.")
+    rows: int = Field(description="Days of keys that changed in the ledger.")
     raised: int = Field(description="Counters that Redis had lost a part of, raised again.")
     first_raised: list[RaisedCounter] = Field(description=f"The first {SHOWN_RAISED} of them.")
     stamped_accounts: list[str] = Field(description="Accounts whose first request was found.")

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-import platform
 import pwd
-import re
 import signal
 import subprocess
 import sys
@@ -14,24 +12,10 @@ import pytest
 
 from gateway.leash import LOCKED
 from gateway.leashing import LEASH, Identity, OrphanError, end_orphan, leashed
+from tests.turns import needs_turns, turn_ns
 
 SESSION_GROUP = "/proc/self/autogroup"  # of a process that is in no session yet, it is empty
 SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
-
-
-# Prints its niceness, the length of its turns and that of a child's, out of Linux's `struct sched_attr`.
-TURN = """
-import ctypes, os, platform
-number = {"x86_64": 315, "aarch64": 275}[platform.machine()]
-told = (ctypes.c_uint64 * 6)()
-ctypes.CDLL(None).syscall(number, 0, told, ctypes.sizeof(told), 0)
-print(os.nice(0), told[3], flush=True)
-if os.fork() == 0:
-    ctypes.CDLL(None).syscall(number, 0, told, ctypes.sizeof(told), 0)
-    print(told[3])
-else:
-    os.wait()
-"""
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -68,17 +52,18 @@ def test_a_command_that_may_wait_takes_its_session_with_it(steps: int, niceness:
     assert done.stdout.split()[-2:] == ["nice", str(niceness)]
 
 
-@pytest.mark.skipif(
-    tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2]) < (6, 12),
-    reason="this kernel gives all the same turns",
-)
+@needs_turns
 def test_a_command_that_answers_calls_takes_short_turns() -> None:
-    """It and what it starts have turns of that length, as nice as it is; otherwise the usual ones."""
-    shown = [sys.executable, "-c", TURN]
-    usual = run(leashed(shown, on_parent_death=signal.SIGTERM))
-    short = run(leashed(shown, on_parent_death=signal.SIGTERM, nice=3, turn_ns=200_000))
-    assert [int(part) for part in short.stdout.split()] == [min(19, os.nice(0) + 3), 200_000, 200_000]
-    assert int(usual.stdout.split()[1]) > 200_000
+    """Its turns are of the length that was named, whatever its niceness; others have the usual one."""
+    usual = turn_ns(os.getpid())
+    for asked, found in ((0, usual), (200_000, 200_000)):
+        line = leashed(SLEEP, on_parent_death=signal.SIGTERM, nice=3, turn_ns=asked)
+        with subprocess.Popen(line, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            nice = os.getpriority(os.PRIO_PROCESS, child.pid)
+            assert (turn_ns(child.pid), nice) == (found, min(19, os.nice(0) + 3))
+            child.kill()
 
 
 def test_a_command_whose_starter_is_gone_is_not_run() -> None:

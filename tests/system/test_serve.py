@@ -17,6 +17,7 @@ import pytest
 
 from gateway.build import BUILD
 from tests.serving import READY_LINE, Serving, change, paste, serving, start, wait_until, write_config
+from tests.turns import needs_turns, turn_ns
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,14 @@ def test_every_process_tells_its_build(program: Serving) -> None:
     ready = [line for line in lines if line["event"] in {"worker ready", "control ready"}]
     assert len(ready) == 3
     assert {(line["version"], line["python"], line["data_path"]) for line in ready} == {astuple(BUILD)}
+
+
+@needs_turns
+def test_what_a_call_passes_takes_short_turns(program: Serving) -> None:
+    """Workers and Redis ask for little at a time, so that what was woken for longer makes way at once."""
+    usual = turn_ns(program.process.pid)
+    short = {name for name, process in program.family().items() if turn_ns(process.pid) < usual}
+    assert short == {"gateway.worker 0", "gateway.worker 1", "valkey-server"}
 
 
 def test_a_killed_worker_is_replaced_and_the_port_goes_on(program: Serving) -> None:

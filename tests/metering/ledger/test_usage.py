@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -118,6 +119,33 @@ async def test_new_days_and_known_ones_are_written_together(engine: AsyncEngine)
     assert found == [more, other]
 
 
+NAMES = [("Search", "search"), ("Search", "item"), ('a\tb\\c"d{e},', "item"), ("Ä", "item"), ("NULL", "z")]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_day_is_raised_line_by_line(engine: AsyncEngine, seed: int) -> None:
+    """Whatever lines come, more, fewer or others, each keeps its greatest numbers; changes are counted."""
+    chance = random.Random(seed)
+    kept: dict[tuple[str, str], list[int]] = {}
+    async with engine.begin() as connection:
+        for _ in range(40):
+            some = chance.sample(NAMES, chance.randint(0, len(NAMES)))
+            if chance.random() < 0.5:  # as it mostly is: all of before, and a little more
+                lines = {name: [n + (chance.random() < 0.3) for n in kept[name]] for name in kept}
+            else:
+                lines = {name: [chance.randrange(4) for _ in range(3)] for name in some}
+            before = dict(kept)
+            for name, numbers in lines.items():
+                kept[name] = [max(pair) for pair in zip(kept.get(name, [0] * 3), numbers, strict=True)]
+            days = [lines_of(snapshot(used=0, back=0, methods=lines))]
+            assert await usage.write_lines(connection, days) == (kept != before)
+            higher = await usage.higher_than(connection, days)
+            assert [each.methods for each in higher] == ([kept] if kept != lines else [])
+            (found,) = await usage.read(connection, [(KEY, TODAY)])
+            assert found.methods == kept
+            assert list(found.methods) == sorted(kept)
+
+
 async def test_rows_that_somebody_else_writes_meanwhile_keep_the_greatest(engine: AsyncEngine) -> None:
     """A row that grows and one that appears while it is waited for are neither lowered nor lost."""
     new = ("New", "item")
@@ -145,10 +173,11 @@ async def _waits_for_another(engine: AsyncEngine) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_text_that_is_no_number_is_an_error_of_the_ledger(engine: AsyncEngine) -> None:
+@pytest.mark.parametrize("text", [b"many", b"", b"1,2", b"{1}", b"NULL", b"1\t2", b"9223372036854775808"])
+async def test_text_that_is_no_number_is_an_error_of_the_ledger(engine: AsyncEngine, text: bytes) -> None:
     """What PostgreSQL does not take raises what a lost connection raises, and leaves nothing behind."""
     async with engine.connect() as connection:
-        days = [lines_of(snapshot()), lines_of_hash(OTHER_KEY, TODAY, [b"c:Search|search", b"many"], None)]
+        days = [lines_of(snapshot()), lines_of_hash(OTHER_KEY, TODAY, [b"c:Search|search", text], None)]
         with pytest.raises(SQLAlchemyError, match="key_days"):
             await usage.write_lines(connection, days)
     async with engine.connect() as connection:
