@@ -188,9 +188,9 @@ class EmbeddedPostgres:
             "log_min_messages": "warning",
             "max_connections": "100",
             "shared_buffers": "64MB",
-            # What a roll-up of a million keys writes: behind a checkpoint whole pages are logged anew.
+            # Behind a checkpoint whole pages are logged anew, most of what a roll-up of a million keys writes;
+            # and a busy disk holds up Redis, for which calls wait.
             "max_wal_size": "2GB",
-            # That is most of what a large roll-up writes, and a busy disk holds up Redis, which calls wait for.
             "wal_compression": "on",
             "dynamic_shared_memory_type": "mmap",  # containers often have a tiny /dev/shm
             "max_parallel_workers_per_gather": "0",  # the other cores are for calls
