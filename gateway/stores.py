@@ -188,8 +188,8 @@ class EmbeddedPostgres:
             "log_min_messages": "warning",
             "max_connections": "100",
             "shared_buffers": "64MB",
-            # Behind a checkpoint whole pages are logged anew, most of what a roll-up of a million keys writes;
-            # and a busy disk holds up Redis, for which calls wait.
+            # Behind a checkpoint whole pages are logged anew, most of what a large roll-up writes; and a busy
+            # disk holds up Redis, for which calls wait.
             "max_wal_size": "2GB",
             "wal_compression": "on",
             "dynamic_shared_memory_type": "mmap",  # containers often have a tiny /dev/shm
