@@ -33,7 +33,7 @@ _FILL = sa.text(
     """
     INSERT INTO key_days (key_id, day, used, back, methods, classes, calls, taken, waived)
     SELECT 'key_' || lpad(to_hex(number), 16, '0'), date '2026-10-01' + day, 60, 0,
-        array_agg('Method' || method), array_agg('item'), array_agg(3), array_agg(3), array_agg(0)
+        array_agg('Method' || method), array_agg(text 'item'), array_agg(3), array_agg(3), array_agg(0)
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS number,
         generate_series(0, 30) AS day, generate_series(1, 20) AS method
     GROUP BY number, day
