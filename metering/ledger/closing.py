@@ -53,11 +53,13 @@ _STAGES = (
 _BY_HASHING = "SET LOCAL enable_sort = off"
 _BY_ANY_WAY = "SET LOCAL enable_sort = on"
 
+# Not by `usage_daily`, which would unpack the names of all methods too.
 _COUNT = """
     CREATE TEMPORARY TABLE counted ON COMMIT DROP AS
-    SELECT key_id, number, sum(calls)::bigint AS calls, sum(taken)::bigint AS taken,
-        sum(waived)::bigint AS waived
-    FROM staged_segments AS segment JOIN usage_daily AS used USING (key_id)
+    SELECT key_id, number, sum(line.calls)::bigint AS calls, sum(line.taken)::bigint AS taken,
+        sum(line.waived)::bigint AS waived
+    FROM staged_segments AS segment JOIN key_days AS used USING (key_id)
+        CROSS JOIN LATERAL unnest(used.calls, used.taken, used.waived) AS line (calls, taken, waived)
     WHERE used.day >= $1 AND used.day < $2
         AND used.day >= segment.first_day AND used.day < segment.last_excluded
     GROUP BY 1, 2"""
