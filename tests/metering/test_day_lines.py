@@ -74,10 +74,16 @@ def test_missing_hash_is_an_empty_day() -> None:
 
 def test_units_without_their_calls_are_told_too() -> None:
     """A hash that lost the calls of a method still tells the units that it has."""
-    for counts in ({"t:GetItem|item": 4}, {"w:GetItem|item": 4, "c:Other|item": 1, "t:Other|item": 1}):
+    for counts, arrays in (
+        ({"t:GetItem|item": 4}, rb'{"GetItem"}\t{"item"}\t{0}\t{4}\t{0}'),
+        (
+            {"w:GetItem|item": 4, "c:Other|item": 1, "t:Other|item": 1},
+            rb'{"GetItem","Other"}\t{"item","item"}\t{0,1}\t{0,1}\t{4,0}',
+        ),
+    ):
         straight, by_snapshot = both(counts | {"rolling": 1}, {"7": 1})
         assert straight == by_snapshot
-        assert b'"GetItem"' in straight.facts
+        assert straight.facts.endswith(arrays.replace(rb"\t", b"\t") + b"\n")
 
 
 def test_names_cannot_break_out_of_their_column() -> None:

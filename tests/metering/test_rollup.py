@@ -84,7 +84,8 @@ async def test_counts_arrive_as_they_stand(redis: Redis, engine: AsyncEngine) ->
     ]
     first = datetime.fromtimestamp(NOW, UTC)
     [(_, *facts)] = await rows_of(engine, tables.key_days)
-    assert facts[:6] == [KEY, TODAY, 11, 5, first, None]
+    lines = [["GetItem", "SearchItemsFrame"], ["item", "search"], [1, 2], [1, 10], [1, 5]]
+    assert facts == [KEY, TODAY, 11, 5, first, None, *lines]
 
 
 async def test_second_rollup_changes_no_byte(redis: Redis, engine: AsyncEngine) -> None:
