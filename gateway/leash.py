@@ -6,8 +6,8 @@ Standard library only, so that it is there within milliseconds. In this order it
   order;
 - lets others go first where COMMAND may wait, by as many steps of niceness as were named, its session
   included: Linux may share the cores out among sessions first, and then regards niceness within each only;
-- asks for short turns on a core where COMMAND answers calls: whoever was woken for something longer keeps the
-  core for a turn of its own, but less long against one who asks for little (Linux 6.12);
+- asks for short turns on a core where COMMAND answers calls (Linux 6.12), so that it need not wait until the
+  turn of a process is over that was just woken for something longer;
 - takes an exclusive lock on a file and leaves it open for COMMAND and its children: the lock ends with the
   last of them, whatever killed them, so nobody has to judge whether a process id in a file is the right
   process;

@@ -17,7 +17,7 @@ ORPHAN_DEADLINE_S = 20.0
 # Steps of niceness of what may wait: with all cores busy it gets a tenth of what a worker gets.
 BEHIND_CALLS = 10
 # A turn on a core of what a call passes. With the usual 3 ms it often waits as long for a program that shares
-# its core, however nice that is; docs/capacity.md has the figures.
+# its core, however nice that is; docs/decisions/0025 has the figures.
 SHORT_TURN_NS = 100_000
 
 

@@ -40,8 +40,8 @@ _STAGE = """
     """
 
 # Rows that stand as they are given are not even locked, which would be logged for each of them. A day hardly
-# ever has other methods than it had a moment before, so numbers are compared and raised place by place; where
-# it has, all lines are brought together. The window is replaced, not raised: what is given back lowers a
+# ever has other methods than it had a moment before, nor lower numbers: then it becomes what is given, else
+# the two are brought together line by line. The window is replaced, not raised: what is given back lowers a
 # bucket. One that comes with counters behind the ledger is out of date like them.
 _WRITE_DAYS = sa.text(
     """
