@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -20,6 +21,9 @@ from gateway.stores import EmbeddedValkey
 
 START_S = 30.0
 MEETING_S = 5.0
+# Servers forget whom they did not come to know within their timeout, and each step takes a write to a disk
+# that may be busy: while they meet it is long.
+MEETING_TIMEOUT_MS = 15_000
 NODE_TIMEOUT_MS = 1000  # of silence, after which a server counts as gone
 SLOTS = 16_384
 AT_ONCE = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
@@ -92,12 +96,16 @@ def cluster(
     With a long `node_timeout_ms` no replica takes over by itself.
     """
     masters = len(replicas_of)
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms))
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(MEETING_TIMEOUT_MS))
     with nodes(directory, masters + sum(replicas_of), *options) as all_nodes:
         bounds = [SLOTS * number // masters for number in range(masters + 1)]
         for node, low, high in zip(all_nodes[:masters], bounds, bounds[1:], strict=False):
             node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high - 1)
-        eventually(lambda: _have_met(all_nodes))
+        try:
+            eventually(lambda: _have_met(all_nodes))
+        except AssertionError as error:
+            error.add_note("\n".join(map(_known_to, all_nodes)))
+            raise
         followed = [node for node, count in zip(all_nodes, replicas_of, strict=False) for _ in range(count)]
         for node, master in zip(all_nodes[masters:], followed, strict=True):
             node.client.execute_command("CLUSTER", "REPLICATE", master.name)
@@ -105,6 +113,8 @@ def cluster(
             eventually(lambda node=node: _is_ok(node))
         for node in all_nodes[masters:]:
             eventually(lambda node=node: node.client.info("replication")["master_link_status"] == "up")
+        for node in all_nodes:
+            node.client.config_set("cluster-node-timeout", node_timeout_ms)
         yield all_nodes
 
 
@@ -175,9 +185,11 @@ def _run(line: list[str], port: int, log_file: Path) -> Node:
 
 def _free_port() -> int:
     # Servers of a cluster talk to each other on a port 10,000 above. Both lie below those that the system
-    # gives to outgoing connections, one of which might take a port between this look at it and its use.
+    # gives to outgoing connections, one of which might take a port between this look at it and its use. Tests
+    # that run at once choose among different ones: a cluster goes on looking for servers that it has lost.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
     while True:
-        port = random.randrange(12_000, 22_000)
+        port = 12_000 + 1_000 * worker + random.randrange(1_000)
         with socket.socket() as probe, socket.socket() as bus, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             bus.bind(("127.0.0.1", port + 10_000))
@@ -190,7 +202,7 @@ def _cluster_info(node: Node) -> dict[str, str]:
 
 
 def _have_met(all_nodes: Sequence[Node]) -> bool:
-    """Let servers meet; a busy one forgets whom it has not heard within its timeout, so it is told again."""
+    """Let servers meet; those that have not done so for long are told again."""
     first, *others = all_nodes
     for node in others:
         node.client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port)
@@ -204,6 +216,11 @@ def _have_met(all_nodes: Sequence[Node]) -> bool:
 
 def _knows(node: Node, count: int) -> bool:
     return _cluster_info(node)["cluster_known_nodes"] == str(count)
+
+
+def _known_to(node: Node) -> str:
+    known = node.client.execute_command("CLUSTER", "NODES")
+    return f"{node.address} knows\n{known.decode() if isinstance(known, bytes) else known}"
 
 
 def _is_ok(node: Node) -> bool:
