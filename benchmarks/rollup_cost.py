@@ -116,15 +116,15 @@ async def fill(engine: AsyncEngine, keys: int) -> None:
         await connection.execute(sa.text("ANALYZE keys"))
 
 
-async def count(wire: Wire, keys: int, calls: int, day: str) -> None:
-    """Write counters as they stand after so many calls of each method."""
-    began = int(time.time() * 1000)
+async def count(wire: Wire, keys: int, calls: int, began: float) -> None:
+    """Write counters as they stand after so many calls of each method, the first of them at `began`."""
+    day = day_text(day_of(began, ZoneInfo("UTC")))
     for first in range(0, keys, CHUNK):
         commands: list[Command] = []
         for number in range(first, min(keys, first + CHUNK)):
             name = key_id(number)
             used = calls * METHODS_OF_A_KEY
-            fields: list[str | int] = ["used", used, "first", began, "bt:w0-0000", calls]
+            fields: list[str | int] = ["used", used, "first", int(began * 1000), "bt:w0-0000", calls]
             for place in range(METHODS_OF_A_KEY):  # not the same ones for all, nor in the same order
                 method = (number * 7 + place * (1, 3, 7, 9)[number % 4]) % METHODS
                 fields += [f"c:Method{method}|item", calls, f"t:Method{method}|item", calls]
@@ -150,8 +150,9 @@ async def report(stores: Stores, keys: int, traffic: Traffic) -> bool:
         usual = before[0]
         print(f"traffic alone: {usual.rate:,.0f} calls/s, {_latencies(usual)}")
     empty = await _used_bytes(stores.redis)
+    began = time.time()
     for calls, what in ((10, "new"), (11, "grown"), (11, "unchanged")):
-        await count(wire, keys, calls, day_text(day_of(time.time(), ZoneInfo("UTC"))))
+        await count(wire, keys, calls, began)
         if what == "new":
             print(f"Redis keeps {(await _used_bytes(stores.redis) - empty) / keys:,.0f} B for each of them")
         await _rewritten(stores.redis)
