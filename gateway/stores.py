@@ -190,7 +190,8 @@ class EmbeddedPostgres:
             "shared_buffers": "64MB",
             # Behind a checkpoint whole pages are logged anew, most of what a large roll-up writes; and a busy
             # disk holds up Redis, for which calls wait.
-            "max_wal_size": "2GB",
+            "max_wal_size": "4GB",
+            "checkpoint_timeout": "30min",
             "wal_compression": "on",
             "dynamic_shared_memory_type": "mmap",  # containers often have a tiny /dev/shm
             "max_parallel_workers_per_gather": "0",  # the other cores are for calls

@@ -17,8 +17,8 @@ CHUNK = 2000
 PIECE = 50_000  # names that are kept and looked at together
 SCANNED_TOGETHER = 5000  # names that Redis looks through in one go
 ASKED_TOGETHER = 500  # names that it is asked of in one go
-# Hashes that Redis is asked for in one go: a few tenths of a millisecond, for which calls wait.
-AT_ONCE = 60
+# Hashes that Redis is asked for in one go: a tenth of a millisecond, for which calls wait.
+AT_ONCE = 20
 ROLLING = b"rolling"  # the field of a day whose key has a rolling window
 
 
