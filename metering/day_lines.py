@@ -7,18 +7,26 @@ it: names are translated once, and numbers stay the digits that they are. Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from typing import TypeVar
 
-from metering.snapshot import METHOD_PREFIXES, Method, Snapshot, read_hash, reason_of
+from metering.snapshot import METHOD_PREFIXES, Snapshot, reason_of
 
 NULL = rb"\N"
 _ARRAY_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\""})
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 _NAMES_MAX = 100_000
-_CALLS, _TAKEN, _WAIVED = (prefix.encode() for prefix in METHOD_PREFIXES)
+
+# A name of two parts, a method and its class or an effect and its reason, in one: PostgreSQL takes no text
+# with this sign, and names in one are in the order of their parts.
+_SEPARATOR = "\0"
+_Values = dict[str, bytes]  # numbers as they are written, by the name of what they count
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 @dataclass(slots=True)
@@ -27,107 +35,70 @@ class DayLines:
 
     key_id: str
     day: date
-    facts: bytes  # of `key_days`
+    facts: bytes  # of `key_days`, with the sum of the reasons and whether nothing was ever counted here
     reasons: bytes  # of `usage_reasons_daily`
     is_empty: bool  # whether nothing was ever counted here
-    units: int  # of the reasons' lines, added up
-
-    @property
-    def facts_with_sums(self) -> bytes:
-        """The line of `key_days` with two columns more: the sum of the reasons, and whether it is empty."""
-        return b"%b\t%d\t%b\n" % (self.facts[:-1], self.units, b"t" if self.is_empty else b"f")
 
 
 def lines_of_hash(
     key_id: str, day: date, pairs: Sequence[bytes], buckets: Mapping[str, int] | None
 ) -> DayLines:
     """Return the lines of a day's hash (names and values in turn); `buckets` are None without a window."""
-    counters = dict(zip(pairs[::2], pairs[1::2], strict=True))
-    get = counters.get
-    place = _place(key_id, day)
-    methods: list[_Line] = []
-    reasons: list[bytes] = []
-    alone = units = 0
-    for name, value in counters.items():
-        columns = _COLUMNS[name]
-        if columns is None:
-            continue
-        if isinstance(columns, _MethodColumns):
-            taken, waived = get(columns.taken), get(columns.waived)
-            if taken is None:
-                taken = b"0"
-            else:
-                alone -= 1
-            if waived is None:
-                waived = b"0"
-            else:
-                alone -= 1
-            methods.append((columns.order, columns.method, columns.klass, value, taken, waived))
-        elif columns:
-            try:  # noqa: SIM105 - this is done for every reason there is, and `suppress` takes as long as all
-                units += int(value)
-            except ValueError:
-                pass  # the ledger refuses the line
-            reasons.append(b"%b%b\t%b\n" % (place, columns, value))
-        else:
-            alone += 1
-    if alone:  # units of a method without its calls: a part of the hash is gone
-        snapshot = read_hash(key_id, day, pairs)
-        snapshot.buckets = dict(buckets or {})
-        return lines_of(snapshot)
-    used, back = get(b"used", b"0"), get(b"back", b"0")
-    first = get(b"first")
+    told: tuple[_Values, ...] = ({}, {}, {}, {}, {})
+    fields = _FIELDS
+    for raw, value in zip(pairs[::2], pairs[1::2], strict=True):
+        kind, name = fields[raw]
+        told[kind][name] = value
+    calls, taken, waived, reasons, others = told
+    first = others.get("first")
     first_at = NULL if first is None else _instant(int(first))
-    return DayLines(
-        key_id,
-        day,
-        b"%b\t%b\t%b\t%b\t%b%b\n" % (place, used, back, first_at, _window(buckets), _arrays(methods)),
-        b"".join(reasons),
-        not (methods or reasons) and int(used) == int(back) == 0,
-        units,
-    )
+    facts = (others.get("used", b"0"), others.get("back", b"0"), first_at, _window(buckets))
+    return _lines(key_id, day, facts, (calls, taken, waived), reasons)
 
 
 def lines_of(snapshot: Snapshot) -> DayLines:
     """Return the lines of a snapshot."""
-    place = _place(snapshot.key_id, snapshot.day)
-    methods: list[_Line] = [
-        (name, _quoted(name[0]), _quoted(name[1]), b"%d" % calls, b"%d" % taken, b"%d" % waived)
-        for name, (calls, taken, waived) in snapshot.methods.items()
-    ]
-    reasons = [b"%b%b\t%d\n" % (place, _text(*reason), units) for reason, units in snapshot.reasons.items()]
+    methods: tuple[_Values, ...] = ({}, {}, {})
+    for name, numbers in snapshot.methods.items():
+        for values, number in zip(methods, numbers, strict=True):
+            values[_SEPARATOR.join(name)] = b"%d" % number
+    reasons = {_SEPARATOR.join(name): b"%d" % units for name, units in snapshot.reasons.items()}
     first_at = NULL if snapshot.first_at is None else str(snapshot.first_at).encode()
     window = _window(snapshot.buckets if snapshot.rolling else None)
-    numbers = (snapshot.used, snapshot.back)
-    return DayLines(
-        snapshot.key_id,
-        snapshot.day,
-        b"%b\t%d\t%d\t%b\t%b%b\n" % (place, *numbers, first_at, window, _arrays(methods)),
-        b"".join(reasons),
-        snapshot.is_empty,
-        sum(snapshot.reasons.values()),
-    )
+    facts = (b"%d" % snapshot.used, b"%d" % snapshot.back, first_at, window)
+    return _lines(snapshot.key_id, snapshot.day, facts, methods, reasons)
 
 
-# A method and its class, the same as elements of arrays, and calls, units taken and units waived.
-_Line = tuple[Method, bytes, bytes, bytes, bytes, bytes]
+def _lines(
+    key_id: str, day: date, facts: tuple[bytes, ...], methods: Sequence[_Values], reasons: _Values
+) -> DayLines:
+    """Return the lines of used, back, first instant and window; of calls, taken and waived; of reasons."""
+    place = _place(key_id, day)
+    lines, units = b"", 0
+    if reasons:
+        lines = b"".join([b"%b%b\t%b\n" % (place, _REASONS[name], value) for name, value in reasons.items()])
+        with suppress(ValueError):  # the ledger refuses the line
+            units = sum(map(int, reasons.values()))
+    is_empty = not (any(methods) or reasons) and int(facts[0]) == int(facts[1]) == 0
+    row = (place, *facts, _arrays(*methods), b"%d" % units, b"t" if is_empty else b"f")
+    return DayLines(key_id, day, b"%b\t%b\t%b\t%b\t%b%b\t%b\t%b\n" % row, lines, is_empty)
 
 
-def _arrays(lines: list[_Line]) -> bytes:
+def _arrays(calls: _Values, taken: _Values, waived: _Values) -> bytes:
     """Return the five arrays of methods, each with a tab before it.
 
     They are in the order of names, so that the same methods always make the same arrays.
     """
-    if not lines:
-        return b"\t{}" * 5
-    lines.sort()
-    _, methods, classes, calls, taken, waived = zip(*lines, strict=True)
+    if not (calls.keys() >= taken.keys() and calls.keys() >= waived.keys()):
+        # Units of a method without its calls: a part of the hash is gone.
+        calls = dict.fromkeys([*taken, *waived], b"0") | calls
+    names = sorted(calls)
     return b"\t{%b}\t{%b}\t{%b}\t{%b}\t{%b}" % (
-        b",".join(methods),
-        b",".join(classes),
-        b",".join(calls),
-        b",".join(taken),
-        b",".join(waived),
+        b",".join(map(_METHODS.__getitem__, names)),
+        b",".join(map(_CLASSES.__getitem__, names)),
+        b",".join(map(calls.__getitem__, names)),
+        b",".join([taken.get(name, b"0") for name in names]),
+        b",".join([waived.get(name, b"0") for name in names]),
     )
 
 
@@ -155,9 +126,29 @@ def _window(buckets: Mapping[str, int] | None) -> bytes:
     return NULL if buckets is None else json.dumps(buckets).encode()  # of digits: nothing to escape
 
 
-def _text(*names: str) -> bytes:
-    """Return columns of text, each with a tab before it."""
-    return "".join(f"\t{name.translate(_ESCAPES)}" for name in names).encode()
+class _Memo(dict[_K, _V]):
+    """What is made of names; few are different, and they come again for every key."""
+
+    def __init__(self, make: Callable[[_K], _V]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: _K) -> _V:
+        if len(self) >= _NAMES_MAX:
+            self.clear()
+        made = self[name] = self._make(name)
+        return made
+
+
+def _field_of(raw: bytes) -> tuple[int, str]:
+    """Return what a hash's field counts: calls, taken, waived, a reason or another thing; and its name."""
+    field = raw.decode()
+    prefix, colon, rest = field.partition(":")
+    if prefix in METHOD_PREFIXES and colon:
+        method, _, klass = rest.rpartition("|")
+        return METHOD_PREFIXES.index(prefix), f"{method}{_SEPARATOR}{klass}"
+    reason = reason_of(field)
+    return (4, field) if reason is None else (3, _SEPARATOR.join(reason))
 
 
 def _quoted(name: str) -> bytes:
@@ -166,45 +157,12 @@ def _quoted(name: str) -> bytes:
     return f'"{plain}"'.encode()
 
 
-@dataclass(frozen=True, slots=True)
-class _MethodColumns:
-    """The fields of a method's units, taken and waived, and what the ledger's line says of it."""
-
-    taken: bytes
-    waived: bytes
-    order: Method
-    method: bytes
-    klass: bytes
+def _columns(name: str) -> bytes:
+    """Return the parts of a name as columns, each with a tab before it."""
+    return "".join(f"\t{part.translate(_ESCAPES)}" for part in name.split(_SEPARATOR, 1)).encode()
 
 
-_Columns = _MethodColumns | bytes | None
-_OF_A_METHOD = b""
-
-
-class _ColumnsByName(dict[bytes, _Columns]):
-    """What becomes of a hash's fields; few are different, and they come again for every key.
-
-    A reason: its columns. Units of a method, which are written with its calls: nothing. What the ledger's
-    lines do not tell: None.
-    """
-
-    def __missing__(self, raw: bytes) -> _Columns:
-        if len(self) >= _NAMES_MAX:
-            self.clear()
-        found = self[raw] = _columns_of(raw)
-        return found
-
-
-def _columns_of(raw: bytes) -> _Columns:
-    prefix, colon, rest = raw.partition(b":")
-    if prefix == _CALLS and colon:
-        method, _, klass = rest.decode().rpartition("|")
-        names = (_TAKEN + b":" + rest, _WAIVED + b":" + rest)
-        return _MethodColumns(*names, (method, klass), _quoted(method), _quoted(klass))
-    if prefix in (_TAKEN, _WAIVED) and colon:
-        return _OF_A_METHOD
-    reason = reason_of(raw.decode())
-    return None if reason is None else _text(*reason)
-
-
-_COLUMNS = _ColumnsByName()
+_FIELDS = _Memo(_field_of)
+_METHODS: _Memo[str, bytes] = _Memo(lambda name: _quoted(name.partition(_SEPARATOR)[0]))
+_CLASSES: _Memo[str, bytes] = _Memo(lambda name: _quoted(name.partition(_SEPARATOR)[2]))
+_REASONS = _Memo(_columns)

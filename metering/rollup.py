@@ -193,14 +193,14 @@ class _Carried:
 
     async def _write(
         self, connection: AsyncConnection, found: Sequence[Found]
-    ) -> tuple[list[Snapshot], Collection[str]]:
+    ) -> tuple[Sequence[Snapshot], Collection[str]]:
         """Write what was found; return what the ledger has more of, and the keys that are to be stamped."""
         days = [lines_of_hash(each.key_id, each.day, each.pairs, each.buckets) for each in found]
-        self.rows += await usage.write_lines(connection, days)
-        higher = await usage.higher_than(connection, days)
+        written = await usage.write_lines(connection, days)
+        self.rows += written.rows
         unstamped = await self._unstamped(connection, {each.key_id for each in days if not each.is_empty})
         await connection.commit()
-        return higher, unstamped
+        return written.higher, unstamped
 
     async def _unstamped(self, connection: AsyncConnection, key_ids: set[str]) -> Collection[str]:
         if not self._sandbox_plans:

@@ -7,6 +7,7 @@ greatest that was ever seen, and a row that holds it already is not touched.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import sqlalchemy as sa
@@ -39,76 +40,99 @@ _STAGE = """
     END $$
     """
 
-# Rows that stand as they are given are not even locked, which would be logged for each of them. A day hardly
+# A row that stands as it is given is not even locked, which would be logged for each of them. A day hardly
 # ever has other methods than it had a moment before, nor lower numbers: then it becomes what is given, else
 # the two are brought together line by line. The window is replaced, not raised: what is given back lowers a
 # bucket. One that comes with counters behind the ledger is out of date like them.
+#
+# A row that somebody else inserts meanwhile is missed, and there when the statement is run again. One that is
+# not as given afterwards differs: a number of it is higher, or it is only its window or first instant.
 _WRITE_DAYS = sa.text(
     """
-    INSERT INTO key_days AS old
-        (key_id, day, used, back, first_at, buckets, methods, classes, calls, taken, waived)
-    SELECT given.key_id, given.day, given.used, given.back, given.first_at, given.buckets,
-        given.methods, given.classes, given.calls, given.taken, given.waived
-    FROM given_key_days AS given LEFT JOIN key_days AS kept USING (key_id, day)
-    WHERE CASE WHEN kept.key_id IS NULL THEN NOT given.is_empty
-        ELSE (given.used, given.back, given.first_at, given.buckets) IS DISTINCT FROM
-                (kept.used, kept.back, kept.first_at, kept.buckets)
-            OR (given.methods, given.classes, given.calls, given.taken, given.waived) IS DISTINCT FROM
-                (kept.methods, kept.classes, kept.calls, kept.taken, kept.waived) END
-    ORDER BY 1, 2
-    ON CONFLICT (key_id, day) DO UPDATE SET
-        used = GREATEST(old.used, excluded.used),
-        back = GREATEST(old.back, excluded.back),
-        first_at = LEAST(old.first_at, excluded.first_at),
-        buckets = CASE WHEN excluded.used >= old.used AND excluded.back >= old.back
-            THEN COALESCE(excluded.buckets, old.buckets) ELSE old.buckets END,
-        (methods, classes, calls, taken, waived) = (
-            SELECT excluded.methods, excluded.classes, excluded.calls, excluded.taken, excluded.waived
-            WHERE (old.methods, old.classes) = (excluded.methods, excluded.classes) AND NOT EXISTS (
-                SELECT
-                FROM unnest(old.calls, old.taken, old.waived, excluded.calls, excluded.taken, excluded.waived)
-                    AS line (calls, taken, waived, new_calls, new_taken, new_waived)
-                WHERE calls > new_calls OR taken > new_taken OR waived > new_waived)
-            UNION ALL
-            SELECT array_agg(method ORDER BY place), array_agg(class ORDER BY place),
-                array_agg(calls ORDER BY place), array_agg(taken ORDER BY place),
-                array_agg(waived ORDER BY place)
-            FROM (
-                SELECT method, class, max(calls) AS calls, max(taken) AS taken, max(waived) AS waived,
-                    row_number() OVER (ORDER BY method COLLATE "C", class COLLATE "C") AS place
-                FROM (
-                    SELECT * FROM unnest(old.methods, old.classes, old.calls, old.taken, old.waived)
-                    UNION ALL
-                    SELECT * FROM unnest(
-                        excluded.methods, excluded.classes, excluded.calls, excluded.taken, excluded.waived)
-                ) AS line (method, class, calls, taken, waived)
-                GROUP BY 1, 2
-            ) AS line
-            LIMIT 1
-        )
-    WHERE old.used < excluded.used OR old.back < excluded.back
-        OR old.first_at IS DISTINCT FROM LEAST(old.first_at, excluded.first_at)
-        OR (excluded.used = old.used AND excluded.back = old.back
-            AND COALESCE(excluded.buckets, old.buckets) IS DISTINCT FROM old.buckets)
-        OR CASE WHEN (old.methods, old.classes) = (excluded.methods, excluded.classes) THEN EXISTS (
-            SELECT
-            FROM unnest(old.calls, old.taken, old.waived, excluded.calls, excluded.taken, excluded.waived)
-                AS line (calls, taken, waived, new_calls, new_taken, new_waived)
-            WHERE calls < new_calls OR taken < new_taken OR waived < new_waived
-        ) ELSE EXISTS (
-            SELECT
-            FROM (
-                SELECT *, false FROM unnest(old.methods, old.classes, old.calls, old.taken, old.waived)
+    WITH compared AS MATERIALIZED (
+        SELECT given.*, kept.key_id IS NULL AS is_new
+        FROM given_key_days AS given
+        LEFT JOIN key_days AS kept ON kept.key_id = given.key_id AND kept.day = given.day
+        WHERE CASE WHEN kept.key_id IS NULL THEN NOT given.is_empty
+            ELSE (given.used, given.back, given.first_at, given.buckets) IS DISTINCT FROM
+                    (kept.used, kept.back, kept.first_at, kept.buckets)
+                OR (given.methods, given.classes, given.calls, given.taken, given.waived) IS DISTINCT FROM
+                    (kept.methods, kept.classes, kept.calls, kept.taken, kept.waived) END
+        ORDER BY given.key_id, given.day
+    ), inserted AS (
+        INSERT INTO key_days
+            (key_id, day, used, back, first_at, buckets, methods, classes, calls, taken, waived)
+        SELECT key_id, day, used, back, first_at, buckets, methods, classes, calls, taken, waived
+        FROM compared WHERE is_new
+        ON CONFLICT DO NOTHING
+        RETURNING 1
+    ), raised AS (
+        UPDATE key_days AS old SET
+            used = GREATEST(old.used, given.used),
+            back = GREATEST(old.back, given.back),
+            first_at = LEAST(old.first_at, given.first_at),
+            buckets = CASE WHEN given.used >= old.used AND given.back >= old.back
+                THEN COALESCE(given.buckets, old.buckets) ELSE old.buckets END,
+            (methods, classes, calls, taken, waived) = (
+                SELECT given.methods, given.classes, given.calls, given.taken, given.waived
+                WHERE (old.methods, old.classes) = (given.methods, given.classes) AND NOT EXISTS (
+                    SELECT FROM (
+                        SELECT unnest(old.calls || old.taken || old.waived) AS had,
+                            unnest(given.calls || given.taken || given.waived) AS has
+                    ) AS number WHERE had > has)
                 UNION ALL
-                SELECT *, true FROM unnest(
-                    excluded.methods, excluded.classes, excluded.calls, excluded.taken, excluded.waived)
-            ) AS line (method, class, calls, taken, waived, is_new)
-            GROUP BY method, class
-            HAVING bool_and(is_new)
-                OR max(calls) > min(calls) FILTER (WHERE NOT is_new)
-                OR max(taken) > min(taken) FILTER (WHERE NOT is_new)
-                OR max(waived) > min(waived) FILTER (WHERE NOT is_new)
-        ) END
+                SELECT array_agg(method ORDER BY place), array_agg(class ORDER BY place),
+                    array_agg(calls ORDER BY place), array_agg(taken ORDER BY place),
+                    array_agg(waived ORDER BY place)
+                FROM (
+                    SELECT method, class, max(calls) AS calls, max(taken) AS taken, max(waived) AS waived,
+                        row_number() OVER (ORDER BY method COLLATE "C", class COLLATE "C") AS place
+                    FROM (
+                        SELECT * FROM unnest(old.methods, old.classes, old.calls, old.taken, old.waived)
+                        UNION ALL
+                        SELECT * FROM
+                            unnest(given.methods, given.classes, given.calls, given.taken, given.waived)
+                    ) AS line (method, class, calls, taken, waived)
+                    GROUP BY 1, 2
+                ) AS line
+                LIMIT 1
+            )
+        FROM compared AS given
+        WHERE old.key_id = given.key_id AND old.day = given.day AND NOT given.is_new AND (
+            old.used < given.used OR old.back < given.back
+            OR old.first_at IS DISTINCT FROM LEAST(old.first_at, given.first_at)
+            OR (given.used = old.used AND given.back = old.back
+                AND COALESCE(given.buckets, old.buckets) IS DISTINCT FROM old.buckets)
+            OR CASE WHEN (old.methods, old.classes) = (given.methods, given.classes) THEN EXISTS (
+                SELECT FROM (
+                    SELECT unnest(old.calls || old.taken || old.waived) AS had,
+                        unnest(given.calls || given.taken || given.waived) AS has
+                ) AS number WHERE had < has
+            ) ELSE EXISTS (
+                SELECT
+                FROM (
+                    SELECT *, false FROM unnest(old.methods, old.classes, old.calls, old.taken, old.waived)
+                    UNION ALL
+                    SELECT *, true FROM
+                        unnest(given.methods, given.classes, given.calls, given.taken, given.waived)
+                ) AS line (method, class, calls, taken, waived, is_new)
+                GROUP BY method, class
+                HAVING bool_and(is_new)
+                    OR max(calls) > min(calls) FILTER (WHERE NOT is_new)
+                    OR max(taken) > min(taken) FILTER (WHERE NOT is_new)
+                    OR max(waived) > min(waived) FILTER (WHERE NOT is_new)
+            ) END)
+        RETURNING (old.used, old.back, old.methods, old.classes, old.calls, old.taken, old.waived)
+            IS NOT DISTINCT FROM
+            (given.used, given.back, given.methods, given.classes, given.calls, given.taken, given.waived)
+            AS is_as_given
+    )
+    SELECT inserted.rows + raised.rows AS rows, new.rows - inserted.rows AS missed,
+        known.rows - raised.as_given AS differing
+    FROM (SELECT count(*) AS rows FROM inserted) AS inserted,
+        (SELECT count(*) AS rows, count(*) FILTER (WHERE is_as_given) AS as_given FROM raised) AS raised,
+        (SELECT count(*) AS rows FROM compared WHERE is_new) AS new,
+        (SELECT count(*) AS rows FROM compared WHERE NOT is_new) AS known
     """
 )
 
@@ -121,8 +145,16 @@ _WRITE_REASONS = sa.text(
     """
 )
 
-# No number is lower than what was just written, so whatever differs is higher. Of reasons the sums are equal
-# exactly when no row is higher.
+# Sums of a day's reasons are equal exactly when no row is higher.
+_HAS_HIGHER_REASONS = sa.text(
+    """
+    SELECT EXISTS (SELECT FROM given_key_days AS given WHERE given.units < (
+        SELECT COALESCE(sum(units), 0) FROM usage_reasons_daily AS rows
+        WHERE rows.key_id = given.key_id AND rows.day = given.day))
+    """
+)
+
+# No number is lower than what was just written, so whatever differs is higher.
 _HIGHER = sa.text(
     """
     SELECT given.key_id, given.day
@@ -139,34 +171,37 @@ _HIGHER = sa.text(
 )
 
 
-async def write(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> int:
-    """Raise the ledger's rows to these numbers, and return how many rows of `key_days` that changed."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many rows of `key_days` changed, and the ledger's own numbers of days where one is higher."""
+
+    rows: int = 0
+    higher: Sequence[Snapshot] = ()
+
+
+async def write(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> Written:
+    """Raise the ledger's rows to these numbers."""
     return await write_lines(connection, [lines_of(snapshot) for snapshot in snapshots])
 
 
-async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> int:
+async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> Written:
     """Raise the ledger's rows as `write` does."""
     if not days:
-        return 0
+        return Written()
     await connection.execute(_BY_INDEX)
     await (await driver_of(connection)).execute(_STAGE)
-    await _copy(connection, _DAYS, [each.facts_with_sums for each in days])
+    await _copy(connection, _DAYS, [each.facts for each in days])
     await _copy(connection, _REASONS, [each.reasons for each in days])
-    rows: int = (await connection.execute(_WRITE_DAYS)).rowcount
+    rows, missed = 0, 1
+    while missed:
+        done = (await connection.execute(_WRITE_DAYS)).one()
+        rows, missed = rows + done.rows, done.missed
     if any(each.reasons for each in days):
         await connection.execute(_WRITE_REASONS)
-    return rows
-
-
-async def higher_than(connection: AsyncConnection, days: Sequence[DayLines]) -> list[Snapshot]:
-    """Return the ledger's own numbers of key days where one of them is higher than what was written.
-
-    These days are what was last written, in the same transaction.
-    """
-    if not days:
-        return []
-    rows = await connection.execute(_HIGHER)
-    return await read(connection, [(row.key_id, row.day) for row in rows])
+    if not done.differing and not (await connection.execute(_HAS_HIGHER_REASONS)).scalar_one():
+        return Written(rows)
+    places = [(row.key_id, row.day) for row in await connection.execute(_HIGHER)]
+    return Written(rows, await read(connection, places))
 
 
 async def _copy(connection: AsyncConnection, table: str, lines: Sequence[bytes]) -> None:

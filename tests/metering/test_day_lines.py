@@ -36,7 +36,7 @@ def both(counts: Mapping[str, int], buckets: dict[str, int] | None = None) -> tu
 
 
 def test_each_table_gets_its_columns() -> None:
-    """The facts of the day, methods with their three numbers, and reasons; batch numbers are none."""
+    """The facts of the day, methods with three numbers, reasons and their sum; batch numbers are none."""
     counts = {
         "used": 9,
         "c:GetItem|item": 3,
@@ -58,9 +58,8 @@ def test_each_table_gets_its_columns() -> None:
     ]
     assert lines.facts == PLACE + (
         b'9\t2\t2026-11-21 12:00:00.500+00\t{"100": 3}\t{"Find","Find","GetItem"}\t{"item","search","item"}'
-        b"\t{4,1,3}\t{0,0,9}\t{0,0,2}\n"
+        b"\t{4,1,3}\t{0,0,9}\t{0,0,2}\t6\tf\n"
     )
-    assert lines.facts_with_sums == lines.facts[:-1] + b"\t6\tf\n"
     assert not lines.is_empty
 
 
@@ -69,7 +68,7 @@ def test_missing_hash_is_an_empty_day() -> None:
     straight, by_snapshot = both({})
     assert straight == by_snapshot
     assert straight.is_empty
-    assert straight.facts == PLACE + b"0\t0\t\\N\t\\N\t{}\t{}\t{}\t{}\t{}\n"
+    assert straight.facts == PLACE + b"0\t0\t\\N\t\\N\t{}\t{}\t{}\t{}\t{}\t0\tt\n"
 
 
 def test_units_without_their_calls_are_told_too() -> None:
@@ -83,14 +82,14 @@ def test_units_without_their_calls_are_told_too() -> None:
     ):
         straight, by_snapshot = both(counts | {"rolling": 1}, {"7": 1})
         assert straight == by_snapshot
-        assert straight.facts.endswith(arrays.replace(rb"\t", b"\t") + b"\n")
+        assert straight.facts.endswith(arrays.replace(rb"\t", b"\t") + b"\t0\tf\n")
 
 
 def test_names_cannot_break_out_of_their_column() -> None:
     """Tabs, ends of lines, quotes and backslashes in a method's name are written as COPY reads them."""
     lines = lines_of_hash(KEY, TODAY, pairs_of({'c:a\tb\nc\\d"\r|item': 1}), None)
     name = rb'{"a\tb\nc\\\\d\\"\r"}'
-    assert lines.facts == PLACE + b"0\t0\t\\N\t\\N\t" + name + b'\t{"item"}\t{1}\t{0}\t{0}\n'
+    assert lines.facts == PLACE + b"0\t0\t\\N\t\\N\t" + name + b'\t{"item"}\t{1}\t{0}\t{0}\t0\tf\n'
 
 
 def test_what_is_remembered_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +97,7 @@ def test_what_is_remembered_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(day_lines, "_NAMES_MAX", 10)
     for number in range(100):
         lines_of_hash(KEY, TODAY, [b"c:Method%d|item" % number, b"1"], None)
-    assert 0 < len(day_lines._COLUMNS) <= 10
+    assert 0 < len(day_lines._FIELDS) <= 10
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

@@ -204,11 +204,13 @@ async def test_crash_half_way_loses_nothing(
         await counted(counters, take())
     with monkeypatch.context() as patched:
         if moment == "before_commit":
+            write_lines = rollup.usage.write_lines
 
-            async def die(*_: object) -> list[object]:
+            async def die(*arguments: Any) -> None:
+                await write_lines(*arguments)
                 raise RuntimeError("died")
 
-            patched.setattr(rollup.usage, "higher_than", die)
+            patched.setattr(rollup.usage, "write_lines", die)
         else:
             exchange = ServerWire.exchange
 
@@ -264,14 +266,14 @@ async def test_call_between_reading_and_raising_is_kept(
         await counted(counters, *[take()] * 10)
         await rolled(redis, engine)
         await redis.hset(day_name(KEY, DAY), mapping={f"c:{METHOD}": 5, f"t:{METHOD}": 5, "used": 5})
-        higher_than = rollup.usage.higher_than
+        write_lines = rollup.usage.write_lines
 
         async def with_calls(*arguments: Any) -> Any:
             await counted(counters, *[take()] * 3)
-            return await higher_than(*arguments)
+            return await write_lines(*arguments)
 
         with monkeypatch.context() as patched:
-            patched.setattr(rollup.usage, "higher_than", with_calls)
+            patched.setattr(rollup.usage, "write_lines", with_calls)
             report = await rolled(redis, engine, full=True)
         assert Raised(KEY, TODAY, "used", 5, 10) in report.raised
         assert (await day_of_key(redis))["used"] == 13

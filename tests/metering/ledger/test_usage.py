@@ -102,8 +102,7 @@ async def test_any_number_that_is_lower_than_the_ledgers_is_found(
     async with engine.begin() as connection:
         await usage.write(connection, [snapshot(reasons=DENIED)])
         days = [lines_of(seen), lines_of(Snapshot(OTHER_KEY, TODAY))]
-        await usage.write_lines(connection, days)
-        found = await usage.higher_than(connection, days)
+        found = (await usage.write_lines(connection, days)).higher
     assert [each.key_id for each in found] == ([KEY] if higher else [])
 
 
@@ -113,9 +112,9 @@ async def test_new_days_and_known_ones_are_written_together(engine: AsyncEngine)
     more = snapshot(3, 6, reasons=reasons)
     other = snapshot(key_id=OTHER_KEY, reasons=reasons, buckets={"7": 4})
     async with engine.begin() as connection:
-        assert await usage.write(connection, [snapshot()]) == 1
-        assert await usage.write(connection, [more, other, Snapshot("key_none", TODAY)]) == 2
-        assert await usage.write(connection, [more, other]) == 0
+        assert (await usage.write(connection, [snapshot()])).rows == 1
+        assert (await usage.write(connection, [more, other, Snapshot("key_none", TODAY)])).rows == 2
+        assert (await usage.write(connection, [more, other])).rows == 0
         found = await usage.read(connection, [(KEY, TODAY), (OTHER_KEY, TODAY)])
     assert found == [more, other]
 
@@ -136,9 +135,9 @@ async def test_a_day_is_raised_line_by_line(engine: AsyncEngine, seed: int) -> N
                 for name, numbers in lines.items():
                     kept[name] = [max(pair) for pair in zip(kept.get(name, [0] * 3), numbers, strict=True)]
                 days = [lines_of(snapshot(used=0, back=0, day=day, methods=lines))]
-                assert await usage.write_lines(connection, days) == (kept != before)
-                higher = await usage.higher_than(connection, days)
-                assert [each.methods for each in higher] == ([kept] if kept != lines else [])
+                written = await usage.write_lines(connection, days)
+                assert written.rows == (kept != before)
+                assert [each.methods for each in written.higher] == ([kept] if kept != lines else [])
                 (found,) = await usage.read(connection, [(KEY, day)])
                 assert found.methods == kept
                 assert list(found.methods) == sorted(kept)
@@ -175,10 +174,24 @@ async def test_rows_that_somebody_else_writes_meanwhile_keep_the_greatest(engine
         )
         await _waits_for_another(engine)
         await first.commit()
-        assert await waiting == 1
+        assert (await waiting).rows == 1
         await second.commit()
         (found,) = await usage.read(second, [(KEY, TODAY)])
     assert found.methods == {SEARCH: [5, 4, 1], new: [2, 8, 0]}
+
+
+async def test_day_that_somebody_else_inserts_meanwhile_is_raised(engine: AsyncEngine) -> None:
+    """A day that comes to the ledger while it is written gets what it lacks, and is counted as changed."""
+    async with engine.connect() as first, engine.connect() as second:
+        await usage.write(first, [snapshot(5, 2, 0)])
+        waiting = asyncio.create_task(usage.write(second, [snapshot(3, 4, 1), snapshot(key_id=OTHER_KEY)]))
+        await _waits_for_another(engine)
+        await first.commit()
+        written = await waiting
+        await second.commit()
+        (found,) = await usage.read(second, [(KEY, TODAY)])
+    assert found.methods == {SEARCH: [5, 4, 1]}
+    assert (written.rows, list(written.higher)) == (2, [found])
 
 
 async def _waits_for_another(engine: AsyncEngine) -> None:
@@ -221,8 +234,7 @@ async def test_places_are_found_in_order_and_by_pages(engine: AsyncEngine) -> No
 async def test_nothing_written_and_nothing_asked_is_nothing(engine: AsyncEngine) -> None:
     """An empty day leaves no row, and an empty question has no answer."""
     async with engine.begin() as connection:
-        assert await usage.write(connection, [Snapshot(KEY, TODAY)]) == 0
+        assert await usage.write(connection, [Snapshot(KEY, TODAY)]) == usage.Written()
         assert await usage.places_since(connection, date(2000, 1, 1)) == []
         assert await usage.read(connection, []) == []
-        assert await usage.write_lines(connection, []) == 0
-        assert await usage.higher_than(connection, []) == []
+        assert await usage.write_lines(connection, []) == usage.Written()
