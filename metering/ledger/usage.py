@@ -145,28 +145,26 @@ _WRITE_REASONS = sa.text(
     """
 )
 
-# Sums of a day's reasons are equal exactly when no row is higher.
-_HAS_HIGHER_REASONS = sa.text(
-    """
-    SELECT EXISTS (SELECT FROM given_key_days AS given WHERE given.units < (
-        SELECT COALESCE(sum(units), 0) FROM usage_reasons_daily AS rows
-        WHERE rows.key_id = given.key_id AND rows.day = given.day))
-    """
-)
-
 # No number is lower than what was just written, so whatever differs is higher.
-_HIGHER = sa.text(
+_HIGHER_NUMBERS = sa.text(
     """
     SELECT given.key_id, given.day
     FROM given_key_days AS given
     JOIN key_days AS kept USING (key_id, day)
     WHERE (kept.used, kept.back, kept.methods, kept.classes, kept.calls, kept.taken, kept.waived)
-            IS DISTINCT FROM
-            (given.used, given.back, given.methods, given.classes, given.calls, given.taken, given.waived)
-        OR given.units < (
-            SELECT COALESCE(sum(units), 0) FROM usage_reasons_daily AS rows
-            WHERE rows.key_id = given.key_id AND rows.day = given.day)
-    ORDER BY 1, 2
+        IS DISTINCT FROM
+        (given.used, given.back, given.methods, given.classes, given.calls, given.taken, given.waived)
+    """
+)
+
+# The sums are equal exactly when no row is higher.
+_HIGHER_REASONS = sa.text(
+    """
+    SELECT given.key_id, given.day
+    FROM given_key_days AS given
+    WHERE given.units < (
+        SELECT COALESCE(sum(units), 0) FROM usage_reasons_daily AS rows
+        WHERE rows.key_id = given.key_id AND rows.day = given.day)
     """
 )
 
@@ -176,7 +174,7 @@ class Written:
     """How many rows of `key_days` changed, and the ledger's own numbers of days where one is higher."""
 
     rows: int = 0
-    higher: Sequence[Snapshot] = ()
+    higher: tuple[Snapshot, ...] = ()
 
 
 async def write(connection: AsyncConnection, snapshots: Sequence[Snapshot]) -> Written:
@@ -198,10 +196,10 @@ async def write_lines(connection: AsyncConnection, days: Sequence[DayLines]) -> 
         rows, missed = rows + done.rows, done.missed
     if any(each.reasons for each in days):
         await connection.execute(_WRITE_REASONS)
-    if not done.differing and not (await connection.execute(_HAS_HIGHER_REASONS)).scalar_one():
-        return Written(rows)
-    places = [(row.key_id, row.day) for row in await connection.execute(_HIGHER)]
-    return Written(rows, await read(connection, places))
+    higher: set[Place] = set()
+    for query in (_HIGHER_NUMBERS, _HIGHER_REASONS) if done.differing else (_HIGHER_REASONS,):
+        higher.update((row.key_id, row.day) for row in await connection.execute(query))
+    return Written(rows, tuple(await read(connection, sorted(higher))))
 
 
 async def _copy(connection: AsyncConnection, table: str, lines: Sequence[bytes]) -> None:

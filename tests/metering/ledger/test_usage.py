@@ -191,7 +191,7 @@ async def test_day_that_somebody_else_inserts_meanwhile_is_raised(engine: AsyncE
         await second.commit()
         (found,) = await usage.read(second, [(KEY, TODAY)])
     assert found.methods == {SEARCH: [5, 4, 1]}
-    assert (written.rows, list(written.higher)) == (2, [found])
+    assert (written.rows, written.higher) == (2, (found,))
 
 
 async def _waits_for_another(engine: AsyncEngine) -> None:
