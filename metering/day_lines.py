@@ -44,7 +44,7 @@ def lines_of_hash(
     key_id: str, day: date, pairs: Sequence[bytes], buckets: Mapping[str, int] | None
 ) -> DayLines:
     """Return the lines of a day's hash (names and values in turn); `buckets` are None without a window."""
-    told: tuple[_Values, ...] = ({}, {}, {}, {}, {})
+    told: tuple[_Values, ...] = ({}, {}, {}, {}, {})  # one for each kind of field
     fields = _FIELDS
     for raw, value in zip(pairs[::2], pairs[1::2], strict=True):
         kind, name = fields[raw]
@@ -140,6 +140,9 @@ class _Memo(dict[_K, _V]):
         return made
 
 
+_REASON, _OTHER = len(METHOD_PREFIXES), len(METHOD_PREFIXES) + 1
+
+
 def _field_of(raw: bytes) -> tuple[int, str]:
     """Return what a hash's field counts: calls, taken, waived, a reason or another thing; and its name."""
     field = raw.decode()
@@ -148,7 +151,7 @@ def _field_of(raw: bytes) -> tuple[int, str]:
         method, _, klass = rest.rpartition("|")
         return METHOD_PREFIXES.index(prefix), f"{method}{_SEPARATOR}{klass}"
     reason = reason_of(field)
-    return (4, field) if reason is None else (3, _SEPARATOR.join(reason))
+    return (_OTHER, field) if reason is None else (_REASON, _SEPARATOR.join(reason))
 
 
 def _quoted(name: str) -> bytes:
