@@ -59,7 +59,9 @@ _COUNT = """
     SELECT key_id, number, sum(line.calls)::bigint AS calls, sum(line.taken)::bigint AS taken,
         sum(line.waived)::bigint AS waived
     FROM staged_segments AS segment JOIN key_days AS used USING (key_id)
-        CROSS JOIN LATERAL unnest(used.calls, used.taken, used.waived) AS line (calls, taken, waived)
+        CROSS JOIN LATERAL (
+            SELECT unnest(used.calls) AS calls, unnest(used.taken) AS taken, unnest(used.waived) AS waived
+        ) AS line
     WHERE used.day >= $1 AND used.day < $2
         AND used.day >= segment.first_day AND used.day < segment.last_excluded
     GROUP BY 1, 2"""

@@ -53,8 +53,9 @@ async def test_rows_move_into_their_days_and_back(engine: AsyncEngine, database_
         assert (alone.used, alone.methods) == (0, {("a,b{}", "item"): [7, 7, 0]})
         # What has moved is known as if it had been written there.
         assert (await usage.write(reader, [moved, alone])).rows == 0
-    await set_back(database_url, "0009")
-    assert await rows_of(database_url) == expected
+    for revision in ("0010", "0009"):
+        await set_back(database_url, revision)
+        assert await rows_of(database_url) == expected
     await migrate(engine)
     assert await rows_of(database_url) == expected
 
